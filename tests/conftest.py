@@ -1,0 +1,54 @@
+"""Fixtures that any test may ask for."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ledger import schema
+from tests.support.postgres import (
+    PrivateServer,
+    database_of,
+    folder_for_postgres,
+    new_database,
+    running_server,
+)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of the server all tests of this process share; make databases in it, don't stop it."""
+    with running_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_url: str) -> Iterator[str]:
+    """Name of a database that was migrated once, to be cloned."""
+    with new_database(postgres_url) as name:
+        schema.migrate(database_of(postgres_url, name))
+        yield name
+
+
+@pytest.fixture
+def database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
+    """URL of a migrated database of the test's own."""
+    with new_database(postgres_url, template=migrated_template) as name:
+        yield database_of(postgres_url, name)
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """URL of a database of the test's own, not migrated."""
+    with new_database(postgres_url) as name:
+        yield database_of(postgres_url, name)
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[PrivateServer]:
+    """Give a server of the test's own to kill and restart; durable, as in production."""
+    with folder_for_postgres() as folder:
+        server = PrivateServer(folder / "postgres")
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -1,0 +1,112 @@
+"""PostgreSQL for tests: one server for all, a clone of a migrated database for each test."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import LiteralString
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+
+from ledger import embedded
+
+# What a test loses in a crash of the machine it can make again.
+THROW_AWAY = MappingProxyType(
+    {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+)
+
+
+@contextmanager
+def folder_for_postgres() -> Iterator[Path]:
+    """Give a folder with a short path (sockets need one), removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="ledger-test-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def running_server() -> Iterator[str]:
+    """Give the URL of a server where databases may be made.
+
+    `LEDGER_TEST_DATABASE_URL` names a running one, `LEDGER_TEST_IMAGE` an image to start in a
+    container; without either it is the embedded one.
+    """
+    if url := os.environ.get("LEDGER_TEST_DATABASE_URL"):
+        yield url
+    elif image := os.environ.get("LEDGER_TEST_IMAGE"):
+        # Only here, because the import looks for a container engine's settings.
+        from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415
+
+        with PostgresContainer(image, driver=None) as container:
+            yield container.get_connection_url()
+    else:
+        with (
+            folder_for_postgres() as folder,
+            embedded.start(folder / "postgres", settings=THROW_AWAY) as server,
+        ):
+            yield server.dsn("postgres")
+
+
+def database_of(server: str, name: str) -> str:
+    """Give the URL of another database of the server."""
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+@contextmanager
+def new_database(server: str, *, template: str = "template1") -> Iterator[str]:
+    """Give the name of a new database, dropped afterwards whoever is still connected."""
+    name = f"ledger_test_{uuid.uuid4().hex}"
+    _execute(server, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    try:
+        yield name
+    finally:
+        _execute(server, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+def _execute(server: str, statement: LiteralString, *names: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+class PrivateServer:
+    """An embedded server for one test, which may kill it and start it again on the same port."""
+
+    def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self._settings = settings
+        self._server = embedded.start(folder, settings=settings)
+        self._server.ensure_database("ledger")
+
+    @property
+    def pid(self) -> int:
+        """Id of the postmaster."""
+        return self._server.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster has not ended."""
+        return self._server.running
+
+    def dsn(self, dbname: str = "ledger") -> str:
+        """Give the URL of a database, the same after each start."""
+        return self._server.dsn(dbname)
+
+    def kill(self) -> None:
+        """Let the server crash."""
+        self._server.kill()
+
+    def stop(self) -> None:
+        """Shut the server down."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Start the stopped or killed server again."""
+        self._server = embedded.start(self.folder, port=self._server.port, settings=self._settings)

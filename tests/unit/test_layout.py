@@ -1,0 +1,51 @@
+"""Rules about the source that neither the linter nor the import contracts can state."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "ledger"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PURE_MODULES = sorted((PACKAGE / "model").rglob("*.py"))
+
+ENVIRONMENT = re.compile(r"\b(environb?|getenvb?|putenv)\b")
+CLOCK = re.compile(
+    r"\.(now|utcnow|today)\(|\btime\.(time|monotonic|perf_counter)|^import time\b", re.MULTILINE
+)
+
+
+def lines_with(pattern: re.Pattern[str], modules: list[Path]) -> list[str]:
+    """Give every place where the pattern stands, as path:line."""
+    return [
+        f"{module.relative_to(PACKAGE.parent)}:{number}"
+        for module in modules
+        for number, line in enumerate(module.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+
+
+def test_only_settings_reads_the_environment() -> None:
+    others = [module for module in MODULES if module != PACKAGE / "settings.py"]
+    assert lines_with(ENVIRONMENT, others) == []
+
+
+def test_the_model_reads_no_clock() -> None:
+    assert PURE_MODULES, "ledger/model has moved; this test must follow it"
+    assert lines_with(CLOCK, PURE_MODULES) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["os.environ['X']", "from os import environ", "os.getenv('X')"],
+)
+def test_the_pattern_for_the_environment_finds_each_way_to_read_it(line: str) -> None:
+    assert ENVIRONMENT.search(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["datetime.now(UTC)", "date.today()", "time.time()", "time.monotonic_ns()", "import time"],
+)
+def test_the_pattern_for_clocks_finds_each_way_to_read_one(line: str) -> None:
+    assert CLOCK.search(line)
