@@ -1,0 +1,1 @@
+"""What is true of events and bills: pure functions, no I/O, no clock, no framework."""

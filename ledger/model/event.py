@@ -1,0 +1,384 @@
+"""Reads the bodies that Flabs sends: what makes one readable, and what makes two of them one event.
+
+Source: design, "Readable, unreadable, unknown" and "Identity". The structs below are the only
+statement of the payload's shape; `api_schema/webhook.json` is generated from them.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from hashlib import sha256
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+RANK = {"bill.created": 0, "report.completed": 1, "bill.completed": 2, "bill.deleted": 3}
+"""The event types that are folded, each with its place among events of one second."""
+
+MAX_DEPTH = 200
+"""How deep arrays and objects may nest. Fixed here, for the parser's own limit depends on how deep
+the caller's stack is, and a body must not be readable today and unreadable tomorrow."""
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
+EventTime = Annotated[int, Meta(ge=946_684_800, le=4_133_980_799)]
+"""Unix seconds, from 2000-01-01T00:00:00Z to 2100-12-31T23:59:59Z."""
+
+
+class Test(Struct, frozen=True, gc=False, rename={"test_id": "_id"}):
+    """One test of a bill as an event tells of it."""
+
+    test_id: Identifier
+    status: str | None = None
+
+
+class BillData(Struct, frozen=True, rename={"tests": "testData"}):
+    """What an event says of the bill's status and of some or all of its tests."""
+
+    status: str | None = None
+    tests: list[Test] | None = None
+
+
+class Data(Struct, frozen=True, rename="camel"):
+    """The event's subject. Only `billID` is promised by the sender."""
+
+    bill_id: Identifier = msgspec.field(name="billID")
+    integrator_id: Annotated[str, Meta(max_length=200)] | None = msgspec.field(
+        name="integratorID", default=None
+    )
+    bill_data: BillData | None = None
+    report_url: str | None = msgspec.field(name="reportURL", default=None)
+
+
+class Event(Struct, frozen=True):
+    """A readable event; one that is no `BillEvent` is kept and not folded (`lead.created`, ...)."""
+
+    lab_id: Identifier = msgspec.field(name="labID")
+    event_type: Identifier = msgspec.field(name="eventType")
+    event_time: EventTime = msgspec.field(name="eventTime")
+
+
+class BillEvent(Event, frozen=True):
+    """A readable event of one of the four types that are folded."""
+
+    data: Data
+
+
+class Unreadable(Struct, frozen=True):
+    """Why a body is no event: `reason` is one of `REASONS`, `path` a JSON path, `detail` words."""
+
+    reason: str
+    path: str
+    detail: str
+
+
+REASONS = (
+    "not_json",
+    "nested_too_deeply",
+    "not_an_object",
+    "missing_field",
+    "wrong_type",
+    "out_of_range",
+    "forbidden_character",
+)
+
+
+class Examined(Struct, frozen=True):
+    """What the log's plain columns hold of a body: '' or None where the body says nothing usable.
+
+    `event_time` is in Unix seconds, `digest` has 32 bytes.
+    """
+
+    lab_id: str
+    bill_id: str
+    event_type: str
+    event_time: int | None
+    digest: bytes
+    unreadable: Unreadable | None
+
+
+def read_event(body: bytes) -> Event | Unreadable:
+    """Read one body; never raises, whatever the bytes are."""
+    if _too_deep(body):
+        detail = f"arrays and objects nest deeper than {MAX_DEPTH}"
+        return Unreadable("nested_too_deeply", "$", detail)
+    if not _is_utf8(body):
+        return Unreadable("not_json", "$", "the body is not UTF-8")
+    try:
+        event = _decode(body)
+    except msgspec.ValidationError as error:
+        return _explain(str(error))
+    except ValueError as error:  # msgspec.DecodeError and json.JSONDecodeError are both of these
+        return Unreadable("not_json", "$", str(error))
+    # A raw NUL or half a surrogate pair is no JSON, so only an escape can bring one in.
+    if b"\\" in body and (path := _forbidden_character(event)):
+        detail = "an identifier holds NUL or half a surrogate pair, which PostgreSQL cannot store"
+        return Unreadable("forbidden_character", path, detail)
+    return event
+
+
+def examine(body: bytes) -> Examined:
+    """Work out all that the log wants to know of a body beside its bytes; never raises."""
+    value, digest = _identify(body)
+    event = read_event(body)
+    if isinstance(event, Unreadable):
+        return Examined(
+            lab_id=_identifier(value, "labID"),
+            bill_id=_identifier(value, "data", "billID"),
+            event_type=_identifier(value, "eventType"),
+            event_time=_event_time(value),
+            digest=digest,
+            unreadable=event,
+        )
+    return Examined(
+        lab_id=event.lab_id,
+        bill_id=event.data.bill_id
+        if isinstance(event, BillEvent)
+        else _identifier(value, "data", "billID"),
+        event_type=event.event_type,
+        event_time=event.event_time,
+        digest=digest,
+        unreadable=None,
+    )
+
+
+def digest(body: bytes) -> bytes:
+    """Return the 32 bytes that tell one event from another.
+
+    SHA-256 of the JSON value written again with sorted keys and no white space, so that two
+    spellings of one value are one event; of a body that is not JSON, of its bytes.
+    """
+    return _identify(body)[1]
+
+
+def is_json(body: bytes) -> bool:
+    """Tell whether a body is JSON, so that it can be shown as such."""
+    return _identify(body)[0] is not _NOTHING
+
+
+def is_completed(status: str | None) -> bool:
+    """Tell whether a status word means completed: the only word with a meaning to us."""
+    return status is not None and status.strip().lower() == "completed"
+
+
+# --- decoding ---------------------------------------------------------------------------------
+
+_BILL_EVENT = msgspec.json.Decoder(BillEvent)
+_EVENT = msgspec.json.Decoder(Event)
+
+
+def _decode(body: bytes) -> Event:
+    """Decode by type: of a type that is not folded only the envelope has to be right."""
+    try:
+        event = _BILL_EVENT.decode(body)
+    except msgspec.ValidationError:
+        other = _EVENT.decode(body)
+        if other.event_type in RANK:
+            raise
+        return other
+    except msgspec.DecodeError:
+        return _decode_with_surrogates(body)
+    return event if event.event_type in RANK else _without_data(event)
+
+
+def _decode_with_surrogates(body: bytes) -> Event:
+    """Decode what msgspec refuses and JSON allows: half a surrogate pair in a field we ignore."""
+    value = json.loads(body.decode(), parse_constant=_refuse_constant, parse_int=_int_or_infinity)
+    try:
+        event = msgspec.convert(value, BillEvent)
+    except msgspec.ValidationError:
+        other = msgspec.convert(value, Event)
+        if other.event_type in RANK:
+            raise
+        return other
+    return event if event.event_type in RANK else _without_data(event)
+
+
+def _without_data(event: BillEvent) -> Event:
+    return Event(lab_id=event.lab_id, event_type=event.event_type, event_time=event.event_time)
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _int_or_infinity(text: str) -> int | float:
+    # int() refuses very long numbers; a float is as wrong a type, with the same message.
+    return int(text) if len(text) < _LONG_NUMBER else float("inf")
+
+
+def _int_or_written(text: str) -> "int | _Written":
+    return int(text) if len(text) < _LONG_NUMBER else _Written(text)
+
+
+_LONG_NUMBER = 4000
+
+
+def _is_utf8(body: bytes) -> bool:
+    # Asked separately, for the decoder does not look into the strings that it skips.
+    if body.isascii():
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# Strings are matched to their end, or to the body's, so that no part is looked at twice.
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+\\?(?:"|\Z)|[\[{\]}]', re.DOTALL)
+
+
+def _too_deep(body: bytes) -> bool:
+    if len(body) < MAX_DEPTH or body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(body):
+        start = token[0][:1]
+        if start in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif start in b"]}":
+            depth -= 1
+    return False
+
+
+# --- what is wrong with it --------------------------------------------------------------------
+
+_AT_PATH = re.compile(r" - at `(?P<path>.*)`$")
+_MISSING = re.compile(r"required field `(?P<field>[^`]*)`")
+
+
+def _explain(message: str) -> Unreadable:
+    """Turn msgspec's sentence into a reason, a path and words."""
+    found = _AT_PATH.search(message)
+    path = found["path"] if found else "$"
+    words = message[: found.start()] if found else message
+    if missing := _MISSING.search(words):
+        field = missing["field"]
+        return Unreadable("missing_field", f"{path}.{field}", f"the field {field} is missing")
+    words = words.replace("`", "")
+    if path == "$" and words.startswith("Expected object"):
+        return Unreadable("not_an_object", "$", words)
+    ranged = " of length" in words or ">=" in words or "<=" in words or "out of range" in words
+    return Unreadable("out_of_range" if ranged else "wrong_type", path, words)
+
+
+def _forbidden_character(event: Event) -> str | None:
+    """Return the path of the first identifier that PostgreSQL's text cannot hold."""
+    for path, text in _identifiers(event):
+        if "\x00" in text or not _has_whole_characters(text):
+            return path
+    return None
+
+
+def _identifiers(event: Event) -> Iterator[tuple[str, str]]:
+    yield "$.labID", event.lab_id
+    yield "$.eventType", event.event_type
+    if isinstance(event, BillEvent):
+        yield "$.data.billID", event.data.bill_id
+        yield "$.data.integratorID", event.data.integrator_id or ""
+        tests = (event.data.bill_data and event.data.bill_data.tests) or ()
+        for index, test in enumerate(tests):
+            yield f"$.data.billData.testData[{index}]._id", test.test_id
+
+
+def _has_whole_characters(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# --- identity ---------------------------------------------------------------------------------
+
+_NOTHING = object()
+
+
+class _Written(str):
+    """A number too long for any type: it stands for itself, as written."""
+
+    __slots__ = ()
+
+
+def _identify(body: bytes) -> tuple[Any, bytes]:
+    """Return the JSON value, or `_NOTHING`, and the digest."""
+    if not _too_deep(body):
+        try:
+            value = _VALUE.decode(body)
+            return value, sha256(_SORTED.encode(value)).digest()
+        except ValueError:  # not JSON, or JSON that msgspec cannot hold
+            pass
+        try:
+            value = json.loads(
+                body.decode(),
+                parse_constant=_refuse_constant,
+                parse_int=_int_or_written,
+                parse_float=_written_float,
+            )
+            return value, sha256(_write(value).encode()).digest()
+        except ValueError:
+            pass
+    return _NOTHING, sha256(body).digest()
+
+
+def _exact_number(text: str) -> msgspec.Raw:
+    return msgspec.Raw(_written_float(text).encode())
+
+
+def _written_float(text: str) -> _Written:
+    """Write a number with a fraction or an exponent in one way: 1.50 and 15e-1 become 15E-1.
+
+    Exactly, for a binary float would make one of two different numbers, and so lose an event.
+    """
+    if len(text) <= _SHORT_NUMBER:
+        try:
+            sign, digits, exponent = Decimal(text).as_tuple()
+        except InvalidOperation:
+            return _Written(text.lower())
+        whole = "".join(map(str, digits)).lstrip("0")
+        if not whole:
+            return _Written("0E0")
+        short = whole.rstrip("0")
+        shifted = int(exponent) + len(whole) - len(short)
+        return _Written(f"{'-' if sign else ''}{short}E{shifted}")
+    return _Written(text.lower())
+
+
+_SHORT_NUMBER = 64
+_VALUE = msgspec.json.Decoder(float_hook=_exact_number)
+_SORTED = msgspec.json.Encoder(order="sorted")
+
+
+def _write(value: Any) -> str:  # noqa: ANN401 -- any JSON value
+    """Write a value as `_SORTED` does, for the values that it refuses."""
+    if isinstance(value, dict):
+        members = (f"{json.dumps(key)}:{_write(value[key])}" for key in sorted(value))
+        return f"{{{','.join(members)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_write, value))}]"
+    return value if isinstance(value, _Written) else json.dumps(value)
+
+
+# --- what an unreadable body still says -------------------------------------------------------
+
+
+def _identifier(value: Any, *path: str) -> str:  # noqa: ANN401 -- any JSON value
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    try:
+        text = msgspec.convert(value, Identifier)
+    except msgspec.ValidationError:
+        return ""
+    storable = type(text) is str and "\x00" not in text and _has_whole_characters(text)
+    return text if storable else ""
+
+
+def _event_time(value: Any) -> int | None:  # noqa: ANN401 -- any JSON value
+    try:
+        return msgspec.convert(value.get("eventTime"), EventTime)
+    except (AttributeError, msgspec.ValidationError):
+        return None

@@ -1,0 +1,141 @@
+"""Missing events: what the events of a bill prove, or make likely, to have been sent and lost.
+
+Source: design, "Missing events". The fold records all of them; which event types are subscribed,
+and what time it is, come in where somebody asks.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from ledger.model.event import is_completed
+from ledger.model.history import Fact, by_reception
+
+Certainty = Literal["certain", "possible"]
+MissingState = Literal["awaiting_retry", "overdue", "requested", "waived"]
+
+
+class Evidence(Struct, frozen=True):
+    """The event that shows another to be missing. Times are UTC."""
+
+    position: int
+    event_type: str
+    event_time: datetime
+    received_at: datetime
+
+
+class MissingEvent(Struct, frozen=True):
+    """One event, or `count` of them, of which another event tells and which has not come.
+
+    `test_id` is None where the event is of the bill, or where it is not known of which test.
+    """
+
+    event_type: str
+    test_id: str | None
+    certainty: Certainty
+    count: int
+    evidence: Evidence
+
+    def due_at(self, retry_budget: timedelta) -> datetime:
+        """Return the time from which it will not come by itself any more."""
+        return self.evidence.received_at + retry_budget
+
+    def state(self, now: datetime, retry_budget: timedelta) -> MissingState:
+        """Return what is to be said of it at the time `now`."""
+        return "awaiting_retry" if now < self.due_at(retry_budget) else "overdue"
+
+
+class HasStatus(Protocol):
+    """What is asked of a report here."""
+
+    @property
+    def status(self) -> str | None:
+        """Return the status word, as the sender wrote it."""
+
+
+def retry_budget(*, interval: int, count: int, timeout: int) -> timedelta:
+    """Return how long after the first attempt began the last one ends; arguments in seconds."""
+    return timedelta(seconds=count * interval + (count + 1) * timeout)
+
+
+def missing_events(
+    facts: list[Fact], flabs_status: str | None, reports: Iterable[HasStatus]
+) -> list[MissingEvent]:
+    """Return what is missing of a bill that is not deleted, sorted by test, then by event type."""
+    received = by_reception(facts)
+    found = [
+        *_bill_created(received),
+        *_reports_of_known_tests(received),
+        *_reports_of_unknown_tests(received),
+        *_bill_completed(received, flabs_status, reports),
+    ]
+    return sorted(found, key=lambda missing: (missing.test_id or "", missing.event_type))
+
+
+def _bill_created(received: list[Fact]) -> Iterable[MissingEvent]:
+    if not _of_type(received, "bill.created"):
+        yield _missing("bill.created", "certain", received[0])
+
+
+def _reports_of_known_tests(received: list[Fact]) -> Iterable[MissingEvent]:
+    reported = _tests_completed_by(_of_type(received, "report.completed"))
+    proofs: dict[str, Fact] = {}
+    for fact in _of_type(received, "bill.completed"):
+        for test in fact.completed - reported:
+            proofs.setdefault(test, fact)
+    for test, fact in proofs.items():
+        yield _missing("report.completed", "certain", fact, test_id=test)
+
+
+def _reports_of_unknown_tests(received: list[Fact]) -> Iterable[MissingEvent]:
+    completions = _of_type(received, "report.completed")
+    count = len(_tests_completed_by(completions)) - len(completions)
+    if completions and count > 0:
+        yield _missing("report.completed", "possible", completions[-1], count=count)
+
+
+def _bill_completed(
+    received: list[Fact], flabs_status: str | None, reports: Iterable[HasStatus]
+) -> Iterable[MissingEvent]:
+    if _of_type(received, "bill.completed"):
+        return
+    if is_completed(flabs_status):
+        proof = next(fact for fact in received if is_completed(fact.status))
+        yield _missing("bill.completed", "certain", proof)
+        return
+    completions = _of_type(received, "report.completed")
+    all_tests_known = any(fact.tests for fact in _of_type(received, "bill.created"))
+    if completions and all_tests_known and all(is_completed(report.status) for report in reports):
+        yield _missing("bill.completed", "possible", completions[-1])
+
+
+def _missing(
+    event_type: str,
+    certainty: Certainty,
+    evidence: Fact,
+    *,
+    test_id: str | None = None,
+    count: int = 1,
+) -> MissingEvent:
+    return MissingEvent(
+        event_type=event_type,
+        test_id=test_id,
+        certainty=certainty,
+        count=count,
+        evidence=Evidence(
+            position=evidence.position,
+            event_type=evidence.type,
+            event_time=datetime.fromtimestamp(evidence.at, UTC),
+            received_at=evidence.received_at,
+        ),
+    )
+
+
+def _of_type(facts: list[Fact], event_type: str) -> list[Fact]:
+    return [fact for fact in facts if fact.type == event_type]
+
+
+def _tests_completed_by(facts: list[Fact]) -> frozenset[str]:
+    return frozenset[str]().union(*(fact.completed for fact in facts))
