@@ -1,0 +1,73 @@
+"""Appends deliveries to the event log; `append_events` in the database does the rest."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from msgspec import Struct
+from psycopg import Connection
+
+from ledger.binary import bytea_array, text_array, timestamptz_array
+from ledger.model.event import Examined, examine
+
+Source = Literal["webhook", "import", "operator"]
+OutcomeWord = Literal["recorded", "duplicate", "unreadable"]
+
+APPEND = "SELECT at_position, recorded FROM append_events(%s, %s, %s, %s, %s, %s, %s, %s)"
+
+
+class Delivery(Struct, frozen=True):
+    """One body that was received at a time (UTC), with what it says of itself."""
+
+    body: bytes
+    received_at: datetime
+    source: Source
+    examined: Examined
+
+    @classmethod
+    def of(cls, body: bytes, *, received_at: datetime, source: Source) -> "Delivery":
+        """Make a delivery of a body."""
+        return cls(body, received_at, source, examine(body))
+
+
+class Outcome(Struct, frozen=True):
+    """What became of a delivery: its event's position, and whether it is the event's first."""
+
+    position: int
+    recorded: bool
+
+    def word(self, delivery: Delivery) -> OutcomeWord:
+        """Return what the sender is told."""
+        if not self.recorded:
+            return "duplicate"
+        return "unreadable" if delivery.examined.unreadable else "recorded"
+
+
+def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outcome]:
+    """Append what is new and note what is not, in one transaction; answer in the order given.
+
+    `connection` is in autocommit mode: when this returns, the outcomes are durable. Raises
+    `psycopg.Error`; nothing of the call is stored then, or all of it, if the connection was lost
+    while it committed.
+    """
+    examined = [delivery.examined for delivery in deliveries]
+    cursor = connection.cursor(binary=True)
+    cursor.execute(
+        APPEND,
+        (
+            timestamptz_array(delivery.received_at for delivery in deliveries),
+            timestamptz_array(_from_unix(said.event_time) for said in examined),
+            text_array(delivery.source for delivery in deliveries),
+            text_array(said.lab_id for said in examined),
+            text_array(said.bill_id for said in examined),
+            text_array(said.event_type for said in examined),
+            bytea_array(said.digest for said in examined),
+            bytea_array(delivery.body for delivery in deliveries),
+        ),
+        prepare=True,
+    )
+    return [Outcome(*row) for row in cursor.fetchall()]
+
+
+def _from_unix(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,191 @@
+"""Group commit: all deliveries that wait go into the log in one transaction.
+
+The lane is a thread with one connection. While a transaction commits, the next deliveries gather,
+so that a batch grows with the load and a single delivery waits for nobody. A thread and not a task,
+because the driver's asynchronous side costs more than the append itself.
+"""
+
+import asyncio
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import psycopg
+import structlog
+from psycopg import Connection
+
+from ledger.database import connect
+from ledger.errors import LaneError, LedgerError
+from ledger.eventlog.append import Delivery, Outcome, append
+from ledger.metrics import BATCHES, DELIVERIES, LANE_FAILURES
+
+MAX_BATCH = 512
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+
+PATIENCE = 6.0
+"""Seconds that a delivery waits for its commit. The sender hangs up after ten."""
+
+STATEMENT_TIMEOUT = 5_000
+"""Milliseconds after which the server gives an append up, so that a lock that somebody else holds
+does not hold the lane as well."""
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+# What one delivery's content could cause, so that each of the batch is tried alone.
+_OF_CONTENT = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.NotSupportedError,
+    psycopg.errors.ProgramLimitExceeded,
+)
+
+
+class _Waiting:
+    """A delivery and the future of who waits for its outcome."""
+
+    __slots__ = ("delivery", "outcome")
+
+    def __init__(self, delivery: Delivery, outcome: asyncio.Future[Outcome]) -> None:
+        self.delivery = delivery
+        self.outcome = outcome
+
+
+class Lane:
+    """Makes deliveries durable, for one event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._queue: deque[_Waiting] = deque()
+        self._queued_bytes = 0  # of those that wait for an answer; touched by the loop only
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; call in the event loop that will append."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Commit what waits, then end the thread."""
+        self._stopping = True
+        self._wake.set()
+        await asyncio.to_thread(self._thread.join, PATIENCE)
+
+    async def append(self, delivery: Delivery) -> Outcome:
+        """Append a delivery; when this returns, it is durable.
+
+        Raises `LaneError` if it could not be made so, or not in time: then it may or may not be in
+        the log, and sending it again does no harm.
+        """
+        size = len(delivery.body)
+        if self._stopping or self._queued_bytes + size > MAX_WAITING_BYTES:
+            raise LaneError("too many deliveries wait for the database")
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queued_bytes += size
+        self._queue.append(_Waiting(delivery, outcome))
+        self._wake.set()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await outcome
+        except TimeoutError:
+            raise LaneError("the database did not commit in time") from None
+        finally:
+            self._queued_bytes -= size
+
+    def _run(self) -> None:
+        while not self._stopping or self._queue:
+            self._wake.wait()
+            self._wake.clear()
+            while batch := self._take():
+                self._commit(batch)
+        if self._connection:
+            self._connection.close()
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queue and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            waiting = self._queue.popleft()
+            if not waiting.outcome.done():  # who waited too long has been told to send it again
+                batch.append(waiting)
+                size += len(waiting.delivery.body)
+        return batch
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        """Append the batch and tell each of it what became of it. Never raises."""
+        try:
+            outcomes = append(self._connected(), [waiting.delivery for waiting in batch])
+        except _OF_CONTENT as error:
+            if len(batch) > 1:
+                # One of them is what the database will not take; the others must not suffer.
+                for waiting in batch:
+                    self._commit([waiting])
+            else:
+                self._tell(_refuse, batch, self._failed(error, batch))
+        except Exception as error:  # noqa: BLE001 -- whatever it was, those who wait must be told
+            self._tell(_refuse, batch, self._failed(error, batch))
+        else:
+            self._tell(_settle, batch, outcomes)
+            _count(batch, outcomes)
+
+    def _tell(
+        self, tell: Callable[[list[_Waiting], T], None], batch: list[_Waiting], what: T
+    ) -> None:
+        assert self._loop  # noqa: S101 -- set before the thread is started
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(tell, batch, what)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            connection = connect(self._url, "lane")
+            # Never less durable than "on", whatever the server's default; more is the operator's.
+            connection.execute(
+                f"SET statement_timeout = {STATEMENT_TIMEOUT};"
+                "SET default_transaction_isolation = 'read committed';"
+                "SELECT set_config('synchronous_commit', 'on', false)"
+                " WHERE current_setting('synchronous_commit') = 'off'"
+            )
+            self._connection = connection
+        return self._connection
+
+    def _failed(self, error: Exception, batch: list[_Waiting]) -> LaneError:
+        words = " ".join(str(error).split())
+        _log.error("append failed", deliveries=len(batch), error=words)
+        LANE_FAILURES.inc(len(batch))
+        if self._connection and not (isinstance(error, _OF_CONTENT)):
+            # A server that became read-only, or a half-dead connection, is cured by a new one.
+            with suppress(Exception):
+                self._connection.close()
+            self._connection = None
+        if isinstance(error, LedgerError):
+            return LaneError(str(error))
+        return LaneError("the database could not store the delivery")
+
+
+def _settle(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+    for waiting, outcome in zip(batch, outcomes, strict=True):
+        if not waiting.outcome.done():
+            waiting.outcome.set_result(outcome)
+
+
+def _refuse(batch: list[_Waiting], error: LaneError) -> None:
+    for waiting in batch:
+        if not waiting.outcome.done():
+            waiting.outcome.set_exception(error)
+
+
+def _count(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+    BATCHES.observe(len(batch))
+    words = Counter(
+        outcome.word(waiting.delivery) for waiting, outcome in zip(batch, outcomes, strict=True)
+    )
+    for word, number in words.items():
+        DELIVERIES.labels(outcome=word).inc(number)

@@ -1,0 +1,105 @@
+"""Reads the event log: the events of bills, a stretch of the log, one bill's history."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from psycopg import Connection
+
+from ledger.binary import text_array
+from ledger.eventlog.append import Source
+
+Key = tuple[str, str]
+"""`(lab_id, bill_id)`."""
+
+
+class LogRow(NamedTuple):
+    """One event as the log holds it, with the columns that the fold needs."""
+
+    lab_id: str
+    bill_id: str
+    position: int
+    received_at: datetime
+    digest: bytes
+    body: bytes
+
+
+COLUMNS = "lab_id, bill_id, position, received_at, digest, body"
+COLUMN_TYPES = ("text", "text", "int8", "timestamptz", "bytea", "bytea")
+
+HEAD = "SELECT event_log_head()"
+
+_AFTER = f"""
+SELECT {COLUMNS}, event_type
+FROM event_log
+WHERE position > %s AND position <= %s
+ORDER BY position
+LIMIT %s
+"""  # noqa: S608 -- the columns above
+
+_OF_BILLS = """
+SELECT e.lab_id, e.bill_id, e.position, e.received_at, e.digest, e.body
+FROM unnest(%s, %s) AS k (lab_id, bill_id)
+JOIN event_log e ON e.lab_id = k.lab_id AND e.bill_id = k.bill_id
+WHERE e.position <= %s
+"""
+
+
+class NewRow(NamedTuple):
+    """A row of the log as the projector meets it first."""
+
+    row: LogRow
+    event_type: str
+
+
+def prepare_for_keys(connection: Connection) -> None:
+    """Keep the planner to the indexes on this connection.
+
+    For a batch of bills it may take a scan of the whole log for cheaper, when statistics are old or
+    missing, and a plan once made would stay.
+    """
+    connection.execute(
+        "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+    )
+
+
+def head(connection: Connection) -> int:
+    """Return the last position of the log, 0 if it is empty; all before it can be seen."""
+    row = connection.execute(HEAD).fetchone()
+    assert row  # noqa: S101 -- a function's result is one row
+    return int(row[0])
+
+
+def after(connection: Connection, position: int, upto: int, limit: int) -> list[NewRow]:
+    """Return rows in order of position: the first `limit` after `position`, none after `upto`."""
+    cursor = connection.cursor(binary=True)
+    cursor.execute(_AFTER, (position, upto, limit), prepare=True)
+    return [NewRow(LogRow(*row[:-1]), row[-1]) for row in cursor]
+
+
+def of_bills(connection: Connection, keys: Sequence[Key], upto: int) -> Iterator[LogRow]:
+    """Yield all rows of the bills, none after position `upto`, in no order."""
+    cursor = connection.cursor(binary=True)
+    cursor.execute(
+        _OF_BILLS,
+        (text_array(lab for lab, _ in keys), text_array(bill for _, bill in keys), upto),
+        prepare=True,
+    )
+    for row in cursor:
+        yield LogRow(*row)
+
+
+class LoggedDelivery(NamedTuple):
+    """An event of the log with all that is shown of it. `raw` bodies are the bytes as they came."""
+
+    position: int
+    event_type: str
+    event_time: datetime | None
+    received_at: datetime
+    source: Source
+    lab_id: str
+    bill_id: str
+    body: bytes
+
+
+SHOWN = "position, event_type, event_time, received_at, source, lab_id, bill_id, body"

@@ -1,0 +1,213 @@
+"""Events in files: JSON Lines out of the log, and JSON Lines into it.
+
+A line of an export holds what the log holds, so that importing it gives an equal log:
+`{"position", "received_at", "source", "body"}`, or `raw` (base64) in the place of `body` where the
+bytes would not come through as JSON in a line. A line of any other shape is a payload of Flabs, as
+support sends it.
+"""
+
+import base64
+import gzip
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from psycopg import Connection
+from psycopg.sql import SQL, Composable, Literal
+
+from ledger.errors import ImportFileError
+from ledger.eventlog.append import Delivery, Source, append
+from ledger.model.event import Unreadable, is_json
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes. A file without line ends must not fill the memory."""
+
+BATCH = 500
+BATCH_BYTES = 8 * 1024 * 1024
+
+_GZIP = b"\x1f\x8b"
+
+
+class ExportLine(Struct, frozen=True, forbid_unknown_fields=True):
+    """One event of an export."""
+
+    position: int
+    received_at: datetime
+    source: Source
+    body: msgspec.Raw | UnsetType = UNSET
+    raw: str | UnsetType = UNSET
+
+
+class UnreadableLine(Struct, frozen=True):
+    """A line that was kept as an event that cannot be read."""
+
+    number: int
+    unreadable: Unreadable
+
+
+class Imported(Struct):
+    """What became of a file's lines."""
+
+    recorded: int = 0
+    duplicate: int = 0
+    unreadable: int = 0
+    unreadable_lines: list[UnreadableLine] = []
+    """The first hundred of them, by line number."""
+
+
+_LINE = msgspec.json.Decoder(ExportLine)
+_UNREADABLE_SHOWN = 100
+
+
+def import_lines(
+    connection: Connection, lines: IO[bytes], *, on_progress: Callable[[int], None]
+) -> Imported:
+    """Append the events of a file, a batch at a time; what is in the log already is a duplicate.
+
+    Interrupted, it is run again. Raises `ImportFileError` for a line that is too long; the lines
+    before it are taken then. `on_progress` is told the lines done.
+    """
+    imported = Imported(unreadable_lines=[])
+    for batch in _batches(lines):
+        outcomes = append(connection, [delivery for _, delivery in batch])
+        words = Counter[str]()
+        for (number, delivery), outcome in zip(batch, outcomes, strict=True):
+            words[outcome.word(delivery)] += 1
+            unreadable = delivery.examined.unreadable
+            if unreadable and len(imported.unreadable_lines) < _UNREADABLE_SHOWN:
+                imported.unreadable_lines.append(UnreadableLine(number, unreadable))
+        imported.recorded += words["recorded"]
+        imported.duplicate += words["duplicate"]
+        imported.unreadable += words["unreadable"]
+        on_progress(batch[-1][0])
+    return imported
+
+
+@contextmanager
+def open_lines(name: str, standard_input: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Open a file, or standard input for `-`; gzip is recognised by its first bytes."""
+    try:
+        source = standard_input if name == "-" else Path(name).open("rb")  # noqa: SIM115 -- below
+    except OSError as error:
+        raise ImportFileError(f"cannot read {name}: {error.strerror}") from error
+    with source:
+        begin = source.read(len(_GZIP))
+        rejoined = io.BufferedReader(_Rejoined(begin, source))
+        if begin != _GZIP:
+            yield cast("IO[bytes]", rejoined)
+            return
+        try:
+            with gzip.open(rejoined) as unpacked:
+                yield cast("IO[bytes]", unpacked)
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise ImportFileError(f"{name} is no whole gzip file: {error}") from error
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose first bytes were read already; standard input cannot be wound back."""
+
+    def __init__(self, begin: bytes, rest: IO[bytes]) -> None:
+        super().__init__()
+        self._begin = begin
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer)
+        read = self._begin[: len(view)] if self._begin else self._rest.read(len(view))
+        self._begin = self._begin[len(read) :]
+        view[: len(read)] = read
+        return len(read)
+
+
+def export_lines(
+    connection: Connection,
+    *,
+    after: int = 0,
+    upto: int | None = None,
+    lab_id: str | None = None,
+    bill_id: str | None = None,
+) -> Iterator[bytes]:
+    """Yield the log, or the part of it that is asked for, as lines in order of position."""
+    conditions: list[Composable] = [SQL("position > {}").format(Literal(after))]
+    for condition, value in (
+        (SQL("position <= {}"), upto),
+        (SQL("lab_id = {}"), lab_id),
+        (SQL("bill_id = {}"), bill_id),
+    ):
+        if value is not None:
+            conditions.append(condition.format(Literal(value)))
+    query = SQL(
+        "COPY (SELECT position, received_at, source, body FROM event_log WHERE {}"
+        " ORDER BY position) TO STDOUT (FORMAT binary)"
+    ).format(SQL(" AND ").join(conditions))
+    with connection.cursor().copy(query) as copy:
+        copy.set_types(("int8", "timestamptz", "text", "bytea"))
+        for position, received_at, source, body in copy.rows():
+            yield _line(position, received_at.astimezone(UTC), source, body)
+
+
+def _line(position: int, received_at: datetime, source: Source, body: bytes) -> bytes:
+    fits_a_line = body == body.strip() and b"\n" not in body and b"\r" not in body
+    if fits_a_line and is_json(body):
+        line = ExportLine(position, received_at, source, body=msgspec.Raw(body))
+    else:
+        line = ExportLine(position, received_at, source, raw=base64.b64encode(body).decode())
+    return msgspec.json.encode(line) + b"\n"
+
+
+def _batches(lines: IO[bytes]) -> Iterator[list[tuple[int, Delivery]]]:
+    batch: list[tuple[int, Delivery]] = []
+    size = 0
+    for number, line in _numbered(lines):
+        batch.append((number, _delivery(line)))
+        size += len(line)
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _numbered(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := lines.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise ImportFileError(
+                f"line {number} is longer than {MAX_LINE >> 20} MiB: this is no file of JSON Lines"
+            )
+        if stripped := line.strip():
+            yield number, stripped
+
+
+def _delivery(line: bytes) -> Delivery:
+    try:
+        exported = _LINE.decode(line)
+        body = _body_of(exported)
+    except (msgspec.MsgspecError, ValueError):
+        return Delivery.of(line, received_at=datetime.now(UTC), source="import")
+    return Delivery.of(body, received_at=exported.received_at, source=exported.source)
+
+
+def _body_of(line: ExportLine) -> bytes:
+    if not isinstance(line.raw, UnsetType):
+        return base64.b64decode(line.raw, validate=True)
+    return b"" if isinstance(line.body, UnsetType) else bytes(line.body)
+
+
+def as_text(line: UnreadableLine) -> str:
+    """Say in a line of text what is wrong with a line of a file."""
+    found: Any = line.unreadable
+    return f"line {line.number}: {found.reason} at {found.path}: {found.detail}"
