@@ -1,0 +1,219 @@
+"""Follows the log: folds the bills that new events touch and replaces their rows.
+
+One transaction a batch, and the checkpoint moves in it. Any number of projectors may run: one of
+them leads, by an advisory lock of its session, and the others wait for their turn.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+
+import psycopg
+import structlog
+from msgspec import Struct
+from psycopg import Connection
+
+from ledger.database import connect
+from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError
+from ledger.eventlog import read
+from ledger.eventlog.read import Key, NewRow
+from ledger.model.event import RANK, Unreadable, read_event
+from ledger.model.history import LoggedEvent
+from ledger.projection import tables
+from ledger.projection.rows import Rows, add_bill, add_parked, add_unreadable, no_rows, read_row
+from ledger.projection.tables import LIVE
+
+BATCH = 2000
+"""Events in one transaction at the most."""
+
+SLICE = 500
+"""Bills folded at a time, so that memory does not grow with the batch."""
+
+POLL_SECONDS = 1.0
+"""How long the projector waits for a hint before it looks by itself."""
+
+RETRY_SECONDS = 2.0
+"""How long it waits after an error, and between two tries to lead."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Batch(Struct, frozen=True):
+    """What one transaction did: how many events it took, how many bills it folded."""
+
+    events: int
+    bills: int
+    position: int
+
+
+def lock_projection(connection: Connection) -> None:
+    """Keep everybody else from writing state until the caller's transaction ends.
+
+    Taken before any state table is named: a rebuild that swaps the schemas holds it too, and a name
+    that was looked up before the swap would lead into the old tables.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(7402, 2)")
+
+
+def follow_once(
+    connection: Connection, upto: int, *, schema: str = LIVE, limit: int = BATCH
+) -> Batch:
+    """Fold what the next events touch, none after position `upto`, in a transaction of its own.
+
+    Raises `FoldVersionError` if the state is of another version, and `psycopg.Error`; the state and
+    its checkpoint are then as they were.
+    """
+    with connection.transaction():
+        lock_projection(connection)
+        checkpoint = tables.read_checkpoint(connection, schema)
+        tables.check_version(checkpoint)
+        new = read.after(connection, checkpoint.position, upto, limit)
+        if not new:
+            return Batch(0, 0, checkpoint.position)
+        position = new[-1].row.position
+        keys = _touched(new)
+        _note_unreadable(connection, schema, new)
+        fold_bills(connection, keys, position, schema=schema)
+        tables.move_checkpoint(connection, schema, checkpoint, position)
+        connection.execute("NOTIFY ledger_state")
+    return Batch(len(new), len(keys), position)
+
+
+def fold_bills(connection: Connection, keys: list[Key], upto: int, *, schema: str = LIVE) -> None:
+    """Fold these bills from their events up to position `upto`, in the caller's transaction."""
+    for some in _sliced(keys):
+        histories: dict[Key, list[LoggedEvent]] = {}
+        for row in read.of_bills(connection, some, upto):
+            event = read_row(row)
+            if isinstance(event, LoggedEvent):
+                histories.setdefault((row.lab_id, row.bill_id), []).append(event)
+        try:
+            with connection.transaction():
+                tables.replace_bills(connection, schema, some, _fold(histories))
+        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded):
+            # The rows of one of them are what PostgreSQL will not take: find it.
+            _replace_one_by_one(connection, schema, some, histories)
+
+
+def _fold(histories: dict[Key, list[LoggedEvent]]) -> Rows:
+    rows = no_rows()
+    for key, logged in histories.items():
+        add_bill(rows, key, logged)
+    return rows
+
+
+def _replace_one_by_one(
+    connection: Connection, schema: str, keys: list[Key], histories: dict[Key, list[LoggedEvent]]
+) -> None:
+    for key in keys:
+        logged = histories.get(key)
+        rows = no_rows()
+        if logged:
+            add_bill(rows, key, logged)
+        try:
+            with connection.transaction():
+                tables.replace_bills(connection, schema, [key], rows)
+        except psycopg.Error as error:
+            if connection.broken or not logged:
+                raise
+            _log.error("bill parked", lab_id=key[0], bill_id=key[1], error=str(error))
+            rows = no_rows()
+            add_parked(rows, key, logged, error)
+            tables.replace_bills(connection, schema, [key], rows)
+
+
+def _touched(new: list[NewRow]) -> list[Key]:
+    keys = {
+        (row.lab_id, row.bill_id) for row, event_type in new if row.bill_id and event_type in RANK
+    }
+    return sorted(keys)  # in one order, so that rows are written in the order of their keys
+
+
+def _note_unreadable(connection: Connection, schema: str, new: Iterable[NewRow]) -> None:
+    rows = no_rows()
+    for row, _ in new:
+        event = read_event(row.body)
+        if isinstance(event, Unreadable):
+            add_unreadable(rows, row, event)
+    tables.copy_in(connection, schema, rows)
+
+
+def _sliced(keys: list[Key]) -> Iterator[list[Key]]:
+    for start in range(0, len(keys), SLICE):
+        yield keys[start : start + SLICE]
+
+
+class Projector:
+    """Follows until it is told to stop, whatever becomes of the database meanwhile."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self._last_words = ""
+
+    def stop(self) -> None:
+        """Ask it to end after the batch at hand; safe in a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Follow until `stop` is called."""
+        while not self._stop.is_set():
+            try:
+                self._lead()
+            except (psycopg.Error, LedgerError) as error:
+                self._say_once(error)
+                self._stop.wait(RETRY_SECONDS)
+        _log.info("projector stopped")
+
+    def _lead(self) -> None:
+        """Become the leader, or find that another is; then follow as long as all goes well."""
+        with connect(self._url, "projector") as connection:
+            read.prepare_for_keys(connection)
+            while not self._is_leader(connection):
+                self._say_once(None, "another projector leads; waiting for its turn")
+                if self._stop.wait(RETRY_SECONDS):
+                    return
+            connection.execute("LISTEN ledger_event_log")
+            self._say_once(None, "projector leads")
+            while not self._stop.is_set():
+                self._drain(connection)
+                for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+                    pass
+
+    def _is_leader(self, connection: Connection) -> bool:
+        row = connection.execute("SELECT pg_try_advisory_lock(7402, 4)").fetchone()
+        return bool(row and row[0])
+
+    def _drain(self, connection: Connection) -> None:
+        head = read.head(connection)
+        while not self._stop.is_set():
+            try:
+                batch = follow_once(connection, head)
+            except CheckpointError:
+                self._stop.wait(0.1)  # a rebuild moved it; go on from where it is now
+                continue
+            if not batch.events:
+                return
+            _log.debug("folded", events=batch.events, bills=batch.bills, position=batch.position)
+
+    def _say_once(self, error: Exception | None, words: str = "") -> None:
+        """Log what happens, but not every two seconds anew."""
+        words = words or " ".join(str(error).split())
+        if words == self._last_words:
+            return
+        self._last_words = words
+        if error is None:
+            _log.info(words)
+        elif isinstance(error, (DatabaseUnavailableError, psycopg.OperationalError)):
+            _log.warning("database away; trying again", error=words)
+        else:
+            _log.error(words)
+
+
+def drain(connection: Connection) -> int:
+    """Follow until the head that the log has now, and return the position reached."""
+    read.prepare_for_keys(connection)
+    head = read.head(connection)
+    while True:
+        batch = follow_once(connection, head)
+        if not batch.events:
+            return batch.position

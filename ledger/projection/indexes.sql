@@ -1,0 +1,26 @@
+-- Apart from the tables, for a rebuild fills them first. Lists are read newest change first, by a
+-- cursor on position and, where one position has several rows, on the key.
+
+ALTER TABLE bill ADD CONSTRAINT bill_pkey PRIMARY KEY (lab_id, bill_id);
+CREATE INDEX bill_position_idx ON bill (position);
+CREATE INDEX bill_lab_idx ON bill (lab_id, position);
+CREATE INDEX bill_state_idx ON bill (state, position);
+CREATE INDEX bill_integrator_idx ON bill (integrator_id, position) WHERE integrator_id IS NOT NULL;
+
+ALTER TABLE report ADD CONSTRAINT report_pkey PRIMARY KEY (lab_id, bill_id, test_id);
+CREATE INDEX report_position_idx ON report (position, test_id);
+CREATE INDEX report_lab_idx ON report (lab_id, position, test_id);
+CREATE INDEX report_test_idx ON report (test_id, position);
+CREATE INDEX report_open_idx ON report (position, test_id) WHERE NOT is_completed;
+
+ALTER TABLE missing_event
+    ADD CONSTRAINT missing_event_pkey PRIMARY KEY (lab_id, bill_id, test_id, event_type);
+CREATE INDEX missing_event_received_idx
+    ON missing_event (evidence_received_at, lab_id, bill_id, test_id, event_type);
+
+ALTER TABLE unreadable_event
+    ADD CONSTRAINT unreadable_event_pkey PRIMARY KEY (lab_id, bill_id, position);
+CREATE INDEX unreadable_event_position_idx ON unreadable_event (position);
+CREATE INDEX unreadable_event_reason_idx ON unreadable_event (reason, position);
+
+ALTER TABLE parked_bill ADD CONSTRAINT parked_bill_pkey PRIMARY KEY (lab_id, bill_id);

@@ -1,0 +1,138 @@
+"""Reads the whole log with several processes, a chunk of whole bills at a time.
+
+Memory depends on the size of a chunk and the number of processes, not on the log.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import TypeVar
+
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.sql import SQL, Composable, Composed, Literal
+
+from ledger.database import connect
+from ledger.errors import LedgerError
+from ledger.eventlog import read
+from ledger.eventlog.read import COLUMN_TYPES, COLUMNS, Key, LogRow
+from ledger.processes import end_with_parent
+
+CHUNK_EVENTS = 20_000
+"""About how many events a chunk has: enough to make a COPY worth it, few enough for memory."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Chunk(Struct, frozen=True):
+    """All bills after the key `after` up to and with `last`; None: from the first, to the last."""
+
+    after: Key | None
+    last: Key | None
+
+    def where(self) -> Composable:
+        """Return the condition on `lab_id` and `bill_id`."""
+        conditions: list[Composable] = [SQL("true")]
+        if self.after:
+            conditions.append(_compare(">", self.after))
+        if self.last:
+            conditions.append(_compare("<=", self.last))
+        return SQL(" AND ").join(conditions)
+
+
+def chunks(connection: Connection, *, events: int = CHUNK_EVENTS) -> Iterator[Chunk]:
+    """Cut the log into chunks of about `events` events, counted off along its primary key."""
+    after: Key | None = None
+    while True:
+        where = Chunk(after, None).where()
+        query = SQL(
+            "SELECT lab_id, bill_id FROM event_log WHERE {}"
+            " ORDER BY lab_id, bill_id OFFSET {} LIMIT 1"
+        ).format(where, Literal(events))
+        row = connection.execute(query).fetchone()
+        last = (row[0], row[1]) if row else None
+        yield Chunk(after, last)
+        if last is None:
+            return
+        after = last
+
+
+def histories(
+    connection: Connection, chunk: Chunk, upto: int
+) -> Iterator[tuple[Key, Iterator[LogRow]]]:
+    """Yield each bill of a chunk, in order, with its events up to a position, read as they come."""
+    query = SQL(
+        "COPY (SELECT {columns} FROM event_log WHERE {where} AND position <= {upto}"
+        " ORDER BY lab_id, bill_id) TO STDOUT (FORMAT binary)"
+    ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
+    with connection.cursor().copy(query) as copy:
+        copy.set_types(COLUMN_TYPES)
+        rows = (LogRow(*row) for row in copy.rows())
+        yield from groupby(rows, key=itemgetter(0, 1))
+
+
+def run(
+    url: str,
+    purpose: str,
+    jobs: Iterable[Job],
+    work: Callable[[Connection, Job], Result],
+    *,
+    processes: int,
+    prepare: str = "",
+) -> Iterator[Result]:
+    """Yield the result of `work` for each job, as they end, done by several processes.
+
+    `work` must be importable. `prepare` is SQL that each process runs on its connection first.
+    Raises what a job raised, and `LedgerError` if a process was killed; other jobs are given up.
+    """
+    pool = ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(url, purpose, prepare),
+    )
+    waiting = iter(jobs)
+    running: set[Future[Result]] = set()
+    try:
+        # Only as many jobs are handed out as keep the processes busy: their list may be long.
+        while True:
+            for job in islice(waiting, 2 * processes - len(running)):
+                running.add(pool.submit(_work, work, job))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise LedgerError(f"a process of {purpose} was killed; run it again") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_connection: Connection | None = None
+
+
+def _begin(url: str, purpose: str, prepare: str) -> None:
+    global _connection  # noqa: PLW0603 -- one connection for the life of the process
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    _connection = connect(url, purpose)
+    read.prepare_for_keys(_connection)
+    if prepare:
+        _connection.execute(prepare)
+
+
+def _work(work: Callable[[Connection, Job], Result], job: Job) -> Result:
+    assert _connection  # noqa: S101 -- made by the initializer
+    return work(_connection, job)
+
+
+def _compare(operator: str, key: Key) -> Composed:
+    return SQL("(lab_id, bill_id) {} ({}, {})").format(
+        SQL(operator), Literal(key[0]), Literal(key[1])
+    )

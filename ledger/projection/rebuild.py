@@ -1,0 +1,181 @@
+"""Rebuilds the state from the log beside the live one, then puts it in its place.
+
+The new tables stand in a schema of their own until one transaction swaps the names, so that readers
+are served throughout, and an interrupted rebuild leaves nothing but a schema that the next drops.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier
+
+from ledger.database import connect
+from ledger.errors import RebuildError
+from ledger.eventlog import read
+from ledger.eventlog.read import Key
+from ledger.projection import parallel, tables
+from ledger.projection.follow import fold_bills, follow_once, lock_projection
+from ledger.projection.parallel import Chunk
+from ledger.projection.rows import COLUMNS, add_history, no_rows
+from ledger.projection.tables import LIVE, NEXT
+
+OLD = "state_old"
+
+NEAR = 2_000
+"""Events. The rebuild catches up without stopping the live projector until it is this near."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Counts(Struct, frozen=True):
+    """What became of events: folded, unreadable, or of a type that is only kept."""
+
+    events: int = 0
+    bills: int = 0
+    unreadable: int = 0
+    parked: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.events + other.events,
+            self.bills + other.bills,
+            self.unreadable + other.unreadable,
+            self.parked + other.parked,
+        )
+
+
+class Rebuilt(Struct, frozen=True):
+    """What a rebuild made: from how many events, up to which position."""
+
+    counts: Counts
+    position: int
+
+
+class Job(Struct, frozen=True):
+    """A chunk to fold from its events up to a position."""
+
+    chunk: Chunk
+    upto: int
+
+
+def rebuild(
+    url: str, *, processes: int, started_at: datetime, on_progress: Callable[[int, int], None]
+) -> Rebuilt:
+    """Rebuild the state of all bills. `on_progress` is told the events done and those to do.
+
+    Raises `RebuildError` if another rebuild runs, and what the database raises; the live state is
+    untouched then.
+    """
+    with connect(url, "rebuild") as connection:
+        read.prepare_for_keys(connection)
+        _claim(connection)
+        upto = read.head(connection)
+        _make_next(connection, upto, started_at)
+        counts = Counts()
+        jobs = (Job(chunk, upto) for chunk in parallel.chunks(connection))
+        for done in parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes):
+            counts += done
+            connection.execute("UPDATE state_next.rebuild SET events_done = %s", (counts.events,))
+            on_progress(counts.events, upto)
+        if counts.events != upto:
+            _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=upto)
+        tables.make_indexes(connection, NEXT)
+        tables.move_checkpoint(connection, NEXT, tables.read_checkpoint(connection, NEXT), upto)
+        _analyze(connection)
+        _catch_up(connection)
+        position = _swap(connection)
+        connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(OLD)))
+    return Rebuilt(counts, position)
+
+
+def rebuild_bill(url: str, key: Key) -> str | None:
+    """Fold one bill anew in the live state; return why it still has none, or None if it has."""
+    with connect(url, "rebuild") as connection:
+        read.prepare_for_keys(connection)
+        with connection.transaction():
+            lock_projection(connection)
+            checkpoint = tables.read_checkpoint(connection)
+            tables.check_version(checkpoint)
+            fold_bills(connection, [key], checkpoint.position)
+            connection.execute("NOTIFY ledger_state")
+        row = connection.execute(
+            "SELECT b.bill_id IS NOT NULL, p.error FROM (VALUES (%s, %s)) AS k (lab_id, bill_id)"
+            " LEFT JOIN state.bill b USING (lab_id, bill_id)"
+            " LEFT JOIN state.parked_bill p USING (lab_id, bill_id)",
+            key,
+        ).fetchone()
+    folded, error = row or (False, None)
+    if folded:
+        return None
+    lab_id, bill_id = key
+    if error is not None:
+        return f"bill {bill_id} of lab {lab_id} is parked: {error}"
+    return f"the log has no readable event of bill {bill_id} of lab {lab_id}"
+
+
+def fold_chunk(connection: Connection, job: Job) -> Counts:
+    """Fold the bills of a chunk into the tables of the rebuild, in one transaction."""
+    rows = no_rows()
+    events = 0
+    for key, history in parallel.histories(connection, job.chunk, job.upto):
+        events += add_history(rows, key, history)
+    with connection.transaction():
+        tables.copy_in(connection, NEXT, rows)
+    return Counts(
+        events=events,
+        bills=len(rows["bill"]),
+        unreadable=len(rows["unreadable_event"]),
+        parked=len(rows["parked_bill"]),
+    )
+
+
+def _claim(connection: Connection) -> None:
+    row = connection.execute("SELECT pg_try_advisory_lock(7402, 5)").fetchone()
+    if not (row and row[0]):
+        raise RebuildError("another rebuild runs; `ledger status` shows how far it is")
+
+
+def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
+    for schema in (NEXT, OLD):  # what an interrupted rebuild left
+        connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
+    with connection.transaction():
+        tables.make(connection, NEXT)
+        connection.execute(
+            "CREATE TABLE state_next.rebuild"
+            " (events_done bigint, events_total bigint, started_at timestamptz)"
+        )
+        connection.execute("INSERT INTO state_next.rebuild VALUES (0, %s, %s)", (upto, started_at))
+
+
+def _analyze(connection: Connection) -> None:
+    for table in COLUMNS:
+        connection.execute(SQL("ANALYZE {}.{}").format(Identifier(NEXT), Identifier(table)))
+
+
+def _catch_up(connection: Connection) -> None:
+    while True:
+        head = read.head(connection)
+        if head - tables.read_checkpoint(connection, NEXT).position <= NEAR:
+            return
+        follow_once(connection, head, schema=NEXT)
+
+
+def _swap(connection: Connection) -> int:
+    """Fold the rest and exchange the schemas' names, in one transaction; return the position."""
+    head = read.head(connection)  # outside: inside it would hold the lane until the swap is done
+    with connection.transaction():
+        lock_projection(connection)
+        if tables.exists(connection, LIVE):
+            # Readers must never see the position go back.
+            head = max(head, tables.read_checkpoint(connection, LIVE).position)
+            connection.execute("ALTER SCHEMA state RENAME TO state_old")
+        while follow_once(connection, head, schema=NEXT).events:
+            pass
+        position = tables.read_checkpoint(connection, NEXT).position
+        connection.execute("DROP TABLE state_next.rebuild")
+        connection.execute("ALTER SCHEMA state_next RENAME TO state")
+        connection.execute("NOTIFY ledger_state")
+    return position

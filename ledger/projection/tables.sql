@@ -1,0 +1,68 @@
+-- The state tables, made in whichever schema is first on the search path: `state`, or `state_next`
+-- for a rebuild. They are no migration's business: a new shape comes with a new fold version.
+-- json, not jsonb: what the fold said is shown as it was said, and holds what jsonb cannot (\u0000).
+
+CREATE TABLE bill (
+    lab_id        text   NOT NULL COLLATE "C",
+    bill_id       text   NOT NULL COLLATE "C",
+    position      bigint NOT NULL,
+    state         text   NOT NULL COLLATE "C",
+    integrator_id text            COLLATE "C",
+    summary       json   NOT NULL,
+    reports       json   NOT NULL
+);
+COMMENT ON TABLE bill IS 'One row a bill; position is the last of its events.';
+
+CREATE TABLE report (
+    lab_id        text    NOT NULL COLLATE "C",
+    bill_id       text    NOT NULL COLLATE "C",
+    test_id       text    NOT NULL COLLATE "C",
+    position      bigint  NOT NULL,
+    is_completed  boolean NOT NULL,
+    integrator_id text             COLLATE "C",
+    report        json    NOT NULL
+);
+COMMENT ON TABLE report IS 'One row a test of a bill; position is its bill''s.';
+
+CREATE TABLE missing_event (
+    lab_id               text        NOT NULL COLLATE "C",
+    bill_id              text        NOT NULL COLLATE "C",
+    event_type           text        NOT NULL COLLATE "C",
+    test_id              text        NOT NULL COLLATE "C",
+    certainty            text        NOT NULL COLLATE "C",
+    count                integer     NOT NULL,
+    integrator_id        text                 COLLATE "C",
+    evidence_position    bigint      NOT NULL,
+    evidence_event_type  text        NOT NULL COLLATE "C",
+    evidence_event_time  timestamptz NOT NULL,
+    evidence_received_at timestamptz NOT NULL
+);
+COMMENT ON TABLE missing_event IS 'What bills prove or make likely to be missing.';
+COMMENT ON COLUMN missing_event.test_id IS 'Empty where the event is of no test, or of one not known.';
+
+CREATE TABLE unreadable_event (
+    lab_id   text   NOT NULL COLLATE "C",
+    bill_id  text   NOT NULL COLLATE "C",
+    position bigint NOT NULL,
+    reason   text   NOT NULL COLLATE "C",
+    path     text   NOT NULL,
+    detail   text   NOT NULL
+);
+COMMENT ON TABLE unreadable_event IS 'Events of the log that this version cannot read, and why.';
+
+CREATE TABLE parked_bill (
+    lab_id   text   NOT NULL COLLATE "C",
+    bill_id  text   NOT NULL COLLATE "C",
+    position bigint NOT NULL,
+    error    text   NOT NULL
+);
+COMMENT ON TABLE parked_bill IS 'Bills that could not be folded, and why; they have no other rows.';
+
+CREATE TABLE checkpoint (
+    only_row     boolean NOT NULL DEFAULT true,
+    position     bigint  NOT NULL,
+    fold_version integer NOT NULL,
+    CONSTRAINT checkpoint_pkey PRIMARY KEY (only_row),
+    CONSTRAINT checkpoint_only_row_check CHECK (only_row)
+);
+COMMENT ON TABLE checkpoint IS 'The state is true for the log up to this position.';

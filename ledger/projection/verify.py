@@ -1,0 +1,242 @@
+"""Proves that the log is whole and that the state is what the fold says.
+
+Everything is read in one snapshot, shared by all processes, so that it may run beside the intake
+and the projector.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, LiteralString
+
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier, Literal
+
+from ledger.database import connect
+from ledger.errors import RebuildError
+from ledger.eventlog import read
+from ledger.model.event import examine
+from ledger.projection import parallel, tables
+from ledger.projection.parallel import Chunk
+from ledger.projection.rows import COLUMNS, Row, Rows, add_history, no_rows
+
+RANGE = 20_000
+"""Positions of the log that one job reads."""
+
+KEYS = {
+    "bill": 2,
+    "report": 3,
+    "missing_event": 4,
+    "unreadable_event": 3,
+    "parked_bill": 2,
+}
+"""By table: how many of its first columns tell one row from another."""
+
+
+class Difference(Struct, frozen=True):
+    """The first thing that is not as it must be. `place` orders the findings of several jobs."""
+
+    place: tuple[str, ...]
+    words: str
+
+
+class Verified(Struct, frozen=True):
+    """The log's head, the state's position, how many bills were compared, the first difference."""
+
+    head: int
+    position: int
+    bills: int
+    difference: Difference | None
+
+
+class LogJob(Struct, frozen=True):
+    """The positions after `after` up to and with `upto`."""
+
+    after: int
+    upto: int
+
+
+class StateJob(Struct, frozen=True):
+    """A chunk of bills to compare with their fold at a position."""
+
+    chunk: Chunk
+    upto: int
+
+
+class Checked(Struct, frozen=True):
+    """What one job did."""
+
+    events: int
+    bills: int
+    difference: Difference | None
+
+
+def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None]) -> Verified:
+    """Check the log, then the state; stop at the first difference.
+
+    `on_progress` is told the events read and those to read; each event is read twice. Raises
+    `FoldVersionError` if the state is of another version, `RebuildError` while a rebuild runs, and
+    what the database raises.
+    """
+    with connect(url, "verify") as connection:
+        read.prepare_for_keys(connection)
+        if not _one(connection, "SELECT pg_try_advisory_lock_shared(7402, 5)"):
+            # It would exchange the tables under the names by which they are read here.
+            raise RebuildError("a rebuild runs: verify when it is done")
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        checkpoint = tables.read_checkpoint(connection)
+        tables.check_version(checkpoint)
+        head = _one(connection, "SELECT coalesce(max(position), 0) FROM event_log")
+        snapshot = _one(connection, "SELECT pg_export_snapshot()")
+        prepare = (
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+            f"SET TRANSACTION SNAPSHOT '{snapshot}'"
+        )
+        events = bills = 0
+        log_jobs = (LogJob(after, min(after + RANGE, head)) for after in range(0, head, RANGE))
+        state_jobs = (StateJob(chunk, checkpoint.position) for chunk in parallel.chunks(connection))
+        results = itertools.chain(
+            parallel.run(url, "verify", log_jobs, check_log, processes=processes, prepare=prepare),
+            [None],
+            parallel.run(
+                url, "verify", state_jobs, check_state, processes=processes, prepare=prepare
+            ),
+        )
+        first: Difference | None = None
+        for checked in results:
+            if checked is None:  # the log is done; a state made of a broken log proves nothing
+                if first:
+                    break
+                continue
+            events += checked.events
+            bills += checked.bills
+            on_progress(events, head + checkpoint.position)
+            found = checked.difference
+            if found and (first is None or found.place < first.place):
+                first = found
+    return Verified(head, checkpoint.position, bills, first)
+
+
+def check_log(connection: Connection, job: LogJob) -> Checked:
+    """Check that a stretch has each position once, and that columns and digests fit the bodies."""
+    query = SQL(
+        "COPY (SELECT position, lab_id, bill_id, event_type, digest, body FROM event_log"
+        " WHERE position > {} AND position <= {} ORDER BY position) TO STDOUT (FORMAT binary)"
+    ).format(Literal(job.after), Literal(job.upto))
+    expected = job.after
+    with connection.cursor().copy(query) as copy:
+        copy.set_types(("int8", "text", "text", "text", "bytea", "bytea"))
+        for position, *said, body in copy.rows():
+            expected += 1
+            words = None
+            if position > expected:
+                words = f"the log has a gap: position {expected} is missing"
+            elif position < expected:
+                words = f"position {position} stands in the log twice"
+            else:
+                words = _contradiction(position, said, body)
+            if words:
+                _drain(copy)
+                return Checked(expected - job.after, 0, _at(position, words))
+    if expected < job.upto:
+        words = f"the log has a gap: position {expected + 1} is missing"
+        return Checked(expected - job.after, 0, _at(expected + 1, words))
+    return Checked(expected - job.after, 0, None)
+
+
+def check_state(connection: Connection, job: StateJob) -> Checked:
+    """Check that a chunk's rows in the state are those that the fold makes of its events."""
+    folded = no_rows()
+    events = 0
+    for key, history in parallel.histories(connection, job.chunk, job.upto):
+        events += add_history(folded, key, history)
+    stored = {table: list(_stored(connection, table, job.chunk)) for table in COLUMNS}
+    return Checked(events, len(folded["bill"]), _first_difference(stored, folded))
+
+
+def _contradiction(position: int, said: list[Any], body: bytes) -> str | None:
+    lab_id, bill_id, event_type, digest = said
+    found = examine(body)
+    if digest != found.digest:
+        return (
+            f"the digest of position {position} is {digest.hex()} "
+            f"and its body's is {found.digest.hex()}"
+        )
+    for column, stored, told in (
+        ("lab_id", lab_id, found.lab_id),
+        ("bill_id", bill_id, found.bill_id),
+        ("event_type", event_type, found.event_type),
+    ):
+        if stored != told:
+            return f"{column} of position {position} is {stored!r} and its body says {told!r}"
+    return None
+
+
+def _stored(connection: Connection, table: str, chunk: Chunk) -> Iterator[Row]:
+    columns = SQL(", ").join(map(Identifier, COLUMNS[table]))
+    query = SQL("COPY (SELECT {} FROM state.{} WHERE {}) TO STDOUT (FORMAT binary)").format(
+        columns, Identifier(table), chunk.where()
+    )
+    with connection.cursor().copy(query) as copy:
+        # Every type read as bytea: the fields are compared in the form in which they were written.
+        copy.set_types(["bytea"] * len(COLUMNS[table]))
+        yield from copy.rows()
+
+
+def _first_difference(stored: Rows, folded: Rows) -> Difference | None:
+    found = [
+        _difference(table, stored_by_key.get(key), folded_by_key.get(key), key)
+        for table in COLUMNS
+        for stored_by_key, folded_by_key in [
+            (_by_key(table, stored[table]), _by_key(table, folded[table]))
+        ]
+        for key in stored_by_key.keys() | folded_by_key.keys()
+        if stored_by_key.get(key) != folded_by_key.get(key)
+    ]
+    return min(found, key=lambda difference: difference.place, default=None)
+
+
+def _by_key(table: str, rows: list[Row]) -> dict[Row, Row]:
+    return {row[: KEYS[table]]: row for row in rows}
+
+
+def _difference(table: str, stored: Row | None, folded: Row | None, key: Row) -> Difference:
+    name = "/".join(_show(COLUMNS[table][index], field) for index, field in enumerate(key))
+    place = (*(_show(COLUMNS[table][index], field) for index, field in enumerate(key[:2])), table)
+    if stored is None:
+        return Difference(place, f"state.{table} {name} is missing: the fold has it")
+    if folded is None:
+        return Difference(place, f"state.{table} {name} should not be there: the fold has none")
+    for column, is_, should in zip(COLUMNS[table], stored, folded, strict=True):
+        if is_ != should:
+            words = f"is {_show(column, is_)} and the fold says {_show(column, should)}"
+            return Difference(place, f"state.{table} {name}: {column} {words}")
+    raise AssertionError("two rows that differ have a field that differs")
+
+
+_NUMBERS = ("position", "count", "evidence_position", "is_completed")
+
+
+def _show(column: str, field: bytes | None) -> str:
+    if field is None:
+        return "null"
+    if column in _NUMBERS:
+        return str(int.from_bytes(field, "big"))
+    if column.endswith(("_time", "_received_at")):
+        return f"{int.from_bytes(field, 'big', signed=True)} us after 2000"
+    return field.decode()
+
+
+def _at(position: int, words: str) -> Difference:
+    return Difference((f"{position:020}",), words)
+
+
+def _drain(copy: Any) -> None:  # noqa: ANN401 -- psycopg's Copy; leaving it half read is an error
+    for _ in copy:
+        pass
+
+
+def _one(connection: Connection, query: LiteralString) -> Any:  # noqa: ANN401 -- whatever the query gives
+    row = connection.execute(query).fetchone()
+    assert row  # noqa: S101 -- the queries above give one row
+    return row[0]
