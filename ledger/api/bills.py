@@ -1,0 +1,236 @@
+"""One bill, as it is now or as it was known at a time, and bills in lists."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from litestar import Response, get
+from litestar.params import Parameter
+from psycopg.sql import SQL, Composable
+
+from ledger.api.answers import answer, ok, page, with_members
+from ledger.api.guards import READ
+from ledger.api.missing_events import AS_JSON_ARRAY, decode_many, items
+from ledger.api.parameters import (
+    DEFAULT_LIMIT,
+    CursorText,
+    Limit,
+    OptionalPosition,
+    read_cursor,
+    time_parameter,
+    write_cursor,
+)
+from ledger.api.paths import identifier
+from ledger.api.problem_handlers import ProblemError
+from ledger.api.services import Services
+from ledger.api.wire import Bill, BillItem, Page
+from ledger.eventlog.read import LogRow
+from ledger.model.bill import Bill as FoldedBill
+from ledger.model.bill import State, fold
+from ledger.model.history import LoggedEvent
+from ledger.model.missing import MissingEvent
+from ledger.projection.rows import encode, read_row
+from ledger.settings import Settings
+
+_BILL = SQL("""
+SELECT
+    c.position,
+    b.integrator_id,
+    b.summary,
+    b.reports,
+    (
+        SELECT json_agg({as_json} ORDER BY m.test_id, m.event_type)
+        FROM state.missing_event m
+        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id
+    ) AS missing,
+    p.error
+FROM state.checkpoint c
+LEFT JOIN state.bill b ON b.lab_id = %s AND b.bill_id = %s
+LEFT JOIN state.parked_bill p ON p.lab_id = %s AND p.bill_id = %s
+""").format(as_json=SQL(AS_JSON_ARRAY))
+
+_HISTORY = SQL("""
+SELECT e.lab_id, e.bill_id, e.position, e.received_at, e.digest, e.body
+FROM event_log e
+WHERE e.lab_id = %s AND e.bill_id = %s AND e.received_at <= %s AND (%s OR e.event_time <= %s)
+""")
+
+_HEAD = SQL("SELECT coalesce((SELECT position FROM event_log ORDER BY position DESC LIMIT 1), 0)")
+
+
+@get(
+    "/v1/labs/{lab_id:str}/bills/{bill_id:str}",
+    opt=READ,
+    operation_id="GetBill",
+    responses={200: ok(Bill, description="The bill.")},
+)
+async def get_bill(
+    services: Services,
+    lab_id: str,
+    bill_id: str,
+    known_at: Annotated[
+        str | None,
+        Parameter(description="Only what had been received by then (RFC 3339).", required=False),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        Parameter(description="Only what had happened by then (RFC 3339).", required=False),
+    ] = None,
+) -> Response[bytes]:
+    """Tell the state of a bill: now, as it was known at a time, or as it stood at a time."""
+    key = (identifier(lab_id), identifier(bill_id))
+    known = time_parameter("known_at", known_at)
+    happened = time_parameter("as_of", as_of)
+    if known or happened:
+        return await _bill_from_log(services, key, known or datetime.now(UTC), happened)
+    position, integrator_id, summary, reports, missing, error = (
+        await services.fetch(_BILL, key * 2)
+    )[0]
+    if error is not None:
+        raise _parked(key, error)
+    if summary is None:
+        raise unknown_bill(key, position)
+    folded = [stored.folded() for stored in decode_many(missing)] if missing else []
+    content = _whole(
+        summary,
+        reports,
+        folded,
+        key,
+        integrator_id,
+        now=datetime.now(UTC),
+        settings=services.settings,
+    )
+    return answer(content, position)
+
+
+async def _bill_from_log(
+    services: Services, key: tuple[str, str], known: datetime, happened: datetime | None
+) -> Response[bytes]:
+    """Fold a part of the bill's events. What is missing is told as it was at the time `known`."""
+    head = (await services.fetch(_HEAD))[0][0]
+    values = (*key, known, happened is None, happened or known)
+    rows = [LogRow(*row) for row in await services.fetch(_HISTORY, values)]
+    logged = [event for row in rows if isinstance(event := read_row(row), LoggedEvent)]
+    if not logged:
+        raise unknown_bill(key, head)
+    bill: FoldedBill = fold(*key, logged)
+    content = _whole(
+        encode(bill.summary),
+        encode(bill.reports),
+        bill.missing_events,
+        key,
+        bill.summary.integrator_id,
+        now=known,
+        settings=services.settings,
+    )
+    return answer(content, max(head, *(row.position for row in rows)))
+
+
+def _whole(
+    summary: bytes,
+    reports: bytes,
+    missing: Sequence[MissingEvent],
+    key: tuple[str, str],
+    integrator_id: str | None,
+    *,
+    now: datetime,
+    settings: Settings,
+) -> bytes:
+    shown = items(missing, key, integrator_id, now=now, settings=settings) if missing else []
+    return with_members(summary, reports=reports, missing_events=encode(shown))
+
+
+def unknown_bill(key: tuple[str, str], position: int) -> ProblemError:
+    """Make the problem of a bill of which nothing was received."""
+    return ProblemError(
+        404,
+        f"no event of bill {key[1]!r} of lab {key[0]!r} has been received",
+        {"Ledger-Position": str(position)},
+    )
+
+
+def _parked(key: tuple[str, str], error: str) -> ProblemError:
+    return ProblemError(
+        500,
+        f"bill {key[1]!r} of lab {key[0]!r} is parked, for its events could not be folded: {error}."
+        " They are safe in the log; `ledger rebuild --bill LAB BILL` tries again",
+    )
+
+
+_LIST = """
+SELECT
+    c.position,
+    b.position,
+    b.summary,
+    (
+        SELECT count(*) FROM state.missing_event m
+        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id AND m.event_type = ANY(%s)
+    ) AS missing
+FROM state.checkpoint c
+LEFT JOIN LATERAL (
+    SELECT b.lab_id, b.bill_id, b.position, b.summary
+    FROM state.bill b
+    WHERE {where}
+    ORDER BY b.position {direction}
+    LIMIT %s
+) b ON true
+ORDER BY b.position {direction}
+"""
+
+
+async def bill_items(
+    services: Services,
+    conditions: Sequence[tuple[str, Any]],
+    *,
+    limit: int,
+    newest_first: bool,
+) -> tuple[int, list[tuple[int, bytes]]]:
+    """Return the state's position, and bills in a list, each with its position.
+
+    A condition is SQL on `state.bill b` with one placeholder, and its value.
+    """
+    where: list[Composable] = [SQL("true"), *(SQL(text) for text, _ in conditions)]
+    query = SQL(_LIST).format(
+        where=SQL(" AND ").join(where), direction=SQL("DESC" if newest_first else "ASC")
+    )
+    values = [list(services.settings.events), *(value for _, value in conditions), limit]
+    rows = await services.fetch(query, values)
+    found = [
+        (position, with_members(summary, missing=b"%d" % missing))
+        for _, position, summary, missing in rows
+        if summary is not None
+    ]
+    return rows[0][0], found
+
+
+@get(
+    "/v1/bills",
+    opt=READ,
+    operation_id="ListBills",
+    responses={200: ok(Page[BillItem], description="Newest change first.")},
+)
+async def list_bills(
+    services: Services,
+    integrator_id: str | None = None,
+    lab_id: str | None = None,
+    bill_state: Annotated[State | None, Parameter(query="state", required=False)] = None,
+    changed_after: OptionalPosition = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+) -> Response[bytes]:
+    """List bills, the one that changed last first."""
+    conditions: list[tuple[str, Any]] = [
+        (text, value)
+        for text, value in (
+            ("b.integrator_id = %s", integrator_id),
+            ("b.lab_id = %s", lab_id),
+            ("b.state = %s", bill_state),
+            ("b.position > %s", changed_after),
+        )
+        if value is not None
+    ]
+    if before := read_cursor(cursor, int):
+        conditions.append(("b.position < %s", before[0]))
+    position, found = await bill_items(services, conditions, limit=limit + 1, newest_first=True)
+    following = write_cursor(found[limit - 1][0]) if len(found) > limit else None
+    return answer(page((item for _, item in found[:limit]), following), position)

@@ -1,0 +1,91 @@
+"""Whether the service lives, whether it can do its work, and what it counts. Open to everybody."""
+
+from datetime import UTC, datetime
+
+import psycopg
+import psycopg_pool
+from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge
+from prometheus_client import generate_latest as expose
+from prometheus_client.multiprocess import MultiProcessCollector
+from psycopg.sql import SQL
+
+from ledger import schema
+from ledger.api.problem_handlers import ProblemError
+from ledger.api.projection import read_status
+from ledger.api.services import Services
+from ledger.api.wire import Health
+from ledger.errors import LedgerError, SchemaError
+from ledger.settings import metrics_are_shared
+
+_READY = SQL(
+    "SELECT (SELECT version_num FROM alembic_version),"
+    " current_setting('transaction_read_only')::boolean"
+)
+
+
+@get("/health/live", operation_id="GetLiveness")
+async def get_liveness() -> Health:
+    """Tell that the process answers."""
+    return Health("live")
+
+
+@get(
+    "/health/ready",
+    operation_id="GetReadiness",
+    responses={503: ResponseSpec(None, description="A problem that says what is in the way.")},
+)
+async def get_readiness(services: Services) -> Health:
+    """Tell whether a delivery could be made durable now. A projection that lags is no obstacle."""
+    try:
+        version, read_only = (await services.fetch(_READY))[0]
+        schema.judge(version)
+    except psycopg.errors.UndefinedTable:
+        raise _not_ready("the database was not prepared for Ledger: run `ledger migrate`") from None
+    except SchemaError as error:
+        raise _not_ready(str(error)) from None
+    except (psycopg.Error, psycopg_pool.PoolTimeout) as error:
+        words = " ".join(str(error).split())
+        raise _not_ready(f"the database does not answer: {words}") from error
+    if read_only:
+        raise _not_ready("the database takes no writes: it is a standby or set to read only")
+    return Health("ready")
+
+
+def _not_ready(detail: str) -> ProblemError:
+    return ProblemError(503, detail, {"Retry-After": "1"})
+
+
+@get("/metrics", operation_id="GetMetrics", media_type="text/plain")
+async def get_metrics(services: Services) -> Response[bytes]:
+    """Expose what Prometheus scrapes: what this server counted, and how far the state is."""
+    counted: CollectorRegistry = REGISTRY
+    if metrics_are_shared():  # by several workers, whose counts are one
+        counted = CollectorRegistry()
+        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]  # the library's stub
+    content = expose(counted) + await _gauges(services)
+    return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _gauges(services: Services) -> bytes:
+    registry = CollectorRegistry()
+    up = Gauge("ledger_database_up", "Whether the database answers.", registry=registry)
+    try:
+        status = await read_status(services)
+    except (psycopg.Error, psycopg_pool.PoolTimeout, LedgerError):
+        return expose(registry)
+    up.set(1)
+    for name, words, value in (
+        ("ledger_head", "The last position of the log.", status.head),
+        ("ledger_position", "The position for which the state is true.", status.position),
+        ("ledger_lag_events", "Events that are not in the state yet.", status.lag_events),
+        (
+            "ledger_lag_seconds",
+            "How long the oldest of them has waited.",
+            status.lag_seconds(datetime.now(UTC)),
+        ),
+        ("ledger_parked_bills", "Bills that could not be folded.", status.parked),
+    ):
+        Gauge(name, words, registry=registry).set(value)
+    return expose(registry)

@@ -1,0 +1,108 @@
+"""Query parameters that several calls take, and cursors."""
+
+import base64
+import difflib
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request
+from litestar.params import Parameter
+
+from ledger.api.problem_handlers import ProblemError
+from ledger.api.services import Services, services_of
+
+DEFAULT_LIMIT = 100
+LAST_POSITION = 2**63 - 1
+
+Limit = Annotated[
+    int, Parameter(ge=1, le=1000, description="How many items at the most, 1 to 1000.")
+]
+CursorText = Annotated[
+    str | None, Parameter(description="`next` of the part before; opaque.", required=False)
+]
+Position = Annotated[int, Parameter(ge=0, le=LAST_POSITION)]
+OptionalPosition = Annotated[
+    int | None, Parameter(ge=0, le=LAST_POSITION, description="A log position.", required=False)
+]
+
+
+async def services_when_reached(
+    request: Request[Any, Any, Any],
+    min_position: Annotated[
+        int | None,
+        Parameter(
+            ge=0,
+            le=LAST_POSITION,
+            required=False,
+            description="Wait until the state is true for this log position.",
+        ),
+    ] = None,
+    wait_ms: Annotated[
+        int,
+        Parameter(
+            ge=0, le=60_000, description="How long to wait for `min_position`, in milliseconds."
+        ),
+    ] = 2000,
+) -> Services:
+    """Provide the services once the state has reached `min_position`, a 503 problem if not."""
+    services = services_of(request.app.state)
+    if min_position is None or await services.watch.reached(min_position, wait_ms / 1000):
+        return services
+    raise ProblemError(
+        503,
+        f"the state is true for position {services.watch.position}, not yet for {min_position}: "
+        f"waited {wait_ms} ms; see GET /v1/projection",
+        {"Retry-After": "1", "Ledger-Position": str(services.watch.position)},
+    )
+
+
+async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+    """Refuse a query parameter that the call does not take: a filter with a typo is no filter."""
+    known = request.app.state["query_parameters"].get(request.scope["path_template"])
+    if known is None:
+        return
+    for name in request.query_params:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known))}"
+            raise ProblemError(400, f"query parameter {name} is not known here: {hint}")
+
+
+def time_parameter(name: str, text: str | None) -> datetime | None:
+    """Read a time (RFC 3339). Raises a 400 problem that names the parameter."""
+    if text is None:
+        return None
+    try:
+        # In a query an unescaped + of an offset arrives as a space.
+        moment = msgspec.convert(text.strip().replace(" ", "+"), datetime, strict=False)
+    except msgspec.ValidationError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ProblemError(
+            400,
+            f"query parameter {name}: {text!r} is no time; "
+            "it takes RFC 3339 with a zone, for example 2024-01-20T10:00:00Z",
+        )
+    return moment.astimezone(UTC)
+
+
+def write_cursor(*key: int | str) -> str:
+    """Make a cursor that goes on after the item with this key."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+
+
+def read_cursor(text: str | None, *types: type) -> list[Any] | None:
+    """Return a cursor's key. Raises a 400 problem if it is none of ours."""
+    if text is None:
+        return None
+    try:
+        key = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        key = None
+    fits = isinstance(key, list) and list(map(type, key)) == list(types)
+    if not fits:
+        raise ProblemError(
+            400, "query parameter cursor: it takes the `next` of an answer to the same call"
+        )
+    return list(key)

@@ -1,0 +1,17 @@
+"""Identifiers in paths. They may hold a slash, which arrives as %2F."""
+
+from urllib.parse import unquote
+
+_SLASH = "\x00"
+"""Stands for a slash inside a segment. No identifier holds NUL, so it can be told from all else."""
+
+
+def with_slashes_kept(raw_path: bytes) -> str:
+    """Decode a path so that a slash that was written %2F does not part segments."""
+    segments = raw_path.decode("ascii", "replace").split("/")
+    return "/".join(unquote(segment).replace("/", _SLASH) for segment in segments)
+
+
+def identifier(segment: str) -> str:
+    """Return the identifier that a segment of such a path names."""
+    return segment.replace(_SLASH, "/")

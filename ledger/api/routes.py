@@ -1,0 +1,48 @@
+"""All calls but the intake's."""
+
+from typing import Any
+
+from litestar import Router
+from litestar.di import Provide
+
+from ledger.api.bills import get_bill, list_bills
+from ledger.api.changes import list_changes
+from ledger.api.events import list_bill_events, list_events, list_unreadable_events
+from ledger.api.guards import require_scope
+from ledger.api.health import get_liveness, get_metrics, get_readiness
+from ledger.api.missing_events import list_missing_events
+from ledger.api.parameters import refuse_unknown_parameters, services_when_reached
+from ledger.api.projection import get_projection
+from ledger.api.reports import list_reports
+from ledger.api.services import provide_services
+
+
+def make_routes() -> list[Any]:
+    """Return them with what they need."""
+    reads = Router(
+        "/",
+        route_handlers=[
+            get_bill,
+            list_bill_events,
+            list_bills,
+            list_reports,
+            list_events,
+            list_unreadable_events,
+            list_changes,
+            list_missing_events,
+            get_projection,
+        ],
+        guards=[require_scope],
+        before_request=refuse_unknown_parameters,
+        dependencies={"services": Provide(services_when_reached)},
+        tags=["read"],
+    )
+    service = Router(
+        "/", route_handlers=[get_liveness, get_readiness, get_metrics], tags=["service"]
+    )
+    everything = Router(
+        "/",
+        route_handlers=[reads, service],
+        dependencies={"services": Provide(provide_services)},
+    )
+    return [everything]

@@ -1,0 +1,58 @@
+"""What the handlers work with: the pool of connections, the lane, the watch on the checkpoint."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from litestar import Request
+from litestar.datastructures import State
+from msgspec import Struct
+from psycopg import sql
+from psycopg_pool import AsyncConnectionPool
+
+from ledger.api.watch import Watch
+from ledger.credentials import Secrets
+from ledger.eventlog.lane import Lane
+from ledger.settings import Settings
+
+
+class Services(Struct, frozen=True):
+    """Made once for a process."""
+
+    settings: Settings
+    pool: AsyncConnectionPool
+    lane: Lane
+    watch: Watch
+    admin_keys: Secrets
+
+    async def fetch(
+        self, query: sql.SQL | sql.Composed, parameters: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return all rows of one query; one query is one snapshot.
+
+        A connection that was lost while it lay in the pool is found out here, and another taken.
+        """
+        try:
+            return await self._fetch_once(query, parameters)
+        except psycopg.OperationalError:
+            return await self._fetch_once(query, parameters)
+
+    async def _fetch_once(
+        self, query: sql.SQL | sql.Composed, parameters: Sequence[Any]
+    ) -> list[tuple[Any, ...]]:
+        async with self.pool.connection() as connection:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(query, parameters)
+            return await cursor.fetchall()
+
+
+def services_of(state: State) -> Services:
+    """Return the services of an application."""
+    services = state["services"]
+    assert isinstance(services, Services)  # noqa: S101 -- put there at the start
+    return services
+
+
+async def provide_services(request: Request[Any, Any, Any]) -> Services:
+    """Provide the services to a handler."""
+    return services_of(request.app.state)

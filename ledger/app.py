@@ -1,0 +1,108 @@
+"""The application: the intake on its own short way, everything else through Litestar."""
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from litestar import Litestar, Response, get
+from litestar.enums import ScopeType
+from msgspec.json import encode
+from psycopg import AsyncConnection
+from psycopg.types.json import set_json_loads
+
+from ledger.api import openapi
+from ledger.api.paths import with_slashes_kept
+from ledger.api.problem_handlers import HANDLERS
+from ledger.api.routes import make_routes
+from ledger.api.services import Services
+from ledger.api.watch import Watch
+from ledger.credentials import Secrets
+from ledger.database import make_pool
+from ledger.eventlog.lane import Lane
+from ledger.intake.endpoint import PATH as INTAKE_PATH
+from ledger.intake.endpoint import Intake
+from ledger.log import configure_logging
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Receive, Scope, Send
+
+POOL_SIZE = 8
+"""Connections that a process reads with at the most."""
+
+
+def create_app(settings: Settings | None = None) -> "ASGIApp":
+    """Make the application; without settings, from the environment, as a server's worker does."""
+    configure_logging()
+    settings = settings or Settings.from_environment()
+    url = settings.require_database()
+    tokens = settings.require_tokens()
+    lane = Lane(url)
+    litestar = make_litestar(settings, url, lane)
+    intake = Intake(lane, tokens=tokens, header=settings.webhook_header, max_body=settings.max_body)
+
+    async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] == ScopeType.HTTP:
+            path = scope["path"]
+            if path.startswith(INTAKE_PATH) and path[len(INTAKE_PATH) :][:1] in ("", "/"):
+                await intake(scope, receive, send)
+                return
+            if b"%2f" in scope["raw_path"].lower():
+                scope["path"] = with_slashes_kept(scope["raw_path"])
+        await litestar(scope, receive, send)
+
+    return application
+
+
+def make_litestar(settings: Settings, url: str, lane: Lane) -> Litestar:
+    """Make the Litestar application that answers all but the intake."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        pool = make_pool(url, "api", size=POOL_SIZE, configure=_leave_json_alone)
+        services = Services(settings, pool, lane, Watch(url), _admin_keys(settings))
+        app.state["services"] = services
+        await pool.open()
+        lane.start()
+        services.watch.start()
+        try:
+            yield
+        finally:
+            await services.watch.stop()
+            await lane.stop()
+            await pool.close()
+
+    app = Litestar(
+        [*make_routes(), get_schema],
+        exception_handlers=HANDLERS,
+        lifespan=[lifespan],
+        openapi_config=None,
+        logging_config=None,
+    )
+    app.state["query_parameters"] = openapi.query_parameters()
+    return app
+
+
+@get("/schema", include_in_schema=False)
+async def get_schema() -> Response[bytes]:
+    """Serve the OpenAPI document."""
+    return Response(_schema(), media_type="application/json")
+
+
+@functools.cache
+def _schema() -> bytes:
+    return encode(openapi.document())
+
+
+def _admin_keys(settings: Settings) -> Secrets:
+    return Secrets([settings.admin_key] if settings.admin_key else [])
+
+
+def _as_it_is(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+async def _leave_json_alone(connection: AsyncConnection) -> None:
+    """What was encoded by the fold is passed on as it is."""
+    set_json_loads(_as_it_is, connection)

@@ -1,0 +1,136 @@
+"""`POST /webhooks/flabs` and `POST /webhooks/flabs/{secret}`, as plain ASGI.
+
+Plain, because a framework's request would cost this path as much as the rest of its work.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ledger.credentials import Secrets, without_scheme
+from ledger.errors import LaneError
+from ledger.eventlog.append import Delivery
+from ledger.eventlog.lane import Lane
+from ledger.metrics import REFUSED
+from ledger.problems import MEDIA_TYPE, Problem
+
+if TYPE_CHECKING:
+    from litestar.types import HTTPScope, Receive, Send
+
+PATH = "/webhooks/flabs"
+_SECRET_PATH = PATH + "/"
+
+RETRY_AFTER = 120
+"""Seconds; the sender's own interval. It retries by its own clock, others may heed this one."""
+
+BODY_TIMEOUT = 10.0
+"""Seconds in which a body must have come: the sender gives up then."""
+
+
+class _RefusedError(Exception):
+    """A delivery that is not stored, and what its sender is told."""
+
+    def __init__(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(detail)
+        self.problem = Problem.of(status, detail)
+        self.headers = headers
+
+
+class Intake:
+    """Answers deliveries."""
+
+    def __init__(self, lane: Lane, *, tokens: tuple[str, ...], header: str, max_body: int) -> None:
+        self._lane = lane
+        self._tokens = Secrets(tokens)
+        self._header = header.encode()
+        self._max_body = max_body
+
+    async def __call__(self, scope: "HTTPScope", receive: "Receive", send: "Send") -> None:
+        """Answer one request."""
+        received_at = datetime.now(UTC)
+        try:
+            self._admit(scope)
+            body = await self._read_body(receive)
+            status, content, headers = 200, await self._store(body, received_at), _JSON
+        except _RefusedError as refused:
+            REFUSED.labels(status=str(refused.problem.status)).inc()
+            status, content = refused.problem.status, msgspec.json.encode(refused.problem)
+            headers = [_PROBLEM_JSON, *refused.headers]
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, (b"content-length", str(len(content)).encode())],
+            }
+        )
+        await send({"type": "http.response.body", "body": content, "more_body": False})
+
+    def _admit(self, scope: "HTTPScope") -> None:
+        """Refuse what need not be read."""
+        if scope["method"] != "POST":
+            raise _RefusedError(405, "only POST is taken here", (b"allow", b"POST"))
+        length, token = self._read_headers(scope)
+        if not self._tokens.accept(token):
+            raise _RefusedError(
+                401,
+                "the webhook token is missing or wrong: send it as Authorization: Bearer TOKEN, "
+                "as Authorization: TOKEN, or as the last part of the path",
+                (b"www-authenticate", b'Bearer realm="ledger"'),
+            )
+        if length > self._max_body:
+            raise self._too_large()
+
+    async def _store(self, body: bytes, received_at: datetime) -> bytes:
+        """Make the delivery durable and return the answer."""
+        delivery = Delivery.of(body, received_at=received_at, source="webhook")
+        try:
+            outcome = await self._lane.append(delivery)
+        except LaneError as error:
+            raise _RefusedError(
+                503,
+                f"the delivery was not stored, send it again: {error}",
+                (b"retry-after", str(RETRY_AFTER).encode()),
+            ) from error
+        answer = {"outcome": outcome.word(delivery), "position": outcome.position}
+        return msgspec.json.encode(answer)
+
+    def _read_headers(self, scope: "HTTPScope") -> tuple[int, bytes]:
+        """Return the announced length, 0 if none is, and the token presented."""
+        length, token = 0, b""
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = int(value) if value.isdigit() else 0
+            elif name == self._header:
+                token = without_scheme(value)
+        if scope["path"].startswith(_SECRET_PATH):
+            token = scope["path"].removeprefix(_SECRET_PATH).encode("utf-8", "replace")
+        return length, token
+
+    async def _read_body(self, receive: "Receive") -> bytes:
+        """Return the whole body."""
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                parts, size = [], 0
+                message = await receive()
+                while message["type"] == "http.request":
+                    parts.append(message["body"])
+                    size += len(message["body"])
+                    if size > self._max_body:
+                        raise self._too_large()
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+                    message = await receive()
+        except TimeoutError:
+            raise _RefusedError(408, f"the body did not come within {BODY_TIMEOUT:.0f} s") from None
+        raise _RefusedError(400, "the connection was closed before the body had come")
+
+    def _too_large(self) -> "_RefusedError":
+        # The rest of the body is not read, so the connection cannot be used again.
+        detail = f"the body is longer than {self._max_body} bytes (LEDGER_MAX_BODY)"
+        return _RefusedError(413, detail, (b"connection", b"close"))
+
+
+_JSON = [(b"content-type", b"application/json")]
+_PROBLEM_JSON = (b"content-type", MEDIA_TYPE.encode())
