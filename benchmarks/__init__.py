@@ -1,0 +1,1 @@
+"""Measurements: each runs Ledger and its ceiling in turn, and prints the ratio."""

@@ -1,0 +1,55 @@
+"""What several commands do alike."""
+
+import os
+import sys
+from contextlib import closing
+from typing import Any
+
+import rich_click as click
+
+from ledger import schema
+from ledger.database import connect
+from ledger.log import configure_logging
+from ledger.settings import Settings
+
+processes_option = click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=lambda: min(os.cpu_count() or 1, 8),
+    show_default="as many as there are cores, at most 8",
+    metavar="N",
+    help="Processes that share the work.",
+)
+
+yes_option = click.option("--yes", is_flag=True, help="Don't ask, do it.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, and do nothing."
+)
+
+
+def prepared_database() -> str:
+    """Return the database's URL, having made sure that its schema is the right one."""
+    configure_logging()
+    url = Settings.from_environment().require_database()
+    with closing(connect(url, "check")) as connection:
+        schema.check(connection)
+    return url
+
+
+def go_ahead(what: str, *, yes: bool, dry_run: bool) -> bool:
+    """Say what will be done; ask, where somebody sits at a terminal; tell whether to do it."""
+    click.echo(what, err=True)
+    if dry_run:
+        click.echo("Nothing was done (--dry-run).", err=True)
+        return False
+    if yes or not sys.stdin.isatty():
+        return True
+    return bool(click.confirm("Go on?", default=True, err=True))
+
+
+def query_one(url: str, query: str) -> tuple[Any, ...]:
+    """Return the row of a query that has one."""
+    with connect(url, "look") as connection:
+        row = connection.execute(query.encode()).fetchone()
+    assert row is not None  # noqa: S101 -- as the caller promised
+    return tuple(row)

@@ -1,0 +1,68 @@
+"""`ledger export`."""
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import rich_click as click
+
+from ledger.cli.common import prepared_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@click.command()
+@click.option(
+    "--output",
+    default="-",
+    metavar="FILE",
+    help="Where to write; a name that ends in .gz is packed. [default: standard output]",
+)
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only after position N."
+)
+@click.option("--upto", type=click.IntRange(min=1), metavar="N", help="Only up to position N.")
+@click.option("--lab", metavar="LAB", help="Only of this lab.")
+@click.option("--bill", metavar="BILL", help="Only of this bill.")
+def export(*, output: str, after: int, upto: int | None, lab: str | None, bill: str | None) -> None:
+    """Write the log, or a part of it, as JSON Lines that `ledger import` reads back.
+
+    Bodies go out byte for byte, with the time at which they were received.
+    """
+    from ledger.database import connect
+    from ledger.eventlog.transfer import export_lines
+
+    count = 0
+    with connect(prepared_database(), "export") as connection, _opened(output) as target:
+        for line in export_lines(connection, after=after, upto=upto, lab_id=lab, bill_id=bill):
+            target.write(line)
+            count += 1
+    click.echo(f"{count} events written.", err=True)
+
+
+@contextmanager
+def _opened(name: str) -> "Iterator[IO[bytes]]":
+    """Open the target; a file gets its name only when it is complete."""
+    import gzip
+    import os
+
+    if name == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    unfinished = Path(f"{name}.part")
+    try:
+        plain = unfinished.open("wb")
+    except OSError as error:
+        raise click.ClickException(f"cannot write {unfinished}: {error.strerror}") from error
+    with plain:
+        if name.endswith(".gz"):
+            with gzip.open(plain, "wb", compresslevel=6) as packed:
+                yield packed  # type: ignore[misc]  # a GzipFile is an IO[bytes] in all we use
+        else:
+            yield plain
+        plain.flush()
+        os.fsync(plain.fileno())
+    unfinished.replace(name)

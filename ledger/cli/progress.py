@@ -1,0 +1,60 @@
+"""Progress of long work: a bar on a terminal, a line now and then otherwise."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PLAIN_SECONDS = 5.0
+"""Between two lines where there is no terminal."""
+
+
+@contextmanager
+def progress(verb: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that is told how many events are done and how many there are."""
+    if sys.stderr.isatty():
+        with _bar(verb) as tell:
+            yield tell
+    else:
+        yield _Lines(verb)
+
+
+@contextmanager
+def _bar(verb: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn(verb),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed:,.0f} events, {task.speed:,.0f}/s"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task(verb, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines:
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        self._began = time.monotonic()
+        self._due = self._began + PLAIN_SECONDS
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + PLAIN_SECONDS
+        rate = done / (now - self._began)
+        left = (total - done) / rate if rate else 0.0
+        sys.stderr.write(
+            f"{self._verb}: {done:,} of {total:,} events, {rate:,.0f}/s, {left:,.0f} s left\n"
+        )

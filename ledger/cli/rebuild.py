@@ -1,0 +1,69 @@
+"""`ledger rebuild`."""
+
+import rich_click as click
+
+from ledger.cli.common import (
+    dry_run_option,
+    go_ahead,
+    prepared_database,
+    processes_option,
+    query_one,
+    yes_option,
+)
+
+
+@click.command()
+@click.option(
+    "--bill", nargs=2, metavar="LAB BILL", help="Fold only this bill anew, in the live state."
+)
+@processes_option
+@yes_option
+@dry_run_option
+def rebuild(*, bill: tuple[str, str] | None, processes: int, yes: bool, dry_run: bool) -> None:
+    """Make the state anew from the log, and then put it in the place of the old.
+
+    Readers are served from the old state until the new one is complete. Interrupted, it leaves the
+    old state untouched; run it again.
+    """
+    url = prepared_database()
+    if bill:
+        _one(url, bill)
+    else:
+        _all(url, processes, yes=yes, dry_run=dry_run)
+
+
+def _one(url: str, key: tuple[str, str]) -> None:
+    from ledger.projection.rebuild import rebuild_bill
+
+    error = rebuild_bill(url, key)
+    if error is not None:
+        raise click.ClickException(error)
+    click.echo(f"Bill {key[1]} of lab {key[0]} was folded anew.")
+
+
+def _all(url: str, processes: int, *, yes: bool, dry_run: bool) -> None:
+    import time
+    from datetime import UTC, datetime
+
+    from ledger.cli.progress import progress
+    from ledger.projection.rebuild import rebuild as run
+
+    head = query_one(url, "SELECT event_log_head()")[0]
+    what = (
+        f"The state will be made anew from {head:,} events by {processes} processes. "
+        "Readers are served meanwhile."
+    )
+    if not go_ahead(what, yes=yes, dry_run=dry_run):
+        return
+    began = time.monotonic()
+    with progress("rebuild") as tell:
+        made = run(url, processes=processes, started_at=datetime.now(UTC), on_progress=tell)
+    seconds = time.monotonic() - began
+    counts = made.counts
+    click.echo(
+        f"Rebuilt to position {made.position:,}: {counts.events:,} events, {counts.bills:,} bills, "
+        f"{counts.unreadable:,} unreadable, {counts.parked:,} parked, in {seconds:.1f} s "
+        f"({counts.events / seconds:,.0f} events/s)."
+    )
+    if counts.parked:
+        click.echo("`ledger status` lists the parked bills with their errors.", err=True)

@@ -1,0 +1,64 @@
+"""`ledger serve`."""
+
+import rich_click as click
+
+
+@click.command()
+@click.option("--end-with-parent", is_flag=True, hidden=True)
+def serve(*, end_with_parent: bool) -> None:
+    """Serve the intake and the API until stopped.
+
+    LEDGER_HOST, LEDGER_PORT and LEDGER_WORKERS say where and with how many processes. Several
+    servers can share one database. `ledger project` must run beside it.
+    """
+    import shutil
+    import tempfile
+    from contextlib import closing
+
+    import structlog
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces
+    from granian.log import LogLevels
+
+    from ledger import processes, schema
+    from ledger.database import connect
+    from ledger.errors import DatabaseUnavailableError
+    from ledger.log import configure_logging
+    from ledger.settings import Settings, share_metrics_folder
+
+    configure_logging()
+    if end_with_parent:
+        processes.end_with_parent()
+    log = structlog.get_logger("ledger.cli.serve")
+    settings = Settings.from_environment()
+    url = settings.require_database()
+    settings.require_tokens()
+    try:
+        with closing(connect(url, "check")) as connection:
+            schema.check(connection)
+    except DatabaseUnavailableError as error:
+        # It may come back; until then deliveries get a 503 and the sender tries again.
+        log.warning("starting without the database", error=str(error))
+    if not settings.admin_key:
+        log.warning("LEDGER_ADMIN_KEY is not set: nobody can read over HTTP")
+    metrics = tempfile.mkdtemp(prefix="ledger-metrics-")
+    share_metrics_folder(metrics)
+    log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
+    try:
+        Granian(
+            "ledger.app:create_app",
+            address=settings.host,
+            port=settings.port,
+            interface=Interfaces.ASGI,
+            workers=settings.workers,
+            http=HTTPModes.http1,
+            websockets=False,
+            factory=True,
+            log_access=False,  # a path may hold a token
+            log_level=LogLevels.warning,
+            respawn_failed_workers=True,
+            workers_kill_timeout=10,
+        ).serve()
+    finally:
+        shutil.rmtree(metrics, ignore_errors=True)
+    log.info("stopped")

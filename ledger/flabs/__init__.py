@@ -1,0 +1,24 @@
+"""Flabs, the laboratory system that sends the webhooks: a simulator of it.
+
+>>> import asyncio
+>>> from ledger.flabs import SimulationOptions, simulate
+>>> options = SimulationOptions(url="http://127.0.0.1:8000/webhooks/flabs", token="t", drop=0.02)
+>>> summary = asyncio.run(simulate(options))  # doctest: +SKIP
+"""
+
+from ledger.flabs.options import SimulationError, SimulationOptionError, SimulationOptions
+from ledger.flabs.simulation import Progress, simulate
+from ledger.flabs.summary import SimulationSummary
+from ledger.flabs.truth import Delivery, EventTruth, read_truth
+
+__all__ = [
+    "Delivery",
+    "EventTruth",
+    "Progress",
+    "SimulationError",
+    "SimulationOptionError",
+    "SimulationOptions",
+    "SimulationSummary",
+    "read_truth",
+    "simulate",
+]
