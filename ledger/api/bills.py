@@ -50,7 +50,7 @@ LEFT JOIN state.parked_bill p ON p.lab_id = %s AND p.bill_id = %s
 """).format(as_json=SQL(AS_JSON_ARRAY))
 
 _HISTORY = SQL("""
-SELECT e.lab_id, e.bill_id, e.position, e.received_at, e.digest, e.body
+SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body
 FROM event_log e
 WHERE e.lab_id = %s AND e.bill_id = %s AND e.received_at <= %s AND (%s OR e.event_time <= %s)
 """)

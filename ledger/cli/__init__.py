@@ -4,6 +4,7 @@ import importlib
 import sys
 from typing import NoReturn
 
+import psycopg
 import rich_click as click
 
 from ledger import __version__
@@ -57,6 +58,10 @@ def main() -> NoReturn:
         ledger(prog_name="ledger", standalone_mode=True)
     except LedgerError as error:
         click.echo(f"ledger: {error}", err=True)
+        sys.exit(1)
+    except psycopg.Error as error:
+        words = " ".join(str(error).split())
+        click.echo(f"ledger: the database refused or was lost: {words}", err=True)
         sys.exit(1)
     except BrokenPipeError:  # who read our output has gone
         sys.stderr.close()

@@ -16,16 +16,16 @@ Key = tuple[str, str]
 class LogRow(NamedTuple):
     """One event as the log holds it, with the columns that the fold needs."""
 
-    lab_id: str
-    bill_id: str
     position: int
     received_at: datetime
     digest: bytes
+    lab_id: str
+    bill_id: str
     body: bytes
 
 
-COLUMNS = "lab_id, bill_id, position, received_at, digest, body"
-COLUMN_TYPES = ("text", "text", "int8", "timestamptz", "bytea", "bytea")
+COLUMNS = "position, received_at, digest, lab_id, bill_id, body"
+"""The columns of a `LogRow`, those of fixed width first."""
 
 HEAD = "SELECT event_log_head()"
 
@@ -38,7 +38,7 @@ LIMIT %s
 """  # noqa: S608 -- the columns above
 
 _OF_BILLS = """
-SELECT e.lab_id, e.bill_id, e.position, e.received_at, e.digest, e.body
+SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body
 FROM unnest(%s, %s) AS k (lab_id, bill_id)
 JOIN event_log e ON e.lab_id = k.lab_id AND e.bill_id = k.bill_id
 WHERE e.position <= %s

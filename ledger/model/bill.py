@@ -4,12 +4,12 @@ Source: design, "Report", "Bill". What the events prove missing is in `missing.p
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Literal
 
 from msgspec import Struct
 
-from ledger.model.event import is_completed
 from ledger.model.history import Fact, LoggedEvent, in_order
 from ledger.model.missing import MissingEvent, missing_events
 
@@ -17,8 +17,8 @@ FOLD_VERSION = 1
 """Grows when the same events give another state, or the state tables another shape. State of
 another version is served as it is and not written to until `ledger rebuild` has made it anew."""
 
-CLOCK_TOLERANCE = timedelta(seconds=300)
-"""How far a sender's clock may run before ours until an event counts as from the future."""
+CLOCK_TOLERANCE = 300
+"""Seconds that a sender's clock may run before ours until an event counts as from the future."""
 
 State = Literal["open", "completed", "reopened", "deleted"]
 EVIDENCE = ("report.completed", "bill.completed", "bill.created", "bill.deleted")
@@ -87,7 +87,7 @@ def fold(lab_id: str, bill_id: str, events: list[LoggedEvent]) -> Bill:
         deleted_at=_utc(min(deleted, default=None)),
         report_url=_newest(fact.report_url for fact in facts),
         reports_total=len(reports),
-        reports_completed=sum(is_completed(report.status) for report in reports),
+        reports_completed=sum([report.evidence is not None for report in reports]),
         findings=_findings(facts, completions, min(deleted, default=None)),
         events=len(facts),
         first_received_at=min(fact.received_at for fact in facts),
@@ -105,9 +105,9 @@ def _reports(facts: list[Fact], newest_mention: dict[str, Fact]) -> list[Report]
         for test in fact.completed:  # oldest first, so the first one found stays
             completed_at[fact.type].setdefault(test, fact.at)
     reports = []
-    for test in sorted(newest_mention):
-        status = newest_mention[test].tests[test]
-        if is_completed(status):
+    for test, fact in sorted(newest_mention.items(), key=itemgetter(0)):
+        status = fact.tests[test]
+        if test in fact.completed:
             evidence = next(kind for kind in EVIDENCE if test in completed_at[kind])
             reports.append(Report(test, status, _utc(completed_at[evidence][test]), evidence))
         else:
@@ -142,7 +142,7 @@ def _findings(facts: list[Fact], completions: list[Fact], deleted_at: int | None
         "event_after_deletion": deleted_at is not None
         and any(fact.type != "bill.deleted" and fact.at > deleted_at for fact in facts),
         "event_from_future": any(
-            _from_unix(fact.at) - fact.received_at > CLOCK_TOLERANCE for fact in facts
+            fact.at - fact.received_at.timestamp() > CLOCK_TOLERANCE for fact in facts
         ),
         "integrator_changed": len(integrators) > 1,
         "report_completed_again": len(reports) > len(tests),

@@ -66,7 +66,7 @@ def _fact(logged: LoggedEvent) -> Fact:
     event = logged.event
     data = event.data
     bill = data.bill_data
-    tests = {test.test_id: test.status for test in bill.tests or ()} if bill else {}
+    tests = {test.test_id: test.status for test in bill.tests} if bill and bill.tests else {}
     return Fact(
         at=event.event_time,
         type=event.event_type,
@@ -74,7 +74,7 @@ def _fact(logged: LoggedEvent) -> Fact:
         integrator_id=data.integrator_id,
         report_url=data.report_url,
         tests=tests,
-        completed=frozenset(test for test, status in tests.items() if is_completed(status)),
+        completed=frozenset([test for test, status in tests.items() if is_completed(status)]),
         received_at=logged.received_at,
         position=logged.position,
         digest=logged.digest,

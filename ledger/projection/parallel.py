@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby, islice
-from operator import itemgetter
+from operator import attrgetter
 from typing import TypeVar
 
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Composable, Composed, Literal
 
+from ledger.binary import log_fields
 from ledger.database import connect
 from ledger.errors import LedgerError
 from ledger.eventlog import read
-from ledger.eventlog.read import COLUMN_TYPES, COLUMNS, Key, LogRow
+from ledger.eventlog.read import COLUMNS, Key, LogRow
 from ledger.processes import end_with_parent
 
 CHUNK_EVENTS = 20_000
@@ -71,9 +72,8 @@ def histories(
         " ORDER BY lab_id, bill_id) TO STDOUT (FORMAT binary)"
     ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
     with connection.cursor().copy(query) as copy:
-        copy.set_types(COLUMN_TYPES)
-        rows = (LogRow(*row) for row in copy.rows())
-        yield from groupby(rows, key=itemgetter(0, 1))
+        rows = (LogRow(*fields) for fields in log_fields(copy))
+        yield from groupby(rows, key=attrgetter("lab_id", "bill_id"))
 
 
 def run(
