@@ -6,9 +6,11 @@ from contextlib import closing
 from typing import Any
 
 import rich_click as click
+import structlog
 
 from ledger import schema
 from ledger.database import connect
+from ledger.errors import DatabaseUnavailableError
 from ledger.log import configure_logging
 from ledger.settings import Settings
 
@@ -34,6 +36,18 @@ def prepared_database() -> str:
     with closing(connect(url, "check")) as connection:
         schema.check(connection)
     return url
+
+
+def check_schema_if_reachable(url: str) -> None:
+    """Raise `SchemaError` for a wrong schema; of a database that is away, only warn.
+
+    It may come back; until then deliveries get a 503, and the sender tries again.
+    """
+    try:
+        with closing(connect(url, "check")) as connection:
+            schema.check(connection)
+    except DatabaseUnavailableError as error:
+        structlog.get_logger(__name__).warning("starting without the database", error=str(error))
 
 
 def go_ahead(what: str, *, yes: bool, dry_run: bool) -> bool:

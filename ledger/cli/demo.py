@@ -1,6 +1,7 @@
 """The demo of `ledger up --demo`: a simulated lab day with faults, and what became of it."""
 
 import asyncio
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import httpx
 import rich_click as click
 
-from ledger.cli.stack import Stack
+from ledger.cli.stack import KEY_FILE, Stack
 from ledger.flabs import SimulationOptions, SimulationSummary, read_truth, simulate
 
 SPEED = 60.0
@@ -91,10 +92,11 @@ def _show_missing(client: httpx.Client, truth: Path, stack: Stack) -> None:
             f"{item['certainty']}, known from the {item['evidence']['event_type']} "
             f"at position {item['evidence']['position']}"
         )
+    key = shlex.quote(str(stack.data / KEY_FILE))
     click.echo(
         "Not every loss leaves a trace: of a bill whose every event was lost nothing is known.\n"
         f"\nAsk for them all:\ncurl -sS '{stack.url}/v1/missing-events?state=overdue' "
-        f'-H "Authorization: Bearer $(cat {stack.data / "admin-key"})"\n'
+        f'-H "Authorization: Bearer $(cat {key})"\n'
     )
 
 

@@ -2,6 +2,8 @@
 
 import rich_click as click
 
+from ledger.cli.common import check_schema_if_reachable
+
 
 @click.command()
 @click.option("--end-with-parent", is_flag=True, hidden=True)
@@ -22,6 +24,7 @@ def project(*, end_with_parent: bool) -> None:
     if end_with_parent:
         processes.end_with_parent()
     url = Settings.from_environment().require_database()
+    check_schema_if_reachable(url)
     projector = Projector(url)
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -2,6 +2,8 @@
 
 import rich_click as click
 
+from ledger.cli.common import check_schema_if_reachable
+
 
 @click.command()
 @click.option("--end-with-parent", is_flag=True, hidden=True)
@@ -13,16 +15,13 @@ def serve(*, end_with_parent: bool) -> None:
     """
     import shutil
     import tempfile
-    from contextlib import closing
 
     import structlog
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces
     from granian.log import LogLevels
 
-    from ledger import processes, schema
-    from ledger.database import connect
-    from ledger.errors import DatabaseUnavailableError
+    from ledger import processes
     from ledger.log import configure_logging
     from ledger.settings import Settings, share_metrics_folder
 
@@ -33,12 +32,7 @@ def serve(*, end_with_parent: bool) -> None:
     settings = Settings.from_environment()
     url = settings.require_database()
     settings.require_tokens()
-    try:
-        with closing(connect(url, "check")) as connection:
-            schema.check(connection)
-    except DatabaseUnavailableError as error:
-        # It may come back; until then deliveries get a 503 and the sender tries again.
-        log.warning("starting without the database", error=str(error))
+    check_schema_if_reachable(url)
     if not settings.admin_key:
         log.warning("LEDGER_ADMIN_KEY is not set: nobody can read over HTTP")
     metrics = tempfile.mkdtemp(prefix="ledger-metrics-")

@@ -2,6 +2,7 @@
 
 import fcntl
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import httpx
 import rich_click as click
@@ -36,7 +38,7 @@ class Stack:
     """PostgreSQL, `ledger serve` and `ledger project` on one data folder."""
 
     def __init__(self, data: Path, *, port: int, more_settings: Mapping[str, str]) -> None:
-        self.data = data
+        self.data = data.absolute()
         self.url = f"http://127.0.0.1:{port}"
         self.token = ""
         self.key = ""
@@ -82,9 +84,10 @@ class Stack:
 
     def banner(self) -> str:
         """Say where everything is, with lines to paste; the secrets only when they are new."""
-        token, key = self.data / TOKEN_FILE, self.data / KEY_FILE
-        password = self.data / "postgres" / "password"
+        token, key = _quoted(self.data / TOKEN_FILE), _quoted(self.data / KEY_FILE)
+        password = _quoted(self.data / "postgres" / "password")
         new = ("   " + self.token, "   " + self.key) if self._secrets_are_new else ("", "")
+        user = urlsplit(self.database_url).username
         example = (
             f'{{"labID": "lab_1", "eventType": "bill.created", "eventTime": {int(time.time())}, '
             '"data": {"billID": "bill_1", "billData": {"testData": [{"_id": "test_1"}]}}}'
@@ -93,8 +96,8 @@ class Stack:
 Ledger          {self.url}   (OpenAPI: {self.url}/schema)
 Webhook token   in {token}{new[0]}
 API key         in {key}{new[1]}
-PostgreSQL      PGPASSWORD=$(cat {password}) psql -h 127.0.0.1 -p {self._postgres_port} \
--U postgres ledger
+PostgreSQL      PGPASSWORD="$(cat {password})" psql -h 127.0.0.1 -p {self._postgres_port} \
+-U {user} ledger
 
 Send a webhook:
 curl -sS {self.url}/webhooks/flabs -H "Authorization: Bearer $(cat {token})" -d '{example}'
@@ -197,6 +200,11 @@ def _refuse_taken_port(port: int) -> None:
             raise LedgerError(
                 f"cannot listen on port {port}: {error.strerror}; choose another with --port"
             ) from error
+
+
+def _quoted(path: Path) -> str:
+    """Write a path so that a pasted line finds it, from any folder."""
+    return shlex.quote(str(path))
 
 
 def _say(words: str) -> None:

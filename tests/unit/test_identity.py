@@ -8,14 +8,42 @@ import pytest
 from ledger.model.event import digest, examine, is_json, read_event
 
 VECTORS = [
-    pytest.param(b'{"b":[1,true,null,"x"],"a":{"d":-5,"c":""}}', "3ac3cad1185fb0674a9715f36efea174824949a13c7e87eb8e2472639cf31e1b", id="json"),
-    pytest.param(b'{"a":1.50,"b":1e400,"c":0.0}', "379e788163589652859e0f46e6f5576928861f380eb3496cf54a4222877a9ed2", id="fractions-and-exponents"),
-    pytest.param('{"é":"😀","a":"\\u0000"}'.encode(), "957506f330efb1ec93020b6be405bb2e6aab721049e90b2afda4569b6dbaa3c7", id="unicode-and-nul"),
-    pytest.param(b'{"a":"\\ud800","b":2}', "f0cd2b4bac2f87a4a0908c426c19b5ac4b5b7012d1ef05a6ac43324be332f211", id="half-a-surrogate-pair"),
-    pytest.param(b'{"a":' + b"7" * 5000 + b"}", "a733ff07792b33898c2359ba70f0a5121a731fae692b1a9aac924436077cb948", id="a-very-long-number"),
-    pytest.param(b'{"a":1', "8b0f0d75aabe01bbfba9341752c2cf7626f154e676aa791427b31aebfabc2592", id="not-json"),
-    pytest.param(b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", id="empty"),
-    pytest.param(b"[" * 201 + b"]" * 201, "e61b74f8f6745236d4a42f2b2248e70363b93a33fcaeb2cd23cb14f08f57fcd8", id="too-deep-to-be-read"),
+    pytest.param(
+        b'{"b":[1,true,null,"x"],"a":{"d":-5,"c":""}}',
+        "3ac3cad1185fb0674a9715f36efea174824949a13c7e87eb8e2472639cf31e1b",
+        id="json",
+    ),
+    pytest.param(
+        b'{"a":1.50,"b":1e400,"c":0.0}',
+        "379e788163589652859e0f46e6f5576928861f380eb3496cf54a4222877a9ed2",
+        id="fractions-and-exponents",
+    ),
+    pytest.param(
+        '{"é":"😀","a":"\\u0000"}'.encode(),
+        "957506f330efb1ec93020b6be405bb2e6aab721049e90b2afda4569b6dbaa3c7",
+        id="unicode-and-nul",
+    ),
+    pytest.param(
+        b'{"a":"\\ud800","b":2}',
+        "f0cd2b4bac2f87a4a0908c426c19b5ac4b5b7012d1ef05a6ac43324be332f211",
+        id="half-a-surrogate-pair",
+    ),
+    pytest.param(
+        b'{"a":' + b"7" * 5000 + b"}",
+        "a733ff07792b33898c2359ba70f0a5121a731fae692b1a9aac924436077cb948",
+        id="a-very-long-number",
+    ),
+    pytest.param(
+        b'{"a":1', "8b0f0d75aabe01bbfba9341752c2cf7626f154e676aa791427b31aebfabc2592", id="not-json"
+    ),
+    pytest.param(
+        b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", id="empty"
+    ),
+    pytest.param(
+        b"[" * 201 + b"]" * 201,
+        "e61b74f8f6745236d4a42f2b2248e70363b93a33fcaeb2cd23cb14f08f57fcd8",
+        id="too-deep-to-be-read",
+    ),
 ]
 
 

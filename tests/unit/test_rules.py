@@ -285,7 +285,9 @@ def test_an_event_without_the_fields_leaves_integrator_url_and_status_as_they_we
         rule(
             "open though its status word says completed", [created(0).status("completed")], "open"
         ),
-        rule("completed", [created(0, a="x"), report(5, a=DONE), completed(5, a=DONE)], "completed"),
+        rule(
+            "completed", [created(0, a="x"), report(5, a=DONE), completed(5, a=DONE)], "completed"
+        ),
         rule("deleted", [created(0), deleted(9)], "deleted"),
         rule("deleted though completed later", [deleted(5), completed(9, a=DONE)], "deleted"),
         rule("deleted by an event alone", [deleted(5)], "deleted"),
@@ -443,7 +445,9 @@ def test_counts_and_receptions() -> None:
         rule("then bill completed after report completed", report(5, a=DONE), completed(5, a="x")),
         rule("then bill deleted after bill completed", completed(5, a=DONE), deleted(5, a="open")),
         rule(
-            "then who says more tests completed", report(5, a=DONE), report(5, a="x", b=DONE, c=DONE)
+            "then who says more tests completed",
+            report(5, a=DONE),
+            report(5, a="x", b=DONE, c=DONE),
         ),
         rule(
             "a test listed twice is one completed test",
@@ -497,7 +501,10 @@ Row = tuple[str, str | None, str, int, int]
         ),
         rule(
             "of two received at once the first in the log",
-            [completed(6, a=DONE).received(9, position=8), report(5, a=DONE).received(9, position=7)],
+            [
+                completed(6, a=DONE).received(9, position=8),
+                report(5, a=DONE).received(9, position=7),
+            ],
             [("bill.created", None, "certain", 1, 7)],
         ),
         # report.completed of a known test
@@ -583,7 +590,11 @@ Row = tuple[str, str | None, str, int, int]
         # bill.completed, possible
         rule(
             "bill completed perhaps if all reports of a bill whose tests are known are completed",
-            [created(0, a="x", b="x"), report(5, b=DONE).received(9), report(4, a=DONE).received(8)],
+            [
+                created(0, a="x", b="x"),
+                report(5, b=DONE).received(9),
+                report(4, a=DONE).received(8),
+            ],
             [("bill.completed", None, "possible", 1, 2)],
         ),
         rule(

@@ -91,6 +91,13 @@ def test_another_seed_or_start_makes_other_bills() -> None:
     assert not ids(history()) & ids(history(start=START + 1))
 
 
+def test_another_seed_makes_another_day() -> None:
+    def story(made: History) -> list[tuple[int, str]]:
+        return [(event.event_time, event.event_type) for event in events(made)]
+
+    assert story(history()) != story(history(seed=8))
+
+
 @pytest.mark.parametrize("test_data", ["snapshot", "delta"])
 def test_every_payload_has_the_documented_shape(test_data: TestData) -> None:
     validator = Draft202012Validator(PAYLOAD)

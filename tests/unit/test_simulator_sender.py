@@ -223,7 +223,9 @@ def test_a_refused_connection_is_retried_and_then_lost(truth: Path) -> None:
     async def refused() -> SimulationSummary:
         async with receiving(lambda _: 200) as receiver:
             closed = receiver.url
-        return await simulate(SimulationOptions(url=closed, bills=2, speed=SPEED, truth=truth))
+        return await simulate(
+            SimulationOptions(url=closed, bills=2, speed=SPEED, timeout=PATIENT, truth=truth)
+        )
 
     summary = asyncio.run(refused())
     assert summary.lost == summary.events > 0
