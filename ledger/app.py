@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> "ASGIApp":
             if path.startswith(INTAKE_PATH) and path[len(INTAKE_PATH) :][:1] in ("", "/"):
                 await intake(scope, receive, send)
                 return
-            if b"%2f" in scope["raw_path"].lower():
+            if b"%" in scope["raw_path"]:
                 scope["path"] = with_slashes_kept(scope["raw_path"])
         await litestar(scope, receive, send)
 

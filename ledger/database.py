@@ -94,7 +94,8 @@ def make_pool(
 
 
 def _as_service() -> str:
-    return f"SET ROLE {SERVICE_ROLE}"
+    # In UTC, for the driver gives times the session's zone.
+    return f"SET ROLE {SERVICE_ROLE}; SET TIME ZONE 'UTC'"
 
 
 def unavailable(error: psycopg.Error) -> DatabaseUnavailableError:

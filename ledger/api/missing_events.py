@@ -171,4 +171,7 @@ def _to_microseconds(moment: datetime) -> int:
 
 
 def _from_microseconds(number: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=number)
+    try:
+        return _EPOCH + timedelta(microseconds=number)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)  # a forged cursor: there is nothing after it

@@ -57,16 +57,20 @@ async def services_when_reached(
     )
 
 
-async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+async def check_parameters(request: Request[Any, Any, Any]) -> None:
     """Refuse a query parameter that the call does not take: a filter with a typo is no filter."""
     known = request.app.state["query_parameters"].get(request.scope["path_template"])
     if known is None:
         return
-    for name in request.query_params:
+    for name, values in request.query_params.dict().items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known))}"
             raise ProblemError(400, f"query parameter {name} is not known here: {hint}")
+        if len(values) > 1:
+            raise ProblemError(400, f"query parameter {name} is given {len(values)} times")
+        if not _storable(values[0]):
+            raise ProblemError(400, f"query parameter {name} holds NUL, which no identifier does")
 
 
 def time_parameter(name: str, text: str | None) -> datetime | None:
@@ -75,16 +79,16 @@ def time_parameter(name: str, text: str | None) -> datetime | None:
         return None
     try:
         # In a query an unescaped + of an offset arrives as a space.
-        moment = msgspec.convert(text.strip().replace(" ", "+"), datetime, strict=False)
-    except msgspec.ValidationError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ProblemError(
-            400,
-            f"query parameter {name}: {text!r} is no time; "
-            "it takes RFC 3339 with a zone, for example 2024-01-20T10:00:00Z",
-        )
-    return moment.astimezone(UTC)
+        moment = msgspec.convert(text.strip().replace(" ", "+"), datetime)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        pass
+    raise ProblemError(
+        400,
+        f"query parameter {name}: {text!r} is no time; "
+        "it takes RFC 3339 with a zone, for example 2024-01-20T10:00:00Z",
+    )
 
 
 def write_cursor(*key: int | str) -> str:
@@ -100,9 +104,15 @@ def read_cursor(text: str | None, *types: type) -> list[Any] | None:
         key = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except ValueError:
         key = None
-    fits = isinstance(key, list) and list(map(type, key)) == list(types)
-    if not fits:
-        raise ProblemError(
-            400, "query parameter cursor: it takes the `next` of an answer to the same call"
-        )
-    return list(key)
+    if isinstance(key, list) and list(map(type, key)) == list(types) and all(map(_storable, key)):
+        return key
+    raise ProblemError(
+        400, "query parameter cursor: it takes the `next` of an answer to the same call"
+    )
+
+
+def _storable(value: Any) -> bool:  # noqa: ANN401 -- a part of a cursor
+    """Tell whether PostgreSQL can hold a number or a text."""
+    if isinstance(value, str):
+        return "\x00" not in value
+    return isinstance(value, int) and 0 <= value <= LAST_POSITION

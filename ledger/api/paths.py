@@ -8,8 +8,10 @@ _SLASH = "\x00"
 
 def with_slashes_kept(raw_path: bytes) -> str:
     """Decode a path so that a slash that was written %2F does not part segments."""
-    segments = raw_path.decode("ascii", "replace").split("/")
-    return "/".join(unquote(segment).replace("/", _SLASH) for segment in segments)
+    segments = [unquote(segment) for segment in raw_path.decode("ascii", "replace").split("/")]
+    if any(_SLASH in segment for segment in segments):
+        return "/%00"  # where there is nothing
+    return "/".join(segment.replace("/", _SLASH) for segment in segments)
 
 
 def identifier(segment: str) -> str:

@@ -11,7 +11,7 @@ from ledger.api.events import list_bill_events, list_events, list_unreadable_eve
 from ledger.api.guards import require_scope
 from ledger.api.health import get_liveness, get_metrics, get_readiness
 from ledger.api.missing_events import list_missing_events
-from ledger.api.parameters import refuse_unknown_parameters, services_when_reached
+from ledger.api.parameters import check_parameters, services_when_reached
 from ledger.api.projection import get_projection
 from ledger.api.reports import list_reports
 from ledger.api.services import provide_services
@@ -33,7 +33,7 @@ def make_routes() -> list[Any]:
             get_projection,
         ],
         guards=[require_scope],
-        before_request=refuse_unknown_parameters,
+        before_request=check_parameters,
         dependencies={"services": Provide(services_when_reached)},
         tags=["read"],
     )
