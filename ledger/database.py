@@ -94,8 +94,13 @@ def make_pool(
 
 
 def _as_service() -> str:
-    # In UTC, for the driver gives times the session's zone.
-    return f"SET ROLE {SERVICE_ROLE}; SET TIME ZONE 'UTC'"
+    return (
+        f"SET ROLE {SERVICE_ROLE};"
+        # The driver gives times the session's zone.
+        "SET TIME ZONE 'UTC';"
+        # Who waits for a lock must see afterwards what its holder committed.
+        "SET default_transaction_isolation = 'read committed'"
+    )
 
 
 def unavailable(error: psycopg.Error) -> DatabaseUnavailableError:

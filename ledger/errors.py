@@ -29,6 +29,10 @@ class FoldVersionError(LedgerError):
     """The state was made by another version of the fold, and must not be mixed with this one's."""
 
 
+class StateError(LedgerError):
+    """The state's tables are not what they must be; a rebuild makes them anew."""
+
+
 class CheckpointError(LedgerError):
     """The checkpoint is not where this batch began: somebody else moved it."""
 
@@ -39,3 +43,19 @@ class RebuildError(LedgerError):
 
 class ImportFileError(LedgerError):
     """A file to import cannot be read."""
+
+
+class SimulationError(LedgerError):
+    """The simulation could not go on; the message says why and what to do."""
+
+
+class SimulationOptionError(SimulationError):
+    """An option has a value that makes no sense; the message says what it takes.
+
+    `option` is the name of the field of `SimulationOptions`.
+    """
+
+    def __init__(self, option: str, takes: str) -> None:
+        super().__init__(f"{option} {takes}")
+        self.option = option
+        self.takes = takes

@@ -8,6 +8,8 @@ import structlog
 
 def configure_logging(*, level: int = logging.INFO) -> None:
     """Set logging up for this process."""
+    # The pool tells of each try to reconnect; who asks meanwhile is told, and that is logged.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer()
         if sys.stderr.isatty()

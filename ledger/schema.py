@@ -11,6 +11,29 @@ from ledger.projection import tables
 SCHEMA_VERSION = "0001"
 """The newest migration. Written here, too, so that a server need not load Alembic to compare it."""
 
+# Given at each migration, for a dump does not hold what a cluster or a database grants.
+_GRANTS = """
+DO $$
+DECLARE
+    -- Since 16 a member of a role need not be one who may act as it.
+    needed text := CASE
+        WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER'
+    END;
+BEGIN
+    IF NOT pg_has_role(current_user, 'ledger_service', needed) THEN
+        EXECUTE format('GRANT ledger_service TO %I', current_user);
+    END IF;
+    -- A rebuild makes its tables in a schema of its own.
+    EXECUTE format('GRANT CREATE ON DATABASE %I TO ledger_service', current_database());
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION '%', SQLERRM USING HINT = format(
+        'let a superuser run: GRANT ledger_service TO %I; '
+        'GRANT CREATE ON DATABASE %I TO ledger_service',
+        current_user, current_database()
+    );
+END $$
+"""
+
 _BESIDE_THE_PACKAGE = Path(__file__).parent.parent / "migrations"
 _INSIDE_THE_PACKAGE = Path(__file__).parent / "_migrations"  # where a wheel has them
 
@@ -51,7 +74,11 @@ def migrate(url: str, *, revision: str = "head") -> None:
         raise
     if revision == "head":
         with connect_as_login(url, "migrate") as plain:
-            tables.make_if_absent(plain)
+            try:
+                plain.execute(_GRANTS)
+                tables.make_if_absent(plain)
+            except psycopg.Error as error:
+                raise _refused(error) from error
 
 
 def check(connection: psycopg.Connection) -> None:
@@ -91,4 +118,6 @@ def _migrations_folder() -> Path:
 def _refused(error: psycopg.Error) -> SchemaError:
     words = error.diag.message_primary or str(error)
     hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-    return SchemaError(f"the migration was refused: {words}{hint}. Nothing was changed")
+    return SchemaError(
+        f"the migration was refused: {words}{hint}. Run it again when that is mended"
+    )

@@ -10,7 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from msgspec import Struct
+from psycopg.conninfo import conninfo_to_dict
 
 from ledger.errors import SettingsError
 
@@ -119,11 +121,15 @@ def _unknown(name: str) -> str:
     return f"{name} is not a setting: {hint}"
 
 
+_DIGITS = 12
+
+
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.strip().isdecimal() or not least <= int(text) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}, not {text!r}")
-        return int(text)
+        word = text.strip()
+        if not word.isdecimal() or len(word) > _DIGITS or not least <= int(word) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}, not {text[:40]!r}")
+        return int(word)
 
     return parse
 
@@ -162,11 +168,15 @@ def _header(text: str) -> str:
 
 
 def _database_url(text: str) -> str:
-    url = text.strip()
-    if not url.startswith(("postgresql://", "postgres://")) and "=" not in url:
-        # It may hold a password, so it is not shown.
-        raise ValueError("must be postgresql://user@host/database or key=value words")
-    return url
+    try:
+        conninfo_to_dict(text)
+    except psycopg.ProgrammingError:
+        # Neither the value nor libpq's words about it are shown: both may hold a password.
+        raise ValueError(
+            "must be postgresql://user:password@host/database, with what is special in it written "
+            "as %XX, or key=value words"
+        ) from None
+    return text.strip()
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {

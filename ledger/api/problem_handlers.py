@@ -57,6 +57,12 @@ def on_database(_: AnyRequest, error: Exception) -> Response[bytes]:
     return response(503, "the database does not answer; try again", {"Retry-After": "1"})
 
 
+def on_lost_state(_: AnyRequest, error: Exception) -> Response[bytes]:
+    """Answer that the state's tables are not there."""
+    _log.error("state tables missing: run `ledger rebuild`", error=" ".join(str(error).split()))
+    return response(503, "the state is missing: run `ledger rebuild`", {"Retry-After": "60"})
+
+
 def on_any(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer a fault of our own."""
     _log.exception("request failed", path=request.url.path, error=str(error))
@@ -67,6 +73,7 @@ HANDLERS: dict[int | type[Exception], Any] = {
     ProblemError: on_problem,
     HTTPException: on_http,
     psycopg.OperationalError: on_database,
+    psycopg.errors.UndefinedTable: on_lost_state,
     psycopg_pool.PoolTimeout: on_database,
     DatabaseUnavailableError: on_database,
     Exception: on_any,

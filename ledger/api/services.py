@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+import psycopg_pool
 from litestar import Request
 from litestar.datastructures import State
 from msgspec import Struct
@@ -34,6 +35,8 @@ class Services(Struct, frozen=True):
         """
         try:
             return await self._fetch_once(query, parameters)
+        except psycopg_pool.PoolTimeout:  # no connection to be had: the next try would wait again
+            raise
         except psycopg.OperationalError:
             return await self._fetch_once(query, parameters)
 

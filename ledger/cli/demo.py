@@ -39,6 +39,7 @@ def run_demo(stack: Stack) -> None:
         url=f"{stack.url}/webhooks/flabs",
         token=stack.token,
         speed=SPEED,
+        timeout=SPEED,  # 1 s by its clock, as the receiver is told
         truth=truth,
     )
     summary = asyncio.run(simulate(options))

@@ -33,6 +33,7 @@ def serve(*, end_with_parent: bool) -> None:
     url = settings.require_database()
     settings.require_tokens()
     check_schema_if_reachable(url)
+    address = _address(settings.host, settings.port)
     if not settings.admin_key:
         log.warning("LEDGER_ADMIN_KEY is not set: nobody can read over HTTP")
     metrics = tempfile.mkdtemp(prefix="ledger-metrics-")
@@ -41,7 +42,7 @@ def serve(*, end_with_parent: bool) -> None:
     try:
         Granian(
             "ledger.app:create_app",
-            address=settings.host,
+            address=address,
             port=settings.port,
             interface=Interfaces.ASGI,
             workers=settings.workers,
@@ -56,3 +57,24 @@ def serve(*, end_with_parent: bool) -> None:
     finally:
         shutil.rmtree(metrics, ignore_errors=True)
     log.info("stopped")
+
+
+def _address(host: str, port: int) -> str:
+    """Return the IP address to listen on, having tried that it is free."""
+    import socket
+
+    from ledger.errors import SettingsError
+
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise SettingsError(f"LEDGER_HOST {host!r} is no address and no host name") from None
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+        except OSError as error:
+            raise SettingsError(
+                f"cannot listen on LEDGER_HOST {host} LEDGER_PORT {port}: {error.strerror}"
+            ) from error
+    return str(where[0])

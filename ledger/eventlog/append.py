@@ -56,7 +56,9 @@ def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outco
         APPEND,
         (
             timestamptz_array(delivery.received_at for delivery in deliveries),
-            timestamptz_array(_from_unix(said.event_time) for said in examined),
+            timestamptz_array(
+                None if said.event_time is None else from_unix(said.event_time) for said in examined
+            ),
             text_array(delivery.source for delivery in deliveries),
             text_array(said.lab_id for said in examined),
             text_array(said.bill_id for said in examined),
@@ -69,5 +71,6 @@ def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outco
     return [Outcome(*row) for row in cursor.fetchall()]
 
 
-def _from_unix(seconds: int | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+def from_unix(seconds: int) -> datetime:
+    """Return the time (UTC) that a sender's seconds mean."""
+    return datetime.fromtimestamp(seconds, UTC)

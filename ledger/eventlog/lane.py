@@ -149,7 +149,6 @@ class Lane:
             # Never less durable than "on", whatever the server's default; more is the operator's.
             connection.execute(
                 f"SET statement_timeout = {STATEMENT_TIMEOUT};"
-                "SET default_transaction_isolation = 'read committed';"
                 "SELECT set_config('synchronous_commit', 'on', false)"
                 " WHERE current_setting('synchronous_commit') = 'off'"
             )

@@ -9,15 +9,16 @@ support sends it.
 import base64
 import gzip
 import io
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 from psycopg import Connection
 from psycopg.sql import SQL, Composable, Literal
 
@@ -41,7 +42,7 @@ class ExportLine(Struct, frozen=True, forbid_unknown_fields=True):
     """One event of an export."""
 
     position: int
-    received_at: datetime
+    received_at: Annotated[datetime, Meta(tz=True)]
     source: Source
     body: msgspec.Raw | UnsetType = UNSET
     raw: str | UnsetType = UNSET
@@ -64,8 +65,11 @@ class Imported(Struct):
     """The first hundred of them, by line number."""
 
 
+_FIRST_YEAR, _END_YEAR = 1971, 2999  # a day within what the log takes, whatever the offset
 _LINE = msgspec.json.Decoder(ExportLine)
 _UNREADABLE_SHOWN = 100
+_BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+_BROKEN_FILE = (ImportFileError, OSError, *_BROKEN_GZIP)
 
 
 def import_lines(
@@ -108,7 +112,7 @@ def open_lines(name: str, standard_input: IO[bytes]) -> Iterator[IO[bytes]]:
         try:
             with gzip.open(rejoined) as unpacked:
                 yield cast("IO[bytes]", unpacked)
-        except (EOFError, gzip.BadGzipFile) as error:
+        except _BROKEN_GZIP as error:
             raise ImportFileError(f"{name} is no whole gzip file: {error}") from error
 
 
@@ -161,21 +165,33 @@ def export_lines(
 def _line(position: int, received_at: datetime, source: Source, body: bytes) -> bytes:
     fits_a_line = body == body.strip() and b"\n" not in body and b"\r" not in body
     if fits_a_line and is_json(body):
-        line = ExportLine(position, received_at, source, body=msgspec.Raw(body))
-    else:
-        line = ExportLine(position, received_at, source, raw=base64.b64encode(body).decode())
-    return msgspec.json.encode(line) + b"\n"
+        line = msgspec.json.encode(
+            ExportLine(position, received_at, source, body=msgspec.Raw(body))
+        )
+        try:
+            _LINE.decode(line)
+        except msgspec.MsgspecError:
+            pass  # JSON that msgspec does not read, such as half a surrogate pair
+        else:
+            return line + b"\n"
+    raw = base64.b64encode(body).decode()
+    return msgspec.json.encode(ExportLine(position, received_at, source, raw=raw)) + b"\n"
 
 
 def _batches(lines: IO[bytes]) -> Iterator[list[tuple[int, Delivery]]]:
     batch: list[tuple[int, Delivery]] = []
     size = 0
-    for number, line in _numbered(lines):
-        batch.append((number, _delivery(line)))
-        size += len(line)
-        if len(batch) == BATCH or size >= BATCH_BYTES:
+    try:
+        for number, line in _numbered(lines):
+            batch.append((number, _delivery(line)))
+            size += len(line)
+            if len(batch) == BATCH or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    except _BROKEN_FILE:
+        if batch:  # what came before the break is taken
             yield batch
-            batch, size = [], 0
+        raise
     if batch:
         yield batch
 
@@ -194,17 +210,20 @@ def _numbered(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def _delivery(line: bytes) -> Delivery:
     try:
-        exported = _LINE.decode(line)
-        body = _body_of(exported)
+        return _restored(_LINE.decode(line))
     except (msgspec.MsgspecError, ValueError):
         return Delivery.of(line, received_at=datetime.now(UTC), source="import")
-    return Delivery.of(body, received_at=exported.received_at, source=exported.source)
 
 
-def _body_of(line: ExportLine) -> bytes:
+def _restored(line: ExportLine) -> Delivery:
+    """Make the delivery that a line of an export tells of. Raises `ValueError` if it cannot be."""
+    if not _FIRST_YEAR <= line.received_at.year < _END_YEAR:
+        raise ValueError("no time at which anything was received")
     if not isinstance(line.raw, UnsetType):
-        return base64.b64decode(line.raw, validate=True)
-    return b"" if isinstance(line.body, UnsetType) else bytes(line.body)
+        body = base64.b64decode(line.raw, validate=True)
+    else:
+        body = b"" if isinstance(line.body, UnsetType) else bytes(line.body)
+    return Delivery.of(body, received_at=line.received_at, source=line.source)
 
 
 def as_text(line: UnreadableLine) -> str:

@@ -6,7 +6,8 @@
 >>> summary = asyncio.run(simulate(options))  # doctest: +SKIP
 """
 
-from ledger.flabs.options import SimulationError, SimulationOptionError, SimulationOptions
+from ledger.errors import SimulationError, SimulationOptionError
+from ledger.flabs.options import SimulationOptions
 from ledger.flabs.simulation import Progress, simulate
 from ledger.flabs.summary import SimulationSummary
 from ledger.flabs.truth import Delivery, EventTruth, read_truth

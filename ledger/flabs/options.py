@@ -7,28 +7,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ledger.errors import LedgerError
+from ledger.errors import SimulationOptionError
 from ledger.flabs.history import History, TestData
 from ledger.flabs.plan import Faults
 
 EARLIEST, LATEST = 946_684_800, 4_102_444_800
 """Unix times of 2000-01-01 and 2100-01-01: events outside are unreadable."""
-
-
-class SimulationError(LedgerError):
-    """The simulation could not go on; the message says why and what to do."""
-
-
-class SimulationOptionError(SimulationError):
-    """An option has a value that makes no sense; the message says what it takes.
-
-    `option` is the name of the field of `SimulationOptions`.
-    """
-
-    def __init__(self, option: str, takes: str) -> None:
-        super().__init__(f"{option} {takes}")
-        self.option = option
-        self.takes = takes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

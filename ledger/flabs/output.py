@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ledger.flabs.options import SimulationError
+from ledger.errors import SimulationError
 from ledger.flabs.plan import PlannedEvent, arrivals
 from ledger.flabs.truth import Delivery, Record, timestamp
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from ledger.errors import SimulationError
 from ledger.flabs.history import Event, bills
-from ledger.flabs.options import SimulationError, SimulationOptions
+from ledger.flabs.options import SimulationOptions
 from ledger.flabs.output import write_payloads
 from ledger.flabs.plan import PlannedEvent, plan
 from ledger.flabs.sender import UNAUTHORIZED, Sender
@@ -37,12 +38,9 @@ class Progress:
     summary: SimulationSummary  # so far
 
     def in_words(self) -> str:
-        """Say it in one line."""
+        """Say it in few words: they stand beside a bar. Waiting is for an answer or a retry."""
         lost = self.summary.dropped + self.summary.lost
-        return (
-            f"{self.summary.delivered:,} events delivered, {lost:,} lost, "
-            f"{self.under_way:,} under way or waiting for a retry"
-        )
+        return f"{self.summary.delivered:,} delivered, {lost:,} lost, {self.under_way:,} waiting"
 
 
 async def simulate(

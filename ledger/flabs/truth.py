@@ -39,7 +39,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from ledger.flabs.options import SimulationError
+from ledger.errors import SimulationError
 from ledger.flabs.plan import Fate, PlannedEvent
 
 State = Literal["delivered", "dropped", "lost", "unfinished"]

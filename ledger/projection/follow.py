@@ -13,7 +13,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from ledger.database import connect
-from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError
+from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key, NewRow
 from ledger.model.event import RANK, Unreadable, read_event
@@ -185,6 +185,12 @@ class Projector:
 
     def _drain(self, connection: Connection) -> None:
         head = read.head(connection)
+        position = tables.read_checkpoint(connection).position
+        if position > head:
+            raise StateError(
+                f"the state is at position {position} and the log ends at {head}: run "
+                "`ledger rebuild`"
+            )
         while not self._stop.is_set():
             try:
                 batch = follow_once(connection, head)

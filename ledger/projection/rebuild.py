@@ -5,15 +5,17 @@ are served throughout, and an interrupted rebuild leaves nothing but a schema th
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
+import psycopg
 import structlog
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from ledger.database import connect
-from ledger.errors import RebuildError
+from ledger.errors import RebuildError, SchemaError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key
 from ledger.projection import parallel, tables
@@ -135,14 +137,19 @@ def fold_chunk(connection: Connection, job: Job) -> Counts:
 def _claim(connection: Connection) -> None:
     row = connection.execute("SELECT pg_try_advisory_lock(7402, 5)").fetchone()
     if not (row and row[0]):
-        raise RebuildError("another rebuild runs; `ledger status` shows how far it is")
+        raise RebuildError("another rebuild or a verify runs; run it again when that is done")
 
 
 def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
     for schema in (NEXT, OLD):  # what an interrupted rebuild left
         connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
     with connection.transaction():
-        tables.make(connection, NEXT)
+        try:
+            tables.make(connection, NEXT)
+        except psycopg.errors.InsufficientPrivilege as error:  # as after a restore
+            raise SchemaError(
+                f"no schema can be made in this database: {error}. Run `ledger migrate`"
+            ) from error
         connection.execute(
             "CREATE TABLE state_next.rebuild"
             " (events_done bigint, events_total bigint, started_at timestamptz)"
@@ -168,9 +175,10 @@ def _swap(connection: Connection) -> int:
     head = read.head(connection)  # outside: inside it would hold the lane until the swap is done
     with connection.transaction():
         lock_projection(connection)
-        if tables.exists(connection, LIVE):
+        with suppress(StateError):  # what is lost needs no care
             # Readers must never see the position go back.
             head = max(head, tables.read_checkpoint(connection, LIVE).position)
+        if tables.schema_exists(connection, LIVE):
             connection.execute("ALTER SCHEMA state RENAME TO state_old")
         while follow_once(connection, head, schema=NEXT).events:
             pass

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
+import psycopg
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from ledger.binary import copy_data, text_array
 from ledger.database import SERVICE_ROLE
-from ledger.errors import CheckpointError, FoldVersionError
+from ledger.errors import CheckpointError, FoldVersionError, StateError
 from ledger.eventlog.read import Key
 from ledger.model.bill import FOLD_VERSION
 from ledger.projection.rows import COLUMNS, Rows
@@ -33,16 +34,16 @@ def make_if_absent(connection: Connection) -> None:
     """Make the live state's tables, empty, in a database that has none; as whoever logs in."""
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(7402, 3)")
-        if exists(connection, LIVE):
+        if schema_exists(connection, LIVE):
             return
         connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(SERVICE_ROLE)))
         make(connection, LIVE)
         make_indexes(connection, LIVE)
 
 
-def exists(connection: Connection, schema: str) -> bool:
-    """Tell whether the schema has the state's tables."""
-    row = connection.execute("SELECT to_regclass(%s)", (f"{schema}.checkpoint",)).fetchone()
+def schema_exists(connection: Connection, schema: str) -> bool:
+    """Tell whether there is such a schema, whatever it holds."""
+    row = connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone()
     return bool(row and row[0])
 
 
@@ -64,12 +65,15 @@ def make_indexes(connection: Connection, schema: str) -> None:
 
 
 def read_checkpoint(connection: Connection, schema: str = LIVE) -> Checkpoint:
-    """Return the checkpoint."""
-    row = connection.execute(
-        SQL("SELECT position, fold_version FROM {}.checkpoint").format(Identifier(schema))
-    ).fetchone()
+    """Return the checkpoint. Raises `StateError` if there is none."""
+    query = SQL("SELECT position, fold_version FROM {}.checkpoint").format(Identifier(schema))
+    try:
+        with connection.transaction():  # so that a missing table does not end the caller's
+            row = connection.execute(query).fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        row = None
     if not row:
-        raise CheckpointError(f"{schema}.checkpoint has no row: run `ledger rebuild`")
+        raise StateError(f"{schema}.checkpoint is missing or empty: run `ledger rebuild`")
     return Checkpoint(*row)
 
 

@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from ledger.database import connect
 from ledger.errors import RebuildError
 from ledger.eventlog import read
+from ledger.eventlog.append import from_unix
 from ledger.model.event import examine
 from ledger.projection import parallel, tables
 from ledger.projection.parallel import Chunk
@@ -92,6 +93,9 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
             f"SET TRANSACTION SNAPSHOT '{snapshot}'"
         )
+        if checkpoint.position > head:
+            words = f"the state is at position {checkpoint.position} and the log ends at {head}"
+            return Verified(head, checkpoint.position, 0, _at(head, words))
         events = bills = 0
         log_jobs = (LogJob(after, min(after + RANGE, head)) for after in range(0, head, RANGE))
         state_jobs = (StateJob(chunk, checkpoint.position) for chunk in parallel.chunks(connection))
@@ -120,12 +124,12 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
 def check_log(connection: Connection, job: LogJob) -> Checked:
     """Check that a stretch has each position once, and that columns and digests fit the bodies."""
     query = SQL(
-        "COPY (SELECT position, lab_id, bill_id, event_type, digest, body FROM event_log"
-        " WHERE position > {} AND position <= {} ORDER BY position) TO STDOUT (FORMAT binary)"
+        "COPY (SELECT position, lab_id, bill_id, event_type, event_time, digest, body"
+        " FROM event_log WHERE position > {} AND position <= {} ORDER BY position) TO STDOUT (FORMAT binary)"
     ).format(Literal(job.after), Literal(job.upto))
     expected = job.after
     with connection.cursor().copy(query) as copy:
-        copy.set_types(("int8", "text", "text", "text", "bytea", "bytea"))
+        copy.set_types(("int8", "text", "text", "text", "timestamptz", "bytea", "bytea"))
         for position, *said, body in copy.rows():
             expected += 1
             words = None
@@ -155,8 +159,9 @@ def check_state(connection: Connection, job: StateJob) -> Checked:
 
 
 def _contradiction(position: int, said: list[Any], body: bytes) -> str | None:
-    lab_id, bill_id, event_type, digest = said
+    lab_id, bill_id, event_type, event_time, digest = said
     found = examine(body)
+    told_time = None if found.event_time is None else from_unix(found.event_time)
     if digest != found.digest:
         return (
             f"the digest of position {position} is {digest.hex()} "
@@ -166,9 +171,10 @@ def _contradiction(position: int, said: list[Any], body: bytes) -> str | None:
         ("lab_id", lab_id, found.lab_id),
         ("bill_id", bill_id, found.bill_id),
         ("event_type", event_type, found.event_type),
+        ("event_time", event_time, told_time),
     ):
         if stored != told:
-            return f"{column} of position {position} is {stored!r} and its body says {told!r}"
+            return f"{column} of position {position} is {stored} and its body says {told}"
     return None
 
 

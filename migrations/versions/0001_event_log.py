@@ -23,16 +23,6 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END $$;
 
-DO $$
-BEGIN
-    IF NOT pg_has_role(current_user, 'ledger_service', 'MEMBER') THEN
-        EXECUTE format('GRANT ledger_service TO %I', current_user);
-    END IF;
-    -- A rebuild makes its tables in a schema of its own.
-    EXECUTE format('GRANT CREATE ON DATABASE %I TO ledger_service', current_database());
-END $$;
-
-
 CREATE TABLE event_log (
     position    bigint      NOT NULL,
     received_at timestamptz NOT NULL,
@@ -46,6 +36,9 @@ CREATE TABLE event_log (
     CONSTRAINT event_log_pkey PRIMARY KEY (lab_id, bill_id, position),
     CONSTRAINT event_log_digest_key UNIQUE (digest, lab_id),
     CONSTRAINT event_log_position_check CHECK (position > 0),
+    -- What the drivers of the readers can hold, whatever a clock or an imported file says.
+    CONSTRAINT event_log_received_at_check
+        CHECK (received_at >= '1970-01-01Z' AND received_at < '3000-01-01Z'),
     CONSTRAINT event_log_source_check CHECK (source IN ('webhook', 'import', 'operator')),
     CONSTRAINT event_log_digest_check CHECK (octet_length(digest) = 32)
 );
@@ -129,6 +122,11 @@ AS $$
 DECLARE
     old_head bigint;
 BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'append_events works in read committed transactions only, not in %',
+            current_setting('transaction_isolation')
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
     PERFORM pg_advisory_xact_lock(7402, 1);
 
     SELECT e.position INTO old_head FROM event_log e ORDER BY e.position DESC LIMIT 1;
@@ -207,6 +205,10 @@ CREATE FUNCTION body_as_jsonb(body bytea) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 BEGIN
+    -- jsonb keeps 1e9999 in a few bytes and writes it out with all its digits.
+    IF convert_from(body, 'UTF8') ~ '[0-9][eE][+]?[0-9]{4}' THEN
+        RETURN NULL;
+    END IF;
     RETURN convert_from(body, 'UTF8')::jsonb;
 EXCEPTION WHEN data_exception OR statement_too_complex OR program_limit_exceeded THEN
     RETURN NULL;
@@ -234,6 +236,9 @@ GRANT SELECT ON event_log_json, alembic_version TO ledger_service;
 """
 
 DOWNGRADE = """
+-- First, and alone: an append that is under way must be seen by the look below.
+LOCK TABLE event_log, repeat_delivery IN ACCESS EXCLUSIVE MODE;
+
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM event_log) THEN
@@ -248,7 +253,6 @@ DROP FUNCTION body_as_jsonb, event_log_head, append_events;
 DROP TABLE repeat_delivery, event_log;
 DROP FUNCTION refuse_change;
 -- The role stays: it belongs to the cluster, and another database may need it.
-REVOKE SELECT ON alembic_version FROM ledger_service;
 DO $$
 BEGIN
     EXECUTE format('REVOKE CREATE ON DATABASE %I FROM ledger_service', current_database());
