@@ -1,5 +1,6 @@
 """The application: the intake on its own short way, everything else through Litestar."""
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from msgspec.json import encode
 from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
 
+from ledger import processes
 from ledger.api import openapi
 from ledger.api.paths import with_slashes_kept
 from ledger.api.problem_handlers import HANDLERS
@@ -35,7 +37,9 @@ POOL_SIZE = 8
 def create_app(settings: Settings | None = None) -> "ASGIApp":
     """Make the application; without settings, from the environment, as a server's worker does."""
     configure_logging()
-    settings = settings or Settings.from_environment()
+    if settings is None:
+        processes.end_with_parent()
+        settings = Settings.from_environment()
     url = settings.require_database()
     tokens = settings.require_tokens()
     lane = Lane(url)
@@ -66,6 +70,9 @@ def make_litestar(settings: Settings, url: str, lane: Lane) -> Litestar:
         await pool.open()
         lane.start()
         services.watch.start()
+        # A server waits for open streams before it tells the application to shut down.
+        loop = asyncio.get_running_loop()
+        processes.before_stop(lambda: loop.call_soon_threadsafe(services.watch.close))
         try:
             yield
         finally:

@@ -53,7 +53,8 @@ async def list_changes(
     As a stream it goes on from `Last-Event-ID`, else from `after`.
     """
     if STREAM in request.headers.get("accept", ""):
-        start = _last_event_id(request) or after or 0
+        resumed = _last_event_id(request)
+        start = (after or 0) if resumed is None else resumed
         return Stream(
             _stream(services, start),
             media_type=STREAM,

@@ -25,6 +25,7 @@ class Watch:
         self._url = url
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None  # held, or it would be collected
         self.position = 0
         self.closed = False
 
@@ -32,11 +33,16 @@ class Watch:
         """Begin to watch."""
         self._task = asyncio.create_task(self._run(), name="watch")
 
-    async def stop(self) -> None:
-        """End, and let go of everybody who waits."""
+    def close(self) -> None:
+        """Let go of everybody who waits; call in the event loop."""
         self.closed = True
-        async with self._moved:
-            self._moved.notify_all()
+        if self._task:
+            self._closing = asyncio.create_task(self._wake_all())
+
+    async def stop(self) -> None:
+        """Let go of everybody who waits, and end."""
+        self.closed = True
+        await self._wake_all()
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -54,6 +60,10 @@ class Watch:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._moved:
                 await self._moved.wait_for(lambda: self.closed or self.position != since)
+
+    async def _wake_all(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
 
     async def _run(self) -> None:
         while True:
@@ -73,6 +83,5 @@ class Watch:
         cursor = await connection.execute("SELECT position FROM state.checkpoint")
         row = await cursor.fetchone()
         if row and row[0] != self.position:
-            async with self._moved:
-                self.position = row[0]
-                self._moved.notify_all()
+            self.position = row[0]
+            await self._wake_all()

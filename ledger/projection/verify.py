@@ -121,12 +121,19 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
     return Verified(head, checkpoint.position, bills, first)
 
 
+_LOG = """
+COPY (
+    SELECT position, lab_id, bill_id, event_type, event_time, digest, body
+    FROM event_log
+    WHERE position > {} AND position <= {}
+    ORDER BY position
+) TO STDOUT (FORMAT binary)
+"""
+
+
 def check_log(connection: Connection, job: LogJob) -> Checked:
     """Check that a stretch has each position once, and that columns and digests fit the bodies."""
-    query = SQL(
-        "COPY (SELECT position, lab_id, bill_id, event_type, event_time, digest, body"
-        " FROM event_log WHERE position > {} AND position <= {} ORDER BY position) TO STDOUT (FORMAT binary)"
-    ).format(Literal(job.after), Literal(job.upto))
+    query = SQL(_LOG).format(Literal(job.after), Literal(job.upto))
     expected = job.after
     with connection.cursor().copy(query) as copy:
         copy.set_types(("int8", "text", "text", "text", "timestamptz", "bytea", "bytea"))
