@@ -15,6 +15,7 @@ from typing import TypeVar
 import psycopg
 import structlog
 from psycopg import Connection
+from psycopg.pq import ConnStatus
 
 from ledger.database import connect
 from ledger.errors import LaneError, LedgerError
@@ -144,6 +145,8 @@ class Lane:
             self._loop.call_soon_threadsafe(tell, batch, what)
 
     def _connected(self) -> Connection:
+        if self._connection and _was_closed(self._connection):
+            self._connection = None
         if self._connection is None:
             connection = connect(self._url, "lane")
             # Never less durable than "on", whatever the server's default; more is the operator's.
@@ -167,6 +170,15 @@ class Lane:
         if isinstance(error, LedgerError):
             return LaneError(str(error))
         return LaneError("the database could not store the delivery")
+
+
+def _was_closed(connection: Connection) -> bool:
+    """Tell whether the server has hung up, as after a restart; asks the socket, not the server."""
+    try:
+        connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return connection.pgconn.status != ConnStatus.OK
 
 
 def _settle(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
