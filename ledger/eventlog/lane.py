@@ -6,6 +6,7 @@ because the driver's asynchronous side costs more than the append itself.
 """
 
 import asyncio
+import select
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import TypeVar
 import psycopg
 import structlog
 from psycopg import Connection
-from psycopg.pq import ConnStatus
 
 from ledger.database import connect
 from ledger.errors import LaneError, LedgerError
@@ -173,12 +173,13 @@ class Lane:
 
 
 def _was_closed(connection: Connection) -> bool:
-    """Tell whether the server has hung up, as after a restart; asks the socket, not the server."""
-    try:
-        connection.pgconn.consume_input()
-    except psycopg.OperationalError:
-        return True
-    return connection.pgconn.status != ConnStatus.OK
+    """Tell whether the server has hung up, as after a restart; asks the socket, not the server.
+
+    A server says nothing between two statements but its farewell.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _settle(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
