@@ -18,7 +18,7 @@ import structlog
 from psycopg import Connection
 
 from ledger.database import connect
-from ledger.errors import LaneError, LedgerError
+from ledger.errors import LaneError
 from ledger.eventlog.append import Delivery, Outcome, append
 from ledger.metrics import BATCHES, DELIVERIES, LANE_FAILURES
 
@@ -167,9 +167,8 @@ class Lane:
             with suppress(Exception):
                 self._connection.close()
             self._connection = None
-        if isinstance(error, LedgerError):
-            return LaneError(str(error))
-        return LaneError("the database could not store the delivery")
+        # The sender is told no more than that: what went wrong is the operator's business.
+        return LaneError("the database did not store it")
 
 
 def _was_closed(connection: Connection) -> bool:
