@@ -145,17 +145,17 @@ class Lane:
             self._loop.call_soon_threadsafe(tell, batch, what)
 
     def _connected(self) -> Connection:
-        if self._connection and _was_closed(self._connection):
+        if self._connection and _has_something_to_say(self._connection):
+            self._connection.close()
             self._connection = None
         if self._connection is None:
-            connection = connect(self._url, "lane")
+            self._connection = connect(self._url, "lane")
             # Never less durable than "on", whatever the server's default; more is the operator's.
-            connection.execute(
+            self._connection.execute(
                 f"SET statement_timeout = {STATEMENT_TIMEOUT};"
                 "SELECT set_config('synchronous_commit', 'on', false)"
                 " WHERE current_setting('synchronous_commit') = 'off'"
             )
-            self._connection = connection
         return self._connection
 
     def _failed(self, error: Exception, batch: list[_Waiting]) -> LaneError:
@@ -171,10 +171,10 @@ class Lane:
         return LaneError("the database did not store it")
 
 
-def _was_closed(connection: Connection) -> bool:
-    """Tell whether the server has hung up, as after a restart; asks the socket, not the server.
+def _has_something_to_say(connection: Connection) -> bool:
+    """Tell whether the server spoke unasked, which nearly always is its farewell, as at a restart.
 
-    A server says nothing between two statements but its farewell.
+    Asks the socket and not the server, so that it can be asked before each batch.
     """
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
