@@ -174,19 +174,30 @@ def _decode(body: bytes) -> Event:
     """Decode by type: of a type that is not folded only the envelope has to be right."""
     try:
         event = _BILL_EVENT.decode(body)
-    except msgspec.ValidationError:
-        other = _EVENT.decode(body)
-        if other.event_type in RANK:
-            raise
-        return other
-    except msgspec.DecodeError:
-        return _decode_with_surrogates(body)
+    except msgspec.DecodeError:  # also of a value that is not as the structs say
+        return _decode_slowly(body)
     return event if event.event_type in RANK else _without_data(event)
 
 
-def _decode_with_surrogates(body: bytes) -> Event:
-    """Decode what msgspec refuses and JSON allows: half a surrogate pair in a field we ignore."""
-    value = json.loads(body.decode(), parse_constant=_refuse_constant, parse_int=_int_or_infinity)
+def _decode_slowly(body: bytes) -> Event:
+    """Decode what msgspec refuses and may be right all the same.
+
+    That is: an event of another type; a key given twice, of which the last counts, as it does for
+    the digest; half a surrogate pair in a field that we ignore.
+    """
+    value = json.loads(
+        body.decode(),
+        parse_constant=_refuse_constant,
+        parse_int=_int_or_infinity,
+        object_pairs_hook=_encodable_members,
+    )
+    try:
+        return _convert(value)
+    except UnicodeEncodeError:  # half a pair where no string is wanted: have it say that
+        return _convert(_without_halves(value))
+
+
+def _convert(value: Any) -> Event:  # noqa: ANN401 -- any JSON value
     try:
         event = msgspec.convert(value, BillEvent)
     except msgspec.ValidationError:
@@ -195,6 +206,23 @@ def _decode_with_surrogates(body: bytes) -> Event:
             raise
         return other
     return event if event.event_type in RANK else _without_data(event)
+
+
+def _encodable_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    # No field of ours has a name that cannot be encoded, and msgspec cannot look at one.
+    return {key: value for key, value in members if _has_whole_characters(key)}
+
+
+def _without_halves(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
+    """Put NUL, which is as forbidden and as long, for each half of a surrogate pair."""
+    if isinstance(value, dict):
+        return {key: _without_halves(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_without_halves(entry) for entry in value]
+    return _HALF_A_PAIR.sub("\0", value) if isinstance(value, str) else value
+
+
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def _without_data(event: BillEvent) -> Event:
@@ -382,5 +410,5 @@ def _identifier(value: Any, *path: str) -> str:  # noqa: ANN401 -- any JSON valu
 def _event_time(value: Any) -> int | None:  # noqa: ANN401 -- any JSON value
     try:
         return msgspec.convert(value.get("eventTime"), EventTime)
-    except (AttributeError, msgspec.ValidationError):
+    except (AttributeError, ValueError):
         return None
