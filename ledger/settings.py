@@ -6,7 +6,6 @@ Names, meanings and defaults are those of `Settings`; the README's table is test
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,6 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     max_body: int = 1024 * 1024
     """Bytes; a longer body is answered with 413."""
-
-    @property
-    def retry_budget(self) -> timedelta:
-        """The time after which an event that was sent and did not come will not come by itself."""
-        attempts = self.retry_count + 1
-        return timedelta(
-            seconds=self.retry_count * self.retry_interval + attempts * self.retry_timeout
-        )
 
     def __repr__(self) -> str:
         """Show nothing: three of the fields are secrets, and a repr ends in a log."""

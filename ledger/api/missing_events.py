@@ -21,7 +21,7 @@ from ledger.api.parameters import (
 )
 from ledger.api.services import Services
 from ledger.api.wire import MissingEventItem, Page
-from ledger.model.missing import Certainty, Evidence, MissingEvent, MissingState
+from ledger.model.missing import Certainty, Evidence, MissingEvent, MissingState, retry_budget
 from ledger.projection.rows import encode
 from ledger.settings import Settings
 
@@ -75,7 +75,7 @@ def items(
     settings: Settings,
 ) -> list[MissingEventItem]:
     """Return those that are subscribed, as they are at the time `now`."""
-    budget = settings.retry_budget
+    budget = _budget(settings)
     return [
         MissingEventItem.of(
             one,
@@ -87,6 +87,14 @@ def items(
         for one in missing
         if one.event_type in settings.events
     ]
+
+
+def _budget(settings: Settings) -> timedelta:
+    return retry_budget(
+        interval=settings.retry_interval,
+        count=settings.retry_count,
+        timeout=settings.retry_timeout,
+    )
 
 
 _LIST = """
@@ -124,7 +132,7 @@ async def list_missing_events(
     now = datetime.now(UTC)
     conditions: list[Composable] = [SQL("m.event_type = ANY(%s)")]
     values: list[Any] = [list(services.settings.events)]
-    overdue_since = now - services.settings.retry_budget
+    overdue_since = now - _budget(services.settings)
     if missing_state == "overdue":
         conditions.append(SQL("m.evidence_received_at <= %s"))
         values.append(overdue_since)

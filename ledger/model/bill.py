@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ledger.model.history import Fact, LoggedEvent, in_order
+from ledger.model.history import Fact, History, LoggedEvent, history_of
 from ledger.model.missing import MissingEvent, missing_events
 
 FOLD_VERSION = 1
@@ -69,33 +69,31 @@ class Bill(Struct, frozen=True):
 
 def fold(lab_id: str, bill_id: str, events: list[LoggedEvent]) -> Bill:
     """Fold the events of one bill, at least one, given in any order, each of them once."""
-    facts = in_order(events)
+    history = history_of(events)
+    facts = history.facts
     newest_mention = {test: fact for fact in facts for test in fact.tests}
     reports = _reports(facts, newest_mention)
-    created = [fact.at for fact in facts if fact.type == "bill.created"]
-    completions = [fact for fact in facts if fact.type == "bill.completed"]
-    deleted = [fact.at for fact in facts if fact.type == "bill.deleted"]
-    flabs_status = _newest(fact.status for fact in facts)
+    flabs_status = _newest([fact.status for fact in facts])
     summary = Summary(
         lab_id=lab_id,
         bill_id=bill_id,
-        integrator_id=_newest(fact.integrator_id for fact in facts),
-        state=_state(bool(deleted), completions, newest_mention),
+        integrator_id=_newest([fact.integrator_id for fact in facts]),
+        state=_state(history, newest_mention),
         flabs_status=flabs_status,
-        created_at=_utc(min(created, default=None)),
-        completed_at=_utc(completions[-1].at if completions else None),
-        deleted_at=_utc(min(deleted, default=None)),
-        report_url=_newest(fact.report_url for fact in facts),
+        created_at=_from_unix(history.creations[0].at) if history.creations else None,
+        completed_at=_from_unix(history.completions[-1].at) if history.completions else None,
+        deleted_at=_from_unix(history.deletions[0].at) if history.deletions else None,
+        report_url=_newest([fact.report_url for fact in facts]),
         reports_total=len(reports),
-        reports_completed=sum([report.evidence is not None for report in reports]),
-        findings=_findings(facts, completions, min(deleted, default=None)),
+        reports_completed=len([report for report in reports if report.evidence]),
+        findings=_findings(history),
         events=len(facts),
-        first_received_at=min(fact.received_at for fact in facts),
-        last_received_at=max(fact.received_at for fact in facts),
+        first_received_at=min([fact.received_at for fact in facts]),
+        last_received_at=max([fact.received_at for fact in facts]),
         last_event_at=_from_unix(facts[-1].at),
-        position=max(fact.position for fact in facts),
+        position=max([fact.position for fact in facts]),
     )
-    missing = [] if deleted else missing_events(facts, flabs_status, reports)
+    missing = [] if history.deletions else missing_events(history, flabs_status, reports)
     return Bill(summary=summary, reports=reports, missing_events=missing)
 
 
@@ -109,45 +107,42 @@ def _reports(facts: list[Fact], newest_mention: dict[str, Fact]) -> list[Report]
         status = fact.tests[test]
         if test in fact.completed:
             evidence = next(kind for kind in EVIDENCE if test in completed_at[kind])
-            reports.append(Report(test, status, _utc(completed_at[evidence][test]), evidence))
+            reports.append(Report(test, status, _from_unix(completed_at[evidence][test]), evidence))
         else:
             reports.append(Report(test, status, None, None))
     return reports
 
 
-def _state(
-    deleted: bool,  # noqa: FBT001 -- private, called once
-    completions: list[Fact],
-    newest_mention: dict[str, Fact],
-) -> State:
-    if deleted:
+def _state(history: History, newest_mention: dict[str, Fact]) -> State:
+    if history.deletions:
         return "deleted"
-    if not completions:
+    if not history.completions:
         return "open"
-    last = completions[-1].moment
+    last = history.completions[-1].moment
     reopened = any(
         test not in fact.completed and fact.moment > last for test, fact in newest_mention.items()
     )
     return "reopened" if reopened else "completed"
 
 
-def _findings(facts: list[Fact], completions: list[Fact], deleted_at: int | None) -> list[str]:
+def _findings(history: History) -> list[str]:
     """Return the codes of what somebody should look at, sorted."""
-    integrators = {fact.integrator_id for fact in facts if fact.integrator_id}
-    reports = [fact for fact in facts if fact.type == "report.completed"]
-    tests = frozenset[str]().union(*(fact.completed for fact in reports))
-    found = {
-        "completed_with_open_reports": bool(completions)
-        and len(completions[-1].completed) < len(completions[-1].tests),
-        "event_after_deletion": deleted_at is not None
-        and any(fact.type != "bill.deleted" and fact.at > deleted_at for fact in facts),
-        "event_from_future": any(
-            fact.at - fact.received_at.timestamp() > CLOCK_TOLERANCE for fact in facts
-        ),
-        "integrator_changed": len(integrators) > 1,
-        "report_completed_again": len(reports) > len(tests),
-    }
-    return sorted(code for code, is_so in found.items() if is_so)
+    found = []
+    if history.completions and len(history.completions[-1].completed) < len(
+        history.completions[-1].tests
+    ):
+        found.append("completed_with_open_reports")
+    if history.deletions and any(
+        fact.type != "bill.deleted" and fact.at > history.deletions[0].at for fact in history.facts
+    ):
+        found.append("event_after_deletion")
+    if any(fact.at - fact.received_at.timestamp() > CLOCK_TOLERANCE for fact in history.facts):
+        found.append("event_from_future")
+    if len({fact.integrator_id for fact in history.facts if fact.integrator_id}) > 1:
+        found.append("integrator_changed")
+    if len(history.reports) > len(history.reported):
+        found.append("report_completed_again")
+    return found
 
 
 def _newest(values: Iterable[str | None]) -> str | None:
@@ -156,10 +151,6 @@ def _newest(values: Iterable[str | None]) -> str | None:
     for value in values:
         newest = value or newest
     return newest
-
-
-def _utc(seconds: int | None) -> datetime | None:
-    return None if seconds is None else _from_unix(seconds)
 
 
 def _from_unix(seconds: int) -> datetime:

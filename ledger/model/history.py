@@ -4,6 +4,7 @@ Source: design, "Order".
 """
 
 from datetime import datetime
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -47,19 +48,45 @@ class Fact(Struct, frozen=True, gc=False):
         return (self.at, RANK[self.type])
 
 
-def in_order(events: list[LoggedEvent]) -> list[Fact]:
-    """Return the events as facts, oldest first by `(event_time, rank, progress, digest)`.
+class History(Struct, frozen=True, gc=False):
+    """The events of a bill, oldest first: all of them, and those of each type.
+
+    `reported` are the tests that some `report.completed` says completed.
+    """
+
+    facts: list[Fact]
+    creations: list[Fact]
+    reports: list[Fact]
+    completions: list[Fact]
+    deletions: list[Fact]
+    reported: frozenset[str]
+
+
+def history_of(events: list[LoggedEvent]) -> History:
+    """Put events, given in any order, in theirs: `(event_time, rank, progress, digest)`.
 
     Flabs' times are whole seconds: of two events within one, the one that says more tests completed
     came later, and the digest decides what is left, so that any order of arrival gives this one.
     """
-    return sorted(map(_fact, events), key=_order)
+    facts = sorted(map(_fact, events), key=_order)
+    of_type: dict[str, list[Fact]] = {event_type: [] for event_type in RANK}
+    for fact in facts:
+        of_type[fact.type].append(fact)
+    reports = of_type["report.completed"]
+    return History(
+        facts=facts,
+        creations=of_type["bill.created"],
+        reports=reports,
+        completions=of_type["bill.completed"],
+        deletions=of_type["bill.deleted"],
+        reported=frozenset[str]().union(*[fact.completed for fact in reports]),
+    )
 
 
 def by_reception(facts: list[Fact]) -> list[Fact]:
-    """Return the facts in the order in which their first deliveries came."""
+    """Return facts in the order in which their first deliveries came."""
     # Receivers on several machines may stamp the same instant; the log's order decides then.
-    return sorted(facts, key=lambda fact: (fact.received_at, fact.position))
+    return sorted(facts, key=attrgetter("received_at", "position"))
 
 
 def _fact(logged: LoggedEvent) -> Fact:

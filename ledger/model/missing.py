@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from ledger.model.event import is_completed
-from ledger.model.history import Fact, by_reception
+from ledger.model.history import Fact, History, by_reception
 
 Certainty = Literal["certain", "possible"]
 MissingState = Literal["awaiting_retry", "overdue", "requested", "waived"]
@@ -61,54 +61,52 @@ def retry_budget(*, interval: int, count: int, timeout: int) -> timedelta:
 
 
 def missing_events(
-    facts: list[Fact], flabs_status: str | None, reports: Iterable[HasStatus]
+    history: History, flabs_status: str | None, reports: Iterable[HasStatus]
 ) -> list[MissingEvent]:
     """Return what is missing of a bill that is not deleted, sorted by test, then by event type."""
-    received = by_reception(facts)
     found = [
-        *_bill_created(received),
-        *_reports_of_known_tests(received),
-        *_reports_of_unknown_tests(received),
-        *_bill_completed(received, flabs_status, reports),
+        *_bill_created(history),
+        *_reports_of_known_tests(history),
+        *_reports_of_unknown_tests(history),
+        *_bill_completed(history, flabs_status, reports),
     ]
     return sorted(found, key=lambda missing: (missing.test_id or "", missing.event_type))
 
 
-def _bill_created(received: list[Fact]) -> Iterable[MissingEvent]:
-    if not _of_type(received, "bill.created"):
-        yield _missing("bill.created", "certain", received[0])
+def _bill_created(history: History) -> Iterable[MissingEvent]:
+    if not history.creations:
+        yield _missing("bill.created", "certain", by_reception(history.facts)[0])
 
 
-def _reports_of_known_tests(received: list[Fact]) -> Iterable[MissingEvent]:
-    reported = _tests_completed_by(_of_type(received, "report.completed"))
+def _reports_of_known_tests(history: History) -> Iterable[MissingEvent]:
     proofs: dict[str, Fact] = {}
-    for fact in _of_type(received, "bill.completed"):
-        for test in fact.completed - reported:
+    for fact in by_reception(history.completions):
+        for test in fact.completed - history.reported:
             proofs.setdefault(test, fact)
     for test, fact in proofs.items():
         yield _missing("report.completed", "certain", fact, test_id=test)
 
 
-def _reports_of_unknown_tests(received: list[Fact]) -> Iterable[MissingEvent]:
-    completions = _of_type(received, "report.completed")
-    count = len(_tests_completed_by(completions)) - len(completions)
-    if completions and count > 0:
-        yield _missing("report.completed", "possible", completions[-1], count=count)
+def _reports_of_unknown_tests(history: History) -> Iterable[MissingEvent]:
+    count = len(history.reported) - len(history.reports)
+    if history.reports and count > 0:
+        last = by_reception(history.reports)[-1]
+        yield _missing("report.completed", "possible", last, count=count)
 
 
 def _bill_completed(
-    received: list[Fact], flabs_status: str | None, reports: Iterable[HasStatus]
+    history: History, flabs_status: str | None, reports: Iterable[HasStatus]
 ) -> Iterable[MissingEvent]:
-    if _of_type(received, "bill.completed"):
+    if history.completions:
         return
     if is_completed(flabs_status):
-        proof = next(fact for fact in received if is_completed(fact.status))
-        yield _missing("bill.completed", "certain", proof)
+        proofs = [fact for fact in history.facts if is_completed(fact.status)]
+        yield _missing("bill.completed", "certain", by_reception(proofs)[0])
         return
-    completions = _of_type(received, "report.completed")
-    all_tests_known = any(fact.tests for fact in _of_type(received, "bill.created"))
-    if completions and all_tests_known and all(is_completed(report.status) for report in reports):
-        yield _missing("bill.completed", "possible", completions[-1])
+    tests_known = any(fact.tests for fact in history.creations)
+    if history.reports and tests_known and all(is_completed(report.status) for report in reports):
+        last = by_reception(history.reports)[-1]
+        yield _missing("bill.completed", "possible", last)
 
 
 def _missing(
@@ -131,11 +129,3 @@ def _missing(
             received_at=evidence.received_at,
         ),
     )
-
-
-def _of_type(facts: list[Fact], event_type: str) -> list[Fact]:
-    return [fact for fact in facts if fact.type == event_type]
-
-
-def _tests_completed_by(facts: list[Fact]) -> frozenset[str]:
-    return frozenset[str]().union(*(fact.completed for fact in facts))

@@ -184,8 +184,9 @@ class Projector:
         return bool(row and row[0])
 
     def _drain(self, connection: Connection) -> None:
-        head = read.head(connection)
+        # In this order: a rebuild may end between the two, and the head only grows.
         position = tables.read_checkpoint(connection).position
+        head = read.head(connection)
         if position > head:
             raise StateError(
                 f"the state is at position {position} and the log ends at {head}: run "

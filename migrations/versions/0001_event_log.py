@@ -205,8 +205,8 @@ CREATE FUNCTION body_as_jsonb(body bytea) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 BEGIN
-    -- jsonb keeps 1e9999 in a few bytes and writes it out with all its digits.
-    IF convert_from(body, 'UTF8') ~ '[0-9][eE][+]?[0-9]{4}' THEN
+    -- jsonb keeps 1e9999 and 1e-9999 in a few bytes and writes them out with all their digits.
+    IF convert_from(body, 'UTF8') ~ '[0-9][eE][+-]?[0-9]{4}' THEN
         RETURN NULL;
     END IF;
     RETURN convert_from(body, 'UTF8')::jsonb;
