@@ -10,7 +10,7 @@ from msgspec import Struct
 from ledger.eventlog.append import Source
 from ledger.eventlog.read import LoggedDelivery
 from ledger.model.bill import Report, Summary
-from ledger.model.event import is_json
+from ledger.model.identity import is_json
 from ledger.model.missing import Certainty, Evidence, MissingEvent, MissingState
 
 T = TypeVar("T")

@@ -24,7 +24,8 @@ from psycopg.sql import SQL, Composable, Literal
 
 from ledger.errors import ImportFileError
 from ledger.eventlog.append import Delivery, Source, append
-from ledger.model.event import Unreadable, is_json
+from ledger.model.event import Unreadable
+from ledger.model.identity import is_json
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

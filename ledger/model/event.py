@@ -7,19 +7,16 @@ statement of the payload's shape; `api_schema/webhook.json` is generated from th
 import json
 import re
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
-from hashlib import sha256
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
+from ledger.model.identity import identify
+from ledger.model.json_text import MAX_DEPTH, is_utf8, is_whole, refuse_constant, too_deep
+
 RANK = {"bill.created": 0, "report.completed": 1, "bill.completed": 2, "bill.deleted": 3}
 """The event types that are folded, each with its place among events of one second."""
-
-MAX_DEPTH = 200
-"""How deep arrays and objects may nest. Fixed here, for the parser's own limit depends on how deep
-the caller's stack is, and a body must not be readable today and unreadable tomorrow."""
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
 EventTime = Annotated[int, Meta(ge=946_684_800, le=4_133_980_799)]
@@ -75,7 +72,7 @@ class Unreadable(Struct, frozen=True):
 
 REASONS = (
     "not_json",
-    "nested_too_deeply",
+    "nestedtoo_deeply",
     "not_an_object",
     "missing_field",
     "wrong_type",
@@ -100,10 +97,10 @@ class Examined(Struct, frozen=True):
 
 def read_event(body: bytes) -> Event | Unreadable:
     """Read one body; never raises, whatever the bytes are."""
-    if _too_deep(body):
+    if too_deep(body):
         detail = f"arrays and objects nest deeper than {MAX_DEPTH}"
-        return Unreadable("nested_too_deeply", "$", detail)
-    if not _is_utf8(body):
+        return Unreadable("nestedtoo_deeply", "$", detail)
+    if not is_utf8(body):
         return Unreadable("not_json", "$", "the body is not UTF-8")
     try:
         event = _decode(body)
@@ -120,7 +117,7 @@ def read_event(body: bytes) -> Event | Unreadable:
 
 def examine(body: bytes) -> Examined:
     """Work out all that the log wants to know of a body beside its bytes; never raises."""
-    value, digest = _identify(body)
+    value, digest = identify(body)
     event = read_event(body)
     if isinstance(event, Unreadable):
         return Examined(
@@ -141,20 +138,6 @@ def examine(body: bytes) -> Examined:
         digest=digest,
         unreadable=None,
     )
-
-
-def digest(body: bytes) -> bytes:
-    """Return the 32 bytes that tell one event from another.
-
-    SHA-256 of the JSON value written again with sorted keys and no white space, so that two
-    spellings of one value are one event; of a body that is not JSON, of its bytes.
-    """
-    return _identify(body)[1]
-
-
-def is_json(body: bytes) -> bool:
-    """Tell whether a body is JSON, so that it can be shown as such."""
-    return _identify(body)[0] is not _NOTHING
 
 
 def is_completed(status: str | None) -> bool:
@@ -187,7 +170,7 @@ def _decode_slowly(body: bytes) -> Event:
     """
     value = json.loads(
         body.decode(),
-        parse_constant=_refuse_constant,
+        parse_constant=refuse_constant,
         parse_int=_int_or_infinity,
         object_pairs_hook=_encodable_members,
     )
@@ -210,7 +193,7 @@ def _convert(value: Any) -> Event:  # noqa: ANN401 -- any JSON value
 
 def _encodable_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
     # No field of ours has a name that cannot be encoded, and msgspec cannot look at one.
-    return {key: value for key, value in members if _has_whole_characters(key)}
+    return {key: value for key, value in members if is_whole(key)}
 
 
 def _without_halves(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
@@ -225,54 +208,16 @@ def _without_halves(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
-def _without_data(event: BillEvent) -> Event:
-    return Event(lab_id=event.lab_id, event_type=event.event_type, event_time=event.event_time)
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
-
-
 def _int_or_infinity(text: str) -> int | float:
     # int() refuses very long numbers; a float is as wrong a type, with the same message.
     return int(text) if len(text) < _LONG_NUMBER else float("inf")
 
 
-def _int_or_written(text: str) -> "int | _Written":
-    return int(text) if len(text) < _LONG_NUMBER else _Written(text)
-
-
 _LONG_NUMBER = 4000
 
 
-def _is_utf8(body: bytes) -> bool:
-    # Asked separately, for the decoder does not look into the strings that it skips.
-    if body.isascii():
-        return True
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-# Strings are matched to their end, or to the body's, so that no part is looked at twice.
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+\\?(?:"|\Z)|[\[{\]}]', re.DOTALL)
-
-
-def _too_deep(body: bytes) -> bool:
-    if len(body) < MAX_DEPTH or body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for token in _STRING_OR_BRACKET.finditer(body):
-        start = token[0][:1]
-        if start in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif start in b"]}":
-            depth -= 1
-    return False
+def _without_data(event: BillEvent) -> Event:
+    return Event(lab_id=event.lab_id, event_type=event.event_type, event_time=event.event_time)
 
 
 # --- what is wrong with it --------------------------------------------------------------------
@@ -299,7 +244,7 @@ def _explain(message: str) -> Unreadable:
 def _forbidden_character(event: Event) -> str | None:
     """Return the path of the first identifier that PostgreSQL's text cannot hold."""
     for path, text in _identifiers(event):
-        if "\x00" in text or not _has_whole_characters(text):
+        if "\x00" in text or not is_whole(text):
             return path
     return None
 
@@ -315,84 +260,6 @@ def _identifiers(event: Event) -> Iterator[tuple[str, str]]:
             yield f"$.data.billData.testData[{index}]._id", test.test_id
 
 
-def _has_whole_characters(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-# --- identity ---------------------------------------------------------------------------------
-
-_NOTHING = object()
-
-
-class _Written(str):
-    """A number too long for any type: it stands for itself, as written."""
-
-    __slots__ = ()
-
-
-def _identify(body: bytes) -> tuple[Any, bytes]:
-    """Return the JSON value, or `_NOTHING`, and the digest."""
-    if not _too_deep(body):
-        try:
-            value = _VALUE.decode(body)
-            return value, sha256(_SORTED.encode(value)).digest()
-        except ValueError:  # not JSON, or JSON that msgspec cannot hold
-            pass
-        try:
-            value = json.loads(
-                body.decode(),
-                parse_constant=_refuse_constant,
-                parse_int=_int_or_written,
-                parse_float=_written_float,
-            )
-            return value, sha256(_write(value).encode()).digest()
-        except ValueError:
-            pass
-    return _NOTHING, sha256(body).digest()
-
-
-def _exact_number(text: str) -> msgspec.Raw:
-    return msgspec.Raw(_written_float(text).encode())
-
-
-def _written_float(text: str) -> _Written:
-    """Write a number with a fraction or an exponent in one way: 1.50 and 15e-1 become 15E-1.
-
-    Exactly, for a binary float would make one of two different numbers, and so lose an event.
-    """
-    if len(text) <= _SHORT_NUMBER:
-        try:
-            sign, digits, exponent = Decimal(text).as_tuple()
-        except InvalidOperation:
-            return _Written(text.lower())
-        whole = "".join(map(str, digits)).lstrip("0")
-        if not whole:
-            return _Written("0E0")
-        short = whole.rstrip("0")
-        shifted = int(exponent) + len(whole) - len(short)
-        return _Written(f"{'-' if sign else ''}{short}E{shifted}")
-    return _Written(text.lower())
-
-
-_SHORT_NUMBER = 64
-_VALUE = msgspec.json.Decoder(float_hook=_exact_number)
-_SORTED = msgspec.json.Encoder(order="sorted")
-
-
-def _write(value: Any) -> str:  # noqa: ANN401 -- any JSON value
-    """Write a value as `_SORTED` does, for the values that it refuses."""
-    if isinstance(value, dict):
-        members = (f"{json.dumps(key)}:{_write(value[key])}" for key in sorted(value))
-        return f"{{{','.join(members)}}}"
-    if isinstance(value, list):
-        return f"[{','.join(map(_write, value))}]"
-    return value if isinstance(value, _Written) else json.dumps(value)
-
-
 # --- what an unreadable body still says -------------------------------------------------------
 
 
@@ -403,7 +270,7 @@ def _identifier(value: Any, *path: str) -> str:  # noqa: ANN401 -- any JSON valu
         text = msgspec.convert(value, Identifier)
     except msgspec.ValidationError:
         return ""
-    storable = type(text) is str and "\x00" not in text and _has_whole_characters(text)
+    storable = type(text) is str and "\x00" not in text and is_whole(text)
     return text if storable else ""
 
 

@@ -5,7 +5,8 @@ from hashlib import sha256
 
 import pytest
 
-from ledger.model.event import digest, examine, is_json, read_event
+from ledger.model.event import examine, read_event
+from ledger.model.identity import digest, is_json
 
 VECTORS = [
     pytest.param(

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from ledger.model.bill import Bill, fold
-from ledger.model.event import BillEvent, digest, read_event
+from ledger.model.event import BillEvent, read_event
 from ledger.model.history import LoggedEvent
+from ledger.model.identity import digest
 from ledger.model.missing import retry_budget
 
 START = 1_705_747_800
@@ -119,7 +120,7 @@ def rule(sentence: str, *values: object) -> Any:  # noqa: ANN401 -- pytest names
         rule("of each kind of event the tests count", [created(0, a="x")], ["a"]),
         rule(
             "one for each test that any event mentions sorted by test",
-            [completed(9, d=DONE), report(5, b=DONE), deleted(7, c=DONE), created(0, a=None)],
+            [completed(9, a=DONE), report(5, d=DONE), deleted(7, b=DONE), created(0, c=None)],
             ["a", "b", "c", "d"],
         ),
     ],
@@ -327,6 +328,11 @@ def test_an_event_without_the_fields_leaves_integrator_url_and_status_as_they_we
             "completed",
         ),
         rule(
+            "completed if the next bill completed is newer than the open report",
+            [completed(5, a=DONE), report(6, b="open"), completed(7, a=DONE)],
+            "completed",
+        ),
+        rule(
             "completed again when the report is",
             [completed(5, a=DONE), report(6, b="open"), report(7, b=DONE)],
             "completed",
@@ -426,10 +432,10 @@ def test_counts_and_receptions() -> None:
     made = bill(
         created(0, a="open", b="open").received(8, position=40),
         report(9, a=DONE).received(3, position=70),
-        report(4, c=" COMPLETED").received(5, position=50),
+        report(4, c=" COMPLETED", d=None).received(5, position=50),
     ).summary
     assert (made.lab_id, made.bill_id) == ("L", "B")
-    assert (made.events, made.reports_total, made.reports_completed) == (3, 3, 2)
+    assert (made.events, made.reports_total, made.reports_completed) == (3, 4, 2)
     assert (made.first_received_at, made.last_received_at) == (time(3), time(8))
     assert (made.last_event_at, made.position) == (time(9), 70)
 
