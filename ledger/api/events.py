@@ -1,7 +1,7 @@
 """The log over HTTP: one bill's events, all events, and those that cannot be read."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from litestar import Response, get
 from litestar.params import Parameter
@@ -29,18 +29,9 @@ from ledger.api.wire import (
     shown_body,
 )
 from ledger.eventlog.read import SHOWN, LoggedDelivery
+from ledger.model.event import Reason
 from ledger.projection.rows import encode
 from ledger.settings import Settings
-
-Reason = Literal[
-    "not_json",
-    "nested_too_deeply",
-    "not_an_object",
-    "missing_field",
-    "wrong_type",
-    "out_of_range",
-    "forbidden_character",
-]
 
 _HEAD = "(SELECT position FROM event_log ORDER BY position DESC LIMIT 1)"
 

@@ -7,7 +7,7 @@ statement of the payload's shape; `api_schema/webhook.json` is generated from th
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -62,23 +62,24 @@ class BillEvent(Event, frozen=True):
     data: Data
 
 
-class Unreadable(Struct, frozen=True):
-    """Why a body is no event: `reason` is one of `REASONS`, `path` a JSON path, `detail` words."""
-
-    reason: str
-    path: str
-    detail: str
-
-
-REASONS = (
+Reason = Literal[
     "not_json",
-    "nestedtoo_deeply",
+    "nested_too_deeply",
     "not_an_object",
     "missing_field",
     "wrong_type",
     "out_of_range",
     "forbidden_character",
-)
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+
+class Unreadable(Struct, frozen=True):
+    """Why a body is no event: a code, a JSON path, and words."""
+
+    reason: Reason
+    path: str
+    detail: str
 
 
 class Examined(Struct, frozen=True):
@@ -99,7 +100,7 @@ def read_event(body: bytes) -> Event | Unreadable:
     """Read one body; never raises, whatever the bytes are."""
     if too_deep(body):
         detail = f"arrays and objects nest deeper than {MAX_DEPTH}"
-        return Unreadable("nestedtoo_deeply", "$", detail)
+        return Unreadable("nested_too_deeply", "$", detail)
     if not is_utf8(body):
         return Unreadable("not_json", "$", "the body is not UTF-8")
     try:
