@@ -4,6 +4,8 @@ PYTHON ?= python3
 UV ?= uv
 # Tests run in this many processes; `make test JOBS=0` runs them in one.
 JOBS ?= 2
+# `make demo PORT=8001` where 8000 is taken.
+PORT ?= 8000
 VENV := .venv
 READY := $(VENV)/.ready
 
@@ -16,10 +18,10 @@ help: ## list the targets
 setup: $(READY) ## make .venv with all dependencies
 
 demo: $(READY) ## run everything on an embedded PostgreSQL and send it a simulated lab day
-	$(VENV)/bin/ledger up --demo
+	$(VENV)/bin/ledger up --demo --port $(PORT)
 
 up: $(READY) ## run everything on an embedded PostgreSQL
-	$(VENV)/bin/ledger up
+	$(VENV)/bin/ledger up --port $(PORT)
 
 test: lint ## run every check and every test
 	$(VENV)/bin/pytest -n $(JOBS)

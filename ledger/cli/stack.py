@@ -198,7 +198,8 @@ def _refuse_taken_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise LedgerError(
-                f"cannot listen on port {port}: {error.strerror}; choose another with --port"
+                f"cannot listen on port {port}: {error.strerror}; choose another: "
+                f"`ledger up --port {port + 1}` or `make up PORT={port + 1}`"
             ) from error
 
 
