@@ -66,6 +66,10 @@ class Stack:
             self._postgres_port = postgres.port
             self.database_url = postgres.dsn("ledger")
             schema.migrate(self.database_url)
+            # Made last, for they are shown once: a start that failed before must not have them made.
+            self._secrets_are_new = not (self.data / KEY_FILE).exists()
+            self.token = _kept_secret(self.data / TOKEN_FILE)
+            self.key = _kept_secret(self.data / KEY_FILE)
             self._environment = child_environment(
                 {
                     **self._more_settings,
@@ -142,9 +146,6 @@ curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {
             raise LedgerError(f"another `ledger up` runs on {self.data}; stop it first") from None
         except OSError as error:
             raise LedgerError(f"cannot use {self.data}: {error.strerror}") from error
-        self._secrets_are_new = not (self.data / KEY_FILE).exists()
-        self.token = _kept_secret(self.data / TOKEN_FILE)
-        self.key = _kept_secret(self.data / KEY_FILE)
 
     def _start(self, command: str) -> None:
         self._processes[command] = subprocess.Popen(

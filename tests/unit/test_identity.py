@@ -58,7 +58,9 @@ def test_the_digest_of_plain_json_is_that_of_its_canonical_form() -> None:
     assert digest(body) == sha256('{"a":"é","b":[1,{"c":3,"d":2}]}'.encode()).digest()
 
 
-@pytest.mark.parametrize("body", [b"", b"nonsense", b"\xff\xfe", b'{"a":1}x', b"NaN"])
+@pytest.mark.parametrize(
+    "body", [b"", b"nonsense", b" nonsense\n", b"\xff\xfe", b'{"a":1}x', b"NaN"]
+)
 def test_the_digest_of_what_is_not_json_is_that_of_its_bytes(body: bytes) -> None:
     assert digest(body) == sha256(body).digest()
 
@@ -104,6 +106,14 @@ def test_two_spellings_of_one_value_are_one_event(one: str, other: str) -> None:
         pytest.param("1e-400", "2e-400", id="numbers-below-any-float"),
         pytest.param("1e99999999999999999999", "2e99999999999999999999", id="past-any-decimal"),
         pytest.param("1e400", "-1e400", id="signs"),
+        pytest.param(
+            '["\\ud800",1e400]', '["\\ud800",1e401]', id="numbers-beside-half-a-pair-past-any-float"
+        ),
+        pytest.param(
+            '["\\ud800",0.1]',
+            '["\\ud800",0.10000000000000000001]',
+            id="fractions-beside-half-a-pair-that-one-float-stands-for",
+        ),
         pytest.param("NaN", "null", id="not-json-and-null"),
     ],
 )
