@@ -64,7 +64,7 @@ def make_litestar(settings: Settings, url: str, lane: Lane) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        pool = make_pool(url, "api", size=POOL_SIZE, configure=_leave_json_alone)
+        pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
         services = Services(settings, pool, lane, Watch(url), _admin_keys(settings))
         app.state["services"] = services
         await pool.open()
@@ -110,6 +110,8 @@ def _as_it_is(content: str | bytes) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
-async def _leave_json_alone(connection: AsyncConnection) -> None:
-    """What was encoded by the fold is passed on as it is."""
+async def _prepare(connection: AsyncConnection) -> None:
+    # What was encoded by the fold is passed on as it is.
     set_json_loads(_as_it_is, connection)
+    # A plan made while a table was small would stay when it no longer is.
+    await connection.execute("SET enable_seqscan = off")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from litestar import Response, get
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 from psycopg.sql import SQL, Composable
 
 from ledger.api.answers import answer, ok, page, with_members
@@ -213,7 +213,7 @@ async def list_bills(
     services: Services,
     integrator_id: str | None = None,
     lab_id: str | None = None,
-    bill_state: Annotated[State | None, Parameter(query="state", required=False)] = None,
+    bill_state: Annotated[State | None, QueryParameter(name="state", required=False)] = None,
     changed_after: OptionalPosition = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,

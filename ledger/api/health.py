@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 
 import psycopg
-import psycopg_pool
 from litestar import Response, get
 from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge
@@ -16,7 +15,7 @@ from ledger.api.problem_handlers import ProblemError
 from ledger.api.projection import read_status
 from ledger.api.services import Services
 from ledger.api.wire import Health
-from ledger.errors import LedgerError, SchemaError
+from ledger.errors import DatabaseUnavailableError, SchemaError
 from ledger.settings import metrics_are_shared
 
 _READY = SQL(
@@ -45,7 +44,7 @@ async def get_readiness(services: Services) -> Health:
         raise _not_ready("the database was not prepared for Ledger: run `ledger migrate`") from None
     except SchemaError as error:
         raise _not_ready(str(error)) from None
-    except (psycopg.Error, psycopg_pool.PoolTimeout) as error:
+    except (psycopg.Error, DatabaseUnavailableError) as error:
         words = " ".join(str(error).split())
         raise _not_ready(f"the database does not answer: {words}") from error
     if read_only:
@@ -73,7 +72,7 @@ async def _gauges(services: Services) -> bytes:
     up = Gauge("ledger_database_up", "Whether the database answers.", registry=registry)
     try:
         status = await read_status(services)
-    except (psycopg.Error, psycopg_pool.PoolTimeout, LedgerError):
+    except (psycopg.Error, DatabaseUnavailableError):
         return expose(registry)
     up.set(1)
     for name, words, value in (

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Response, get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Struct
 from psycopg.sql import SQL, Composable
 
@@ -120,7 +120,7 @@ async def list_missing_events(
     services: Services,
     missing_state: Annotated[
         MissingState | None,
-        Parameter(query="state", description="What is to be said of it now.", required=False),
+        QueryParameter(name="state", description="What is to be said of it now.", required=False),
     ] = None,
     lab_id: str | None = None,
     event_type: EventType | None = None,

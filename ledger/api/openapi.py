@@ -23,12 +23,12 @@ _POSITION = {
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of all calls."""
     made = _of_litestar()
-    made["paths"] = {**INTAKE_PATHS, **{path: made["paths"][path] for path in made["paths"]}}
     for path, operations in made["paths"].items():
         for operation in operations.values():
             operation["summary"] = operation["description"].partition(".")[0]
             if path.startswith("/v1/"):
                 _complete(operation)
+    made["paths"] = {**INTAKE_PATHS, **made["paths"]}
     components = made.setdefault("components", {})
     components.setdefault("schemas", {})["Problem"] = _schema_of_problem()
     components["securitySchemes"] = {

@@ -1,5 +1,6 @@
 """What the handlers work with: the pool of connections, the lane, the watch on the checkpoint."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,12 @@ from psycopg_pool import AsyncConnectionPool
 
 from ledger.api.watch import Watch
 from ledger.credentials import Secrets
+from ledger.errors import DatabaseUnavailableError
 from ledger.eventlog.lane import Lane
 from ledger.settings import Settings
+
+READ_SECONDS = 5.0
+"""How long a read waits for the database, its second try included."""
 
 
 class Services(Struct, frozen=True):
@@ -31,13 +36,29 @@ class Services(Struct, frozen=True):
     ) -> list[tuple[Any, ...]]:
         """Return all rows of one query; one query is one snapshot.
 
-        A connection that was lost while it lay in the pool is found out here, and another taken.
+        Raises `DatabaseUnavailableError` if the database does not answer within `READ_SECONDS`.
         """
+        # Not awaited when its time is over: a database that stands still does not even let the
+        # driver cancel its query.
+        reading = asyncio.create_task(self._fetch(query, parameters))
+        try:
+            done, _ = await asyncio.wait({reading}, timeout=READ_SECONDS)
+        finally:
+            reading.cancel()
+        if not done:
+            raise DatabaseUnavailableError(f"no answer within {READ_SECONDS:.0f} s")
+        return reading.result()
+
+    async def _fetch(
+        self, query: sql.SQL | sql.Composed, parameters: Sequence[Any]
+    ) -> list[tuple[Any, ...]]:
         try:
             return await self._fetch_once(query, parameters)
         except psycopg_pool.PoolTimeout:  # no connection to be had: the next try would wait again
             raise
         except psycopg.OperationalError:
+            # A connection was lost while it lay in the pool, and others may have been with it.
+            await self.pool.check()
             return await self._fetch_once(query, parameters)
 
     async def _fetch_once(

@@ -45,7 +45,10 @@ def run_demo(stack: Stack) -> None:
     summary = asyncio.run(simulate(options))
     _show_sent(summary)
     with httpx.Client(
-        base_url=stack.url, headers={"Authorization": f"Bearer {stack.key}"}, timeout=30
+        base_url=stack.url,
+        headers={"Authorization": f"Bearer {stack.key}"},
+        timeout=30,
+        trust_env=False,
     ) as client:
         _wait_for_projection(client)
         _show_state(client)

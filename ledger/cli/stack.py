@@ -66,7 +66,7 @@ class Stack:
             self._postgres_port = postgres.port
             self.database_url = postgres.dsn("ledger")
             schema.migrate(self.database_url)
-            # Made last, for they are shown once: a start that failed before must not have them made.
+            # Made last, for they are shown once: a start that fails before must not make them.
             self._secrets_are_new = not (self.data / KEY_FILE).exists()
             self.token = _kept_secret(self.data / TOKEN_FILE)
             self.key = _kept_secret(self.data / KEY_FILE)
@@ -165,7 +165,10 @@ curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {
                 if process.poll() is not None:
                     raise LedgerError(f"`ledger {command}` ended; its messages above say why")
             with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/health/ready").status_code == httpx.codes.OK:
+                if (
+                    httpx.get(f"{self.url}/health/ready", trust_env=False).status_code
+                    == httpx.codes.OK
+                ):
                     return
             self._stop.wait(0.1)
         raise LedgerError(f"the server did not become ready within {READY_SECONDS:.0f} s")

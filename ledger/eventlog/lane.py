@@ -64,7 +64,9 @@ class Lane:
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: deque[_Waiting] = deque()
-        self._queued_bytes = 0  # of those that wait for an answer; touched by the loop only
+        # Of bodies put into the queue, and of those done with: each is counted by one thread only.
+        self._bytes_in = 0
+        self._bytes_out = 0
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
@@ -87,10 +89,10 @@ class Lane:
         the log, and sending it again does no harm.
         """
         size = len(delivery.body)
-        if self._stopping or self._queued_bytes + size > MAX_WAITING_BYTES:
+        if self._stopping or self._bytes_in - self._bytes_out + size > MAX_WAITING_BYTES:
             raise LaneError("too many deliveries wait for the database")
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queued_bytes += size
+        self._bytes_in += size
         self._queue.append(_Waiting(delivery, outcome))
         self._wake.set()
         try:
@@ -98,27 +100,27 @@ class Lane:
                 return await outcome
         except TimeoutError:
             raise LaneError("the database did not commit in time") from None
-        finally:
-            self._queued_bytes -= size
 
     def _run(self) -> None:
         while not self._stopping or self._queue:
             self._wake.wait()
             self._wake.clear()
-            while batch := self._take():
-                self._commit(batch)
+            while self._queue:
+                taken = self._take()
+                # Who waited too long has been told to send it again.
+                if batch := [waiting for waiting in taken if not waiting.outcome.done()]:
+                    self._commit(batch)
+                self._bytes_out += sum(len(waiting.delivery.body) for waiting in taken)
         if self._connection:
             self._connection.close()
 
     def _take(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+        taken: list[_Waiting] = []
         size = 0
-        while self._queue and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
-            waiting = self._queue.popleft()
-            if not waiting.outcome.done():  # who waited too long has been told to send it again
-                batch.append(waiting)
-                size += len(waiting.delivery.body)
-        return batch
+        while self._queue and len(taken) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            taken.append(self._queue.popleft())
+            size += len(taken[-1].delivery.body)
+        return taken
 
     def _commit(self, batch: list[_Waiting]) -> None:
         """Append the batch and tell each of it what became of it. Never raises."""

@@ -7,6 +7,7 @@ support sends it.
 """
 
 import base64
+import codecs
 import gzip
 import io
 import zlib
@@ -205,6 +206,8 @@ def _numbered(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             raise ImportFileError(
                 f"line {number} is longer than {MAX_LINE >> 20} MiB: this is no file of JSON Lines"
             )
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)  # some programs begin their files with it
         if stripped := line.strip():
             yield number, stripped
 

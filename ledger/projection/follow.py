@@ -167,7 +167,7 @@ class Projector:
     def _lead(self) -> None:
         """Become the leader, or find that another is; then follow as long as all goes well."""
         with connect(self._url, "projector") as connection:
-            read.prepare_for_keys(connection)
+            read.keep_to_indexes(connection)
             while not self._is_leader(connection):
                 self._say_once(None, "another projector leads; waiting for its turn")
                 if self._stop.wait(RETRY_SECONDS):
@@ -218,7 +218,7 @@ class Projector:
 
 def drain(connection: Connection) -> int:
     """Follow until the head that the log has now, and return the position reached."""
-    read.prepare_for_keys(connection)
+    read.keep_to_indexes(connection)
     head = read.head(connection)
     while True:
         batch = follow_once(connection, head)

@@ -19,7 +19,6 @@ from psycopg.sql import SQL, Composable, Composed, Literal
 from ledger.binary import log_fields
 from ledger.database import connect
 from ledger.errors import LedgerError
-from ledger.eventlog import read
 from ledger.eventlog.read import COLUMNS, Key, LogRow
 from ledger.processes import end_with_parent
 
@@ -68,7 +67,7 @@ def histories(
 ) -> Iterator[tuple[Key, Iterator[LogRow]]]:
     """Yield each bill of a chunk, in order, with its events up to a position, read as they come."""
     query = SQL(
-        "COPY (SELECT {columns} FROM event_log WHERE {where} AND position <= {upto}"
+        "COPY (SELECT {columns} FROM event_log WHERE {where} AND position + 0 <= {upto}"
         " ORDER BY lab_id, bill_id) TO STDOUT (FORMAT binary)"
     ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
     with connection.cursor().copy(query) as copy:
@@ -122,7 +121,8 @@ def _begin(url: str, purpose: str, prepare: str) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     _connection = connect(url, purpose)
-    read.prepare_for_keys(_connection)
+    # A chunk is a range of the primary key, whatever old statistics say of it.
+    _connection.execute("SET enable_seqscan = off")
     if prepare:
         _connection.execute(prepare)
 

@@ -72,7 +72,7 @@ def rebuild(
     untouched then.
     """
     with connect(url, "rebuild") as connection:
-        read.prepare_for_keys(connection)
+        read.keep_to_indexes(connection)
         _claim(connection)
         upto = read.head(connection)
         _make_next(connection, upto, started_at)
@@ -96,7 +96,7 @@ def rebuild(
 def rebuild_bill(url: str, key: Key) -> str | None:
     """Fold one bill anew in the live state; return why it still has none, or None if it has."""
     with connect(url, "rebuild") as connection:
-        read.prepare_for_keys(connection)
+        read.keep_to_indexes(connection)
         with connection.transaction():
             lock_projection(connection)
             checkpoint = tables.read_checkpoint(connection)

@@ -14,7 +14,6 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from ledger.database import connect
 from ledger.errors import RebuildError
-from ledger.eventlog import read
 from ledger.eventlog.append import from_unix
 from ledger.model.event import examine
 from ledger.projection import parallel, tables
@@ -80,7 +79,7 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
     what the database raises.
     """
     with connect(url, "verify") as connection:
-        read.prepare_for_keys(connection)
+        connection.execute("SET enable_seqscan = off")  # as for the chunks
         if not _one(connection, "SELECT pg_try_advisory_lock_shared(7402, 5)"):
             # It would exchange the tables under the names by which they are read here.
             raise RebuildError("a rebuild runs: verify when it is done")
