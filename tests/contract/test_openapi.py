@@ -1,0 +1,202 @@
+"""The OpenAPI document says what the server answers, on every route and with every status."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker
+
+from tests.support.server import ROOT, LedgerServer, run_ledger
+
+OPENAPI: dict[str, Any] = json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())
+OPERATIONS = [
+    (path, method, operation)
+    for path, operations in OPENAPI["paths"].items()
+    for method, operation in operations.items()
+]
+AT = 1_705_747_800
+
+
+def resolved(schema: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
+    """Give a schema with the components that it refers to."""
+    return {**copy.deepcopy(schema), "components": OPENAPI["components"]}
+
+
+def closed(schema: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """Make every object schema refuse what it does not name, so that nothing stays undocumented."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(value) for name, value in schema.items()}
+    if "properties" in made and made.get("type") == "object":
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def path_of(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{[^/]+\\\}", "[^/]+", re.escape(template)))
+
+
+def operation_of(method: str, path: str) -> tuple[str, dict[str, Any]]:
+    # Paths without a parameter come first, as they win over those with one.
+    for template in sorted(OPENAPI["paths"], key=lambda text: text.count("{")):
+        if path_of(template).fullmatch(path):
+            return template, OPENAPI["paths"][template].get(method, {})
+    raise AssertionError(f"{path} is not in the document")
+
+
+def check(answer: httpx.Response) -> tuple[str, str]:
+    """Check an answer with the document; return the operation and the status that it had."""
+    path = answer.request.url.raw_path.decode().partition("?")[0]
+    template, operation = operation_of(answer.request.method.lower(), path)
+    status = str(answer.status_code)
+    assert status in operation["responses"], f"{template} answered {status}: {answer.text}"
+    response = operation["responses"][status]
+    for header in response.get("headers", {}):
+        assert header in answer.headers, f"{template} {status} has no {header}"
+    content = response.get("content", {})
+    media_type = answer.headers["content-type"].partition(";")[0]
+    assert media_type in content, f"{template} {status} is {media_type}"
+    schema = content[media_type].get("schema", {})
+    if media_type.endswith("json"):
+        validator = Draft202012Validator(closed(resolved(schema)), format_checker=FormatChecker())
+        errors = [
+            f"{error.json_path}: {error.message}" for error in validator.iter_errors(answer.json())
+        ]
+        assert errors == [], f"{template} {status}: {errors}"
+    return f"{answer.request.method} {template}", status
+
+
+def payload(bill: str, kind: str, **bill_data: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
+    data = {"billID": bill, "integratorID": "i", "billData": bill_data}
+    return {"labID": "lab", "eventType": kind, "eventTime": AT, "data": data}
+
+
+def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
+    """Ask everything in every way that there is an answer for."""
+    done = [{"_id": "t1", "status": "completed"}, {"_id": "t2"}]
+    bodies: list[dict[str, Any] | bytes] = [
+        payload("b1", "bill.created", testData=done),
+        payload("b1", "bill.completed", testData=done, status="completed"),
+        payload("b2", "bill.deleted"),
+        payload("b3", "report.completed", testData=done),
+        payload("b4", "bill.completed", testData=done),
+        b"broken",
+    ]
+    for path in ("/webhooks/flabs", f"/webhooks/flabs/{server.token}"):
+        for body in [*bodies, {**payload("b5", "bill.created"), "path": path}]:
+            yield server.send(body, path=path)
+        yield server.send(b"x" * 5001, path=path)
+    yield server.send({}, token="wrong")
+    yield server.send({}, path="/webhooks/flabs/wrong", token="")
+    server.settle()
+    bill = "/v1/labs/lab/bills/b1"
+    reads = [
+        bill, f"{bill}?known_at=2100-01-01T00:00:00Z", f"{bill}/events", "/v1/bills",
+        "/v1/reports", "/v1/events", "/v1/events/unreadable", "/v1/changes", "/v1/missing-events",
+        "/v1/projection", "/v1/bills?limit=1", "/v1/reports?limit=1",
+    ]  # fmt: skip
+    for path in reads:
+        more = "&" if "?" in path else "?"
+        yield server.api.get(path)
+        yield server.anonymous.get(path)
+        yield server.api.get(f"{path}{more}min_position=99999&wait_ms=0")
+        yield server.api.get(f"{path}{more}nonsense=1")
+    yield server.api.get("/v1/labs/lab/bills/none")
+    yield server.api.get("/v1/labs/lab/bills/none/events")
+    for path in ("/health/live", "/health/ready", "/metrics"):
+        yield server.anonymous.get(path)
+
+
+NEEDS_A_FAULT = {
+    ("ReceiveWebhook", "405"), ("ReceiveWebhookBySecret", "405"),  # of another method
+    ("ReceiveWebhook", "408"), ("ReceiveWebhookBySecret", "408"),
+    ("ReceiveWebhook", "503"), ("ReceiveWebhookBySecret", "503"),
+    ("GetReadiness", "503"),
+}  # fmt: skip
+"""What is answered in other tests, where something is wrong with the database or the sender."""
+
+
+def test_every_answer_is_as_documented_and_every_documented_status_is_answered(
+    server: LedgerServer,
+) -> None:
+    seen = {check(answer) for answer in every_answer(server)}
+    documented = {
+        (f"{method.upper()} {path}", status)
+        for path, method, operation in OPERATIONS
+        for status in operation["responses"]
+        if (operation["operationId"], status) not in NEEDS_A_FAULT
+    }
+    assert documented - seen == set()
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_another_method_at_the_intake_is_answered_as_documented(
+    server: LedgerServer, method: str
+) -> None:
+    for path in ("/webhooks/flabs", "/webhooks/flabs/{secret}"):
+        answer = server.anonymous.request(method, path)
+        response = OPENAPI["paths"][path]["post"]["responses"][str(answer.status_code)]
+        assert set(response["headers"]) <= {name.title() for name in answer.headers}
+        Draft202012Validator(
+            resolved(response["content"]["application/problem+json"]["schema"])
+        ).validate(answer.json())
+
+
+@pytest.mark.parametrize("name", ["openapi.json", "webhook.json"])
+def test_the_documents_that_are_checked_in_are_those_of_the_code(tmp_path: Path, name: str) -> None:
+    assert run_ledger("openapi", "--output", str(tmp_path)).returncode == 0
+    assert (tmp_path / name).read_bytes() == (ROOT / "api_schema" / name).read_bytes()
+
+
+def test_every_schema_of_the_document_is_a_json_schema() -> None:
+    for schema in OPENAPI["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_reference_of_the_document_leads_somewhere() -> None:
+    for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(OPENAPI)):
+        found: Any = OPENAPI
+        for part in reference.split("/"):
+            found = found[part.replace("~1", "/").replace("~0", "~")]
+
+
+def test_every_operation_has_an_id_of_its_own_and_a_description() -> None:
+    ids = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(ids) == len(set(ids))
+    assert all(operation["description"] for _, _, operation in OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "/webhooks/flabs", "/webhooks/flabs/{secret}", "/v1/labs/{lab_id}/bills/{bill_id}",
+        "/v1/labs/{lab_id}/bills/{bill_id}/events", "/v1/bills", "/v1/reports", "/v1/events",
+        "/v1/events/unreadable", "/v1/changes", "/v1/missing-events", "/v1/projection",
+        "/health/live", "/health/ready", "/metrics",
+    ],
+)  # fmt: skip
+def test_the_document_has_every_route_of_the_contract(route: str) -> None:
+    assert route in OPENAPI["paths"]
+
+
+def test_every_read_takes_what_the_contract_gives_it() -> None:
+    wanted = {
+        "/v1/labs/{lab_id}/bills/{bill_id}": {"known_at", "as_of"},
+        "/v1/bills": {"integrator_id", "lab_id", "state", "changed_after", "limit", "cursor"},
+        "/v1/reports": {"lab_id", "test_id", "completed", "changed_after", "limit", "cursor"},
+        "/v1/events": {"after", "limit"},
+        "/v1/events/unreadable": {"reason", "limit", "cursor"},
+        "/v1/changes": {"after", "limit"},
+        "/v1/missing-events": {"state", "lab_id", "event_type", "certainty", "limit", "cursor"},
+    }
+    for path, method, operation in OPERATIONS:
+        if path.startswith("/v1/") and method == "get":
+            taken = {parameter["name"] for parameter in operation["parameters"]}
+            assert wanted.get(path, set()) | {"min_position", "wait_ms"} <= taken, path

@@ -1,0 +1,98 @@
+"""The README says what there is: every setting, every route, every command; and no others."""
+
+import json
+import re
+import subprocess
+
+import pytest
+import rich_click as click
+from msgspec.structs import fields
+
+from ledger.cli import ledger
+from ledger.settings import PREFIX, TEST_PREFIX, Settings
+from tests.support.server import ROOT, LedgerServer, environment
+
+README = (ROOT / "README.md").read_text()
+PATHS = sorted(json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())["paths"])
+SETTINGS = sorted(PREFIX + field.name.upper() for field in fields(Settings))
+BLOCKS = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", README))
+    assert {name for name in named if not name.startswith(TEST_PREFIX)} <= set(SETTINGS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_default_in_the_table_is_the_one_of_the_code(name: str) -> None:
+    (row,) = (line for line in README.splitlines() if line.startswith("| ") and f"`{name}`" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    default = getattr(Settings(), name.removeprefix(PREFIX).lower())
+    if isinstance(default, (int, str)) and default != "":
+        index = re.findall(r"`([^`]+)`", cells[0]).index(name)
+        assert re.findall(r"`([^`]+)`", cells[1])[index] == str(default)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_route_is_documented(path: str) -> None:
+    pattern = re.sub(r"\\\{[^/]+\\\}", r"[^/\\s`]+", re.escape(path))
+    assert re.search(rf"{pattern}(?![\w/])", README), path
+
+
+@pytest.mark.parametrize("command", ledger.list_commands(click.Context(ledger)))
+def test_every_command_is_documented(command: str) -> None:
+    assert re.search(rf"\bledger {command}\b", README)
+
+
+def test_every_command_and_option_that_is_shown_exists() -> None:
+    for line in LINES:
+        words = line.removeprefix("$ ").partition(" #")[0].split()
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            words.pop(0)
+        if not words or not words[0].endswith("ledger") or len(words) < 2:
+            continue
+        command = ledger.get_command(click.Context(ledger), words[1])
+        assert command is not None, line
+        known = {option for parameter in command.params for option in parameter.opts}
+        known |= {option for parameter in command.params for option in parameter.secondary_opts}
+        for word in words[2:]:
+            if word.startswith("--"):
+                assert word.partition("=")[0] in known, line
+
+
+def curl_lines() -> list[str]:
+    """Give the curl lines of the blocks that are made to be pasted, the endless one aside."""
+    pasted = re.findall(r"^```(?:bash|sh)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    lines: list[str] = []
+    for block in pasted:
+        found = re.findall(r"^curl (?:[^'\n]|'[^']*')*$", block, re.MULTILINE)
+        lines += [line for line in found if "event-stream" not in line]
+    return lines
+
+
+def test_every_curl_line_does_what_it_says(server: LedgerServer) -> None:
+    lines = curl_lines()
+    assert lines
+    variables = {
+        "URL": server.url,
+        "TOKEN": server.token,
+        "KEY": server.settings["LEDGER_ADMIN_KEY"],
+    }
+    for line in lines:
+        done = subprocess.run(
+            ["bash", "-c", f"{line} --fail-with-body"],  # noqa: S607
+            env=environment(variables),
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+        assert done.returncode == 0, line + done.stdout.decode() + done.stderr.decode()
+        if "webhooks" in line:
+            assert json.loads(done.stdout)["outcome"] in {"recorded", "duplicate"}, line
+            server.settle()

@@ -1,0 +1,363 @@
+"""Migrations: up, down, at once, and by logins that may do little."""
+
+import multiprocessing
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import LiteralString
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import Connection, sql
+
+from ledger import schema
+from ledger.database import connect
+from ledger.errors import SchemaError
+from ledger.eventlog import read
+from ledger.eventlog.append import append
+from ledger.projection import rebuild
+from ledger.projection.follow import drain
+from tests.integration.histories import RECEIVED, body, deliveries, delivery
+from tests.integration.sessions import (
+    in_thread,
+    one,
+    sessions_named,
+    wait_until,
+    wait_until_blocked,
+)
+from tests.support.postgres import (
+    THROW_AWAY,
+    PrivateServer,
+    database_of,
+    folder_for_postgres,
+    new_database,
+)
+
+
+def objects(url: str) -> list[str]:
+    """Describe all relations, functions and triggers of a database that are not PostgreSQL's."""
+    query = """
+        SELECT pg_describe_object(o.classid, o.objid, 0)
+        FROM (
+            SELECT 'pg_class'::regclass, oid, relnamespace FROM pg_class
+            UNION ALL SELECT 'pg_proc'::regclass, oid, pronamespace FROM pg_proc
+            UNION ALL SELECT 'pg_namespace'::regclass, oid, oid FROM pg_namespace
+        ) AS o (classid, objid, namespace)
+        WHERE namespace >= 16384 OR namespace = 'public'::regnamespace
+    """
+    with psycopg.connect(url) as connection:
+        return sorted(
+            name
+            for (name,) in connection.execute(query)
+            if "pg_toast" not in name and "alembic_version" not in name
+        )
+
+
+def works(url: str) -> None:
+    """Use the log and the state as a server and a projector do."""
+    with connect(url, "test") as connection:
+        schema.check(connection)
+        first = append(connection, [delivery(body(bill=uuid.uuid4().hex)), delivery(b"hello")])
+        assert drain(connection) == read.head(connection) >= first[0].position
+        assert one(connection, "SELECT count(*) FROM state.bill") >= 1
+
+
+def test_an_empty_database_is_prepared(empty_database_url: str) -> None:
+    schema.migrate(empty_database_url)
+    works(empty_database_url)
+
+
+def test_a_second_migration_changes_nothing(empty_database_url: str) -> None:
+    schema.migrate(empty_database_url)
+    works(empty_database_url)
+    before = objects(empty_database_url)
+    schema.migrate(empty_database_url)
+    assert objects(empty_database_url) == before
+    works(empty_database_url)
+
+
+def test_a_downgrade_of_an_empty_log_leaves_nothing_and_can_be_taken_back(
+    empty_database_url: str,
+) -> None:
+    nothing = objects(empty_database_url)
+    schema.migrate(empty_database_url)
+    made = objects(empty_database_url)
+    schema.migrate(empty_database_url, revision="base")
+    assert objects(empty_database_url) == nothing
+    schema.migrate(empty_database_url)
+    assert objects(empty_database_url) == made
+    works(empty_database_url)
+
+
+def test_a_downgrade_of_a_log_with_events_is_refused_and_changes_nothing(
+    database_url: str, service: Connection
+) -> None:
+    append(service, [delivery(b"one")])
+    drain(service)
+    before = objects(database_url)
+    with pytest.raises(SchemaError, match="holds events"):
+        schema.migrate(database_url, revision="base")
+    assert objects(database_url) == before
+    assert one(service, "SELECT body FROM event_log") == b"one"
+    assert one(service, "SELECT position FROM state.checkpoint") == 1
+    schema.check(service)
+
+
+def test_a_downgrade_waits_for_an_append_and_then_keeps_its_event(
+    database_url: str, service: Connection, owner: Connection
+) -> None:
+    """What was acknowledged while it waited must not be destroyed."""
+    service.autocommit = False
+    append(service, [delivery(body())])
+
+    def downgrade() -> None:
+        with pytest.raises(SchemaError, match="holds events"):
+            schema.migrate(database_url, revision="base")
+
+    with in_thread(downgrade):
+        wait_until(lambda: sessions_named(owner, "migrate"), "the downgrade has begun")
+        wait_until_blocked(owner, *sessions_named(owner, "migrate"))
+        service.commit()
+    assert one(owner, "SELECT count(*) FROM event_log") == 1
+
+
+def test_threads_that_migrate_one_database_at_once_all_succeed(empty_database_url: str) -> None:
+    together = threading.Barrier(4)
+
+    def migrate() -> None:
+        together.wait()
+        schema.migrate(empty_database_url)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(migrate) for _ in range(4)]:
+            done.result()
+    works(empty_database_url)
+
+
+@pytest.fixture
+def fresh_server() -> Iterator[PrivateServer]:
+    """Give a cluster that no Ledger ever saw; not durable."""
+    with folder_for_postgres() as folder:
+        server = PrivateServer(folder / "postgres", settings=THROW_AWAY)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def test_processes_that_migrate_several_databases_of_a_new_cluster_all_succeed(
+    fresh_server: PrivateServer,
+) -> None:
+    """Two of each database; all of them find that the cluster has no role yet."""
+    urls = []
+    with psycopg.connect(fresh_server.dsn("postgres"), autocommit=True) as connection:
+        for name in ("one", "two"):
+            connection.execute(f"CREATE DATABASE {name}".encode())
+            urls += [fresh_server.dsn(name)] * 2
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(4, mp_context=spawn) as pool:
+            for done in [pool.submit(schema.migrate, url) for url in urls]:
+                done.result()
+    for url in urls:
+        works(url)
+
+
+def test_a_role_that_another_migration_makes_at_the_same_moment_is_used(
+    fresh_server: PrivateServer,
+) -> None:
+    url = fresh_server.dsn()
+    with psycopg.connect(url) as other, psycopg.connect(url, autocommit=True) as owner:
+        other.execute("CREATE ROLE ledger_service NOLOGIN")
+        with in_thread(lambda: schema.migrate(url)):
+            wait_until(lambda: sessions_named(owner, "migrate"), "the migration has begun")
+            wait_until_blocked(owner, *sessions_named(owner, "migrate"))
+            other.commit()
+    works(url)
+
+
+# --- logins -----------------------------------------------------------------------------------
+
+
+def as_login(url: str, name: str, password: str) -> str:
+    """Give the URL with which another user logs in."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(name)}:{password}@{host}"))
+
+
+@contextmanager
+def login(server: str, rights: LiteralString) -> Iterator[str]:
+    """Make a user with a name that needs quoting, and take it away with all that it owns."""
+    name = f"user-{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        user = sql.Identifier(name)
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'secret' NOSUPERUSER {}").format(
+                user,
+                sql.SQL(rights),
+            )
+        )
+        try:
+            yield name
+        finally:
+            connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(user))
+
+
+@contextmanager
+def owned_database(server: str, owner: str) -> Iterator[str]:
+    with new_database(server) as name:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
+                    sql.Identifier(name), sql.Identifier(owner)
+                )
+            )
+        try:
+            yield name
+        finally:
+            with psycopg.connect(server, autocommit=True) as connection:
+                connection.execute(
+                    sql.SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(sql.Identifier(name))
+                )
+
+
+def grant_service(server: str, user: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("GRANT ledger_service TO {}").format(sql.Identifier(user)))
+
+
+def test_a_plain_owner_who_may_create_roles_prepares_the_first_database_of_a_cluster(
+    fresh_server: PrivateServer,
+) -> None:
+    server = fresh_server.dsn("postgres")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CREATE ROLE owner LOGIN PASSWORD 'secret' CREATEROLE")
+        connection.execute("CREATE DATABASE first OWNER owner")
+        connection.execute("CREATE DATABASE second OWNER owner")
+    for name in ("first", "second"):
+        url = as_login(fresh_server.dsn(name), "owner", "secret")
+        schema.migrate(url)
+        schema.migrate(url)
+        works(url)
+        rebuild.rebuild(url, processes=1, started_at=RECEIVED, on_progress=lambda *_: None)
+
+
+def test_an_owner_who_was_granted_the_role_prepares_another_database(
+    postgres_url: str, migrated_template: str
+) -> None:
+    assert migrated_template, "the cluster has the role already"
+    with login(postgres_url, "CREATEROLE") as user, owned_database(postgres_url, user) as name:
+        grant_service(postgres_url, user)
+        url = as_login(database_of(postgres_url, name), user, "secret")
+        schema.migrate(url)
+        works(url)
+
+
+def test_an_owner_who_was_not_granted_the_role_is_told_what_to_do(
+    postgres_url: str, migrated_template: str
+) -> None:
+    assert migrated_template, "the cluster has the role already"
+    with login(postgres_url, "CREATEROLE") as user, owned_database(postgres_url, user) as name:
+        url = as_login(database_of(postgres_url, name), user, "secret")
+        with pytest.raises(SchemaError, match="GRANT ledger_service TO"):
+            schema.migrate(url)
+        grant_service(postgres_url, user)
+        schema.migrate(url)
+        works(url)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_login_that_was_granted_the_role_serves(postgres_url: str, database_url: str) -> None:
+    with login(postgres_url, "") as user:
+        grant_service(postgres_url, user)
+        url = as_login(database_url, user, "secret")
+        works(url)
+        made = rebuild.rebuild(url, processes=1, started_at=RECEIVED, on_progress=lambda *_: None)
+        assert made.position == 2
+
+
+def test_a_login_that_was_not_granted_the_role_is_told_what_to_do(
+    postgres_url: str, database_url: str
+) -> None:
+    with login(postgres_url, "") as user:
+        url = as_login(database_url, user, "secret")
+        with pytest.raises(SchemaError, match="GRANT ledger_service TO"):
+            connect(url, "test")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_migration_gives_back_the_rights_that_a_dump_does_not_hold(
+    postgres_url: str, database_url: str
+) -> None:
+    """So that a restored database can be rebuilt."""
+    name = urlsplit(database_url).path[1:]
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"REVOKE CREATE ON DATABASE {name} FROM ledger_service".encode())
+
+    def run() -> None:
+        rebuild.rebuild(database_url, processes=1, started_at=RECEIVED, on_progress=lambda *_: None)
+
+    with pytest.raises(SchemaError, match="ledger migrate"):
+        run()
+    schema.migrate(database_url)
+    run()
+
+
+# --- the check at each start ------------------------------------------------------------------
+
+
+def test_the_right_schema_passes(service: Connection) -> None:
+    schema.check(service)
+    assert schema.current_version(service) == schema.SCHEMA_VERSION
+
+
+def test_a_database_without_a_schema_is_told(empty_database_url: str) -> None:
+    with (
+        psycopg.connect(empty_database_url, autocommit=True) as connection,
+        pytest.raises(SchemaError, match="not prepared for Ledger: run `ledger migrate`"),
+    ):
+        schema.check(connection)
+
+
+def test_a_downgraded_database_is_told_apart_from_none(database_url: str) -> None:
+    schema.migrate(database_url, revision="base")
+    with (
+        connect(database_url, "test") as connection,
+        pytest.raises(SchemaError, match="run `ledger migrate`"),
+    ):
+        schema.check(connection)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("0000", r"schema is 0000 .* needs 0001: run `ledger migrate`"),
+        ("0002", r"schema is 0002, newer than the 0001 .*: install the newer version"),
+    ],
+)
+def test_another_schema_is_told_with_both_versions(
+    service: Connection, owner: Connection, version: str, words: str
+) -> None:
+    owner.execute("UPDATE alembic_version SET version_num = %s", (version,))
+    words = words.replace("0001", schema.SCHEMA_VERSION)
+    with pytest.raises(SchemaError, match=words):
+        schema.check(service)
+
+
+def test_the_version_that_is_checked_is_the_newest_migration(owner: Connection) -> None:
+    assert one(owner, "SELECT version_num FROM alembic_version") == schema.SCHEMA_VERSION
+
+
+def test_a_cloned_log_goes_on_where_it_was(
+    postgres_url: str, database_url: str, service: Connection
+) -> None:
+    append(service, deliveries([b"1", b"2"]))
+    service.close()
+    with new_database(postgres_url, template=urlsplit(database_url).path[1:]) as name:
+        url = database_of(postgres_url, name)
+        schema.migrate(url)
+        with connect(url, "test") as clone:
+            assert append(clone, [delivery(b"3")])[0].position == 3
