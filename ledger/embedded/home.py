@@ -95,8 +95,7 @@ class Home:
 
     def _create_cluster(self, version: int, *, durable: bool) -> None:
         # Under another name until it is complete: a kill half way leaves only rubbish.
-        for abandoned in self.folder.glob("cluster.partial.*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
+        self._sweep()
         if not self.password_file.exists():
             self._write_password()
         partial = Path(tempfile.mkdtemp(prefix="cluster.partial.", dir=self.folder))
@@ -121,6 +120,11 @@ class Home:
             raise failure(f"a new PostgreSQL cluster could not be made in {partial}", done.stdout)
         partial.rename(self.cluster)
         _sync_folder(self.folder)
+        self._sweep()  # once more, for a killed initdb's own child may have outlived it a little
+
+    def _sweep(self) -> None:
+        for abandoned in self.folder.glob("cluster.partial.*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
 
     def _write_password(self) -> None:
         partial = self.folder / "password.partial"

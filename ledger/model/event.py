@@ -98,28 +98,14 @@ class Examined(Struct, frozen=True):
 
 def read_event(body: bytes) -> Event | Unreadable:
     """Read one body; never raises, whatever the bytes are."""
-    if too_deep(body):
-        detail = f"arrays and objects nest deeper than {MAX_DEPTH}"
-        return Unreadable("nested_too_deeply", "$", detail)
-    if not is_utf8(body):
-        return Unreadable("not_json", "$", "the body is not UTF-8")
-    try:
-        event = _decode(body)
-    except msgspec.ValidationError as error:
-        return _explain(str(error))
-    except ValueError as error:  # msgspec.DecodeError and json.JSONDecodeError are both of these
-        return Unreadable("not_json", "$", str(error))
-    # A raw NUL or half a surrogate pair is no JSON, so only an escape can bring one in.
-    if b"\\" in body and (path := _forbidden_character(event)):
-        detail = "an identifier holds NUL or half a surrogate pair, which PostgreSQL cannot store"
-        return Unreadable("forbidden_character", path, detail)
-    return event
+    return _read(body, deep=too_deep(body))
 
 
 def examine(body: bytes) -> Examined:
     """Work out all that the log wants to know of a body beside its bytes; never raises."""
-    value, digest = identify(body)
-    event = read_event(body)
+    deep = too_deep(body)
+    value, digest = identify(body, deep=deep)
+    event = _read(body, deep=deep)
     if isinstance(event, Unreadable):
         return Examined(
             lab_id=_identifier(value, "labID"),
@@ -149,6 +135,26 @@ def is_completed(status: str | None) -> bool:
 
 
 # --- decoding ---------------------------------------------------------------------------------
+
+
+def _read(body: bytes, *, deep: bool) -> Event | Unreadable:
+    if deep:
+        detail = f"arrays and objects nest deeper than {MAX_DEPTH}"
+        return Unreadable("nested_too_deeply", "$", detail)
+    if not is_utf8(body):
+        return Unreadable("not_json", "$", "the body is not UTF-8")
+    try:
+        event = _decode(body)
+    except msgspec.ValidationError as error:
+        return _explain(str(error))
+    except ValueError as error:  # msgspec.DecodeError and json.JSONDecodeError are both of these
+        return Unreadable("not_json", "$", str(error))
+    # A raw NUL or half a surrogate pair is no JSON, so only an escape can bring one in.
+    if b"\\" in body and (path := _forbidden_character(event)):
+        detail = "an identifier holds NUL or half a surrogate pair, which PostgreSQL cannot store"
+        return Unreadable("forbidden_character", path, detail)
+    return event
+
 
 _BILL_EVENT = msgspec.json.Decoder(BillEvent)
 _EVENT = msgspec.json.Decoder(Event)

@@ -22,12 +22,12 @@ def digest(body: bytes) -> bytes:
     SHA-256 of the JSON value written again with sorted keys and no white space, so that two
     spellings of one value are one event; of a body that is not JSON, of its bytes.
     """
-    return identify(body)[1]
+    return identify(body, deep=too_deep(body))[1]
 
 
 def is_json(body: bytes) -> bool:
     """Tell whether a body is JSON, so that it can be shown as such."""
-    return identify(body)[0] is not NOTHING
+    return identify(body, deep=too_deep(body))[0] is not NOTHING
 
 
 class _Written(str):
@@ -36,9 +36,9 @@ class _Written(str):
     __slots__ = ()
 
 
-def identify(body: bytes) -> tuple[Any, bytes]:
-    """Return the JSON value, or `NOTHING`, and the digest."""
-    if not too_deep(body):
+def identify(body: bytes, *, deep: bool) -> tuple[Any, bytes]:
+    """Return the JSON value, or `NOTHING`, and the digest; `deep` tells what `too_deep` said."""
+    if not deep:
         try:
             value = _VALUE.decode(body)
             return value, sha256(_SORTED.encode(value)).digest()

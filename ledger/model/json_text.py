@@ -1,6 +1,7 @@
 """What the text of a JSON value can be, beyond what the parser says of it."""
 
 import re
+from itertools import accumulate
 
 MAX_DEPTH = 200
 """How deep arrays and objects may nest. Fixed here, for the parser's own limit depends on how deep
@@ -33,20 +34,14 @@ def refuse_constant(text: str) -> None:
 
 
 # Strings are matched to their end, or to the body's, so that no part is looked at twice.
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+\\?(?:"|\Z)|[\[{\]}]', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+\\?(?:"|\Z)', re.DOTALL)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def too_deep(body: bytes) -> bool:
     """Tell whether arrays and objects nest deeper than `MAX_DEPTH`."""
     if len(body) < MAX_DEPTH or body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return False
-    depth = 0
-    for token in _STRING_OR_BRACKET.finditer(body):
-        start = token[0][:1]
-        if start in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif start in b"]}":
-            depth -= 1
-    return False
+    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH
