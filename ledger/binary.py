@@ -5,7 +5,7 @@ Source: PostgreSQL manual, "COPY, binary format", and the receive functions of t
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -117,39 +117,6 @@ def copy_data(rows: Iterable[Sequence[bytes | None]]) -> bytes:
                 parts.append(field)
     parts.append(_COPY_TRAILER)
     return b"".join(parts)
-
-
-_SIGNATURE = len(_COPY_HEADER)
-_FIXED = struct.Struct("!hiqiqi32si")
-"""Number of fields; length and value of position, received_at and digest; length of lab_id."""
-
-
-def log_fields(
-    data: Iterable[bytes | bytearray | memoryview],
-) -> Iterator[tuple[int, datetime, bytes, str, str, bytes]]:
-    """Read position, received_at, digest, lab_id, bill_id and body out of a binary COPY.
-
-    PostgreSQL sends a row in each message; the header stands before the first. The driver's own
-    reading of rows costs three times as much, of what is most of a rebuild's reading.
-    """
-    for message in data:
-        row = bytes(message)
-        begin = _SIGNATURE if row.startswith(_COPY_HEADER) else 0
-        if row[begin : begin + 2] in (b"", _COPY_TRAILER):
-            continue
-        _, _, position, _, microseconds, _, digest, lab_size = _FIXED.unpack_from(row, begin)
-        lab_begin = begin + _FIXED.size
-        bill_begin = lab_begin + lab_size + 4
-        bill_size = int.from_bytes(row[bill_begin - 4 : bill_begin], "big")
-        body_begin = bill_begin + bill_size + 4
-        yield (
-            position,
-            _EPOCH + timedelta(microseconds=microseconds),
-            digest,
-            row[lab_begin : lab_begin + lab_size].decode(),
-            row[bill_begin : bill_begin + bill_size].decode(),
-            row[body_begin:],
-        )
 
 
 def _array(element: int, items: Sequence[bytes | None]) -> bytes:

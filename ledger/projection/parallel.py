@@ -16,7 +16,6 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Composable, Composed, Literal
 
-from ledger.binary import log_fields
 from ledger.database import connect
 from ledger.errors import LedgerError
 from ledger.eventlog.read import COLUMNS, Key, LogRow
@@ -24,6 +23,9 @@ from ledger.processes import end_with_parent
 
 CHUNK_EVENTS = 20_000
 """About how many events a chunk has: enough to make a COPY worth it, few enough for memory."""
+
+FETCH = 5_000
+"""Events that are held in memory at a time while a chunk is read."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -67,11 +69,15 @@ def histories(
 ) -> Iterator[tuple[Key, Iterator[LogRow]]]:
     """Yield each bill of a chunk, in order, with its events up to a position, read as they come."""
     query = SQL(
-        "COPY (SELECT {columns} FROM event_log WHERE {where} AND position + 0 <= {upto}"
-        " ORDER BY lab_id, bill_id) TO STDOUT (FORMAT binary)"
+        "SELECT {columns} FROM event_log WHERE {where} AND position + 0 <= {upto}"
+        " ORDER BY lab_id, bill_id"
     ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
-    with connection.cursor().copy(query) as copy:
-        rows = (LogRow(*fields) for fields in log_fields(copy))
+    # A cursor of the server, for a chunk can be one key with any number of events: those that
+    # name no bill.
+    with connection.transaction(), connection.cursor(name="chunk", binary=True) as cursor:
+        cursor.itersize = FETCH
+        cursor.execute(query)
+        rows = (LogRow(*row) for row in cursor)
         yield from groupby(rows, key=attrgetter("lab_id", "bill_id"))
 
 
