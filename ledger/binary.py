@@ -22,6 +22,8 @@ _BYTEA, _TEXT, _TIMESTAMPTZ = 17, 25, 1184
 _BYTEA_ARRAY, _TEXT_ARRAY, _TIMESTAMPTZ_ARRAY = 1001, 1009, 1185
 
 _NULL = b"\xff\xff\xff\xff"
+_MANY = 1024
+_SIZES = [size.to_bytes(4, "big") for size in range(_MANY)]  # nearly all that are needed
 
 
 class PackedArray(bytes):
@@ -113,7 +115,8 @@ def copy_data(rows: Iterable[Sequence[bytes | None]]) -> bytes:
             if field is None:
                 parts.append(_NULL)
             else:
-                parts.append(len(field).to_bytes(4, "big"))
+                size = len(field)
+                parts.append(_SIZES[size] if size < _MANY else size.to_bytes(4, "big"))
                 parts.append(field)
     parts.append(_COPY_TRAILER)
     return b"".join(parts)

@@ -66,7 +66,6 @@ def _operation(operation_id: str, summary: str) -> dict[str, Any]:
             },
             "401": _refusal("The token is missing or wrong.", "WWW-Authenticate"),
             "405": _refusal("Another method than POST.", "Allow"),
-            "408": _refusal("The body did not come within ten seconds."),
             "413": _refusal("The body is longer than LEDGER_MAX_BODY."),
             "503": _refusal(
                 "The delivery could not be made durable: send it again.", "Retry-After"

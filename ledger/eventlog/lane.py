@@ -29,6 +29,9 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 PATIENCE = 6.0
 """Seconds that a delivery waits for its commit. The sender hangs up after ten."""
 
+LOOK_SECONDS = 0.25
+"""How often those that have waited too long are looked for."""
+
 STATEMENT_TIMEOUT = 5_000
 """Milliseconds after which the server gives an append up, so that a lock that somebody else holds
 does not hold the lane as well."""
@@ -47,13 +50,16 @@ _OF_CONTENT = (
 
 
 class _Waiting:
-    """A delivery and the future of who waits for its outcome."""
+    """A delivery, the future of who waits for its outcome, and until when (by the loop's clock)."""
 
-    __slots__ = ("delivery", "outcome")
+    __slots__ = ("deadline", "delivery", "outcome")
 
-    def __init__(self, delivery: Delivery, outcome: asyncio.Future[Outcome]) -> None:
+    def __init__(
+        self, delivery: Delivery, outcome: asyncio.Future[Outcome], deadline: float
+    ) -> None:
         self.delivery = delivery
         self.outcome = outcome
+        self.deadline = deadline
 
 
 class Lane:
@@ -64,6 +70,7 @@ class Lane:
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: deque[_Waiting] = deque()
+        self._unanswered: deque[_Waiting] = deque()  # in the order in which their time is over
         # Of bodies put into the queue, and of those done with: each is counted by one thread only.
         self._bytes_in = 0
         self._bytes_out = 0
@@ -75,6 +82,7 @@ class Lane:
         """Start the thread; call in the event loop that will append."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+        self._give_up_on_overdue()
 
     async def stop(self) -> None:
         """Commit what waits, then end the thread."""
@@ -91,15 +99,32 @@ class Lane:
         size = len(delivery.body)
         if self._stopping or self._bytes_in - self._bytes_out + size > MAX_WAITING_BYTES:
             raise LaneError("too many deliveries wait for the database")
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        assert self._loop  # noqa: S101 -- set by start()
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        waiting = _Waiting(delivery, outcome, self._loop.time() + PATIENCE)
         self._bytes_in += size
-        self._queue.append(_Waiting(delivery, outcome))
+        self._unanswered.append(waiting)
+        self._queue.append(waiting)
         self._wake.set()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await outcome
-        except TimeoutError:
-            raise LaneError("the database did not commit in time") from None
+        return await outcome
+
+    def _give_up_on_overdue(self) -> None:
+        """Answer those whose time is over; called by the loop again and again.
+
+        One look at the oldest now and then, for a timer for each delivery costs as much as the rest
+        of its way.
+        """
+        assert self._loop  # noqa: S101 -- set by start()
+        now = self._loop.time()
+        while self._unanswered:
+            oldest = self._unanswered[0]
+            if not oldest.outcome.done():
+                if oldest.deadline > now:
+                    break
+                oldest.outcome.set_exception(LaneError("the database did not commit in time"))
+            self._unanswered.popleft()
+        if not self._stopping:
+            self._loop.call_later(LOOK_SECONDS, self._give_up_on_overdue)
 
     def _run(self) -> None:
         while not self._stopping or self._queue:

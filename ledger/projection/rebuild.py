@@ -84,6 +84,7 @@ def rebuild(
             on_progress(counts.events, upto)
         if counts.events != upto:
             _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=upto)
+        connection.execute("SET maintenance_work_mem = '256MB'")
         tables.make_indexes(connection, NEXT)
         tables.move_checkpoint(connection, NEXT, tables.read_checkpoint(connection, NEXT), upto)
         _analyze(connection)

@@ -116,7 +116,6 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
 
 NEEDS_A_FAULT = {
     ("ReceiveWebhook", "405"), ("ReceiveWebhookBySecret", "405"),  # of another method
-    ("ReceiveWebhook", "408"), ("ReceiveWebhookBySecret", "408"),
     ("ReceiveWebhook", "503"), ("ReceiveWebhookBySecret", "503"),
     ("GetReadiness", "503"),
 }  # fmt: skip
