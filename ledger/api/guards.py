@@ -8,7 +8,7 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
-from ledger.api.problem_handlers import ProblemError
+from ledger.api.problem_handlers import ADMITTED, ProblemError
 from ledger.api.services import services_of
 from ledger.credentials import without_scheme
 
@@ -25,3 +25,4 @@ def require_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHa
             "the API key is missing or wrong: send it as Authorization: Bearer KEY",
             {"WWW-Authenticate": 'Bearer realm="ledger"'},
         )
+    connection.state[ADMITTED] = True

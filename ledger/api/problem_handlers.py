@@ -9,12 +9,17 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotFoundException, ValidationException
 
+from ledger.api.answers import POSITION_HEADER
+from ledger.api.services import services_of
 from ledger.errors import DatabaseUnavailableError, LedgerError
 from ledger.problems import MEDIA_TYPE, Problem
 
 _log = structlog.get_logger(__name__)
 
 AnyRequest = Request[Any, Any, Any]
+
+ADMITTED = "admitted"
+"""Set in a request's state when its key was accepted."""
 
 
 class ProblemError(LedgerError):
@@ -27,46 +32,54 @@ class ProblemError(LedgerError):
         self.headers = headers or {}
 
 
-def response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
-    """Make the answer of a problem."""
-    return Response(
-        msgspec.json.encode(Problem.of(status, detail)),
-        status_code=status,
-        media_type=MEDIA_TYPE,
-        headers=headers,
-    )
-
-
-def on_problem(_: AnyRequest, error: ProblemError) -> Response[bytes]:
+def on_problem(request: AnyRequest, error: ProblemError) -> Response[bytes]:
     """Answer a problem that a handler raised."""
-    return response(error.status, error.detail, error.headers)
+    return _response(request, error.status, error.detail, error.headers)
 
 
 def on_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     """Answer what the framework raised."""
     if isinstance(error, ValidationException):
-        return response(400, _name_parameters(request, error))
+        return _response(request, 400, _name_parameters(request, error))
     if isinstance(error, NotFoundException):
-        return response(404, f"there is nothing at {request.url.path}; GET /schema lists the calls")
-    return response(error.status_code, error.detail, dict(error.headers or {}))
+        detail = f"there is nothing at {request.url.path}; GET /schema lists the calls"
+        return _response(request, 404, detail)
+    return _response(request, error.status_code, error.detail, dict(error.headers or {}))
 
 
-def on_database(_: AnyRequest, error: Exception) -> Response[bytes]:
+def on_database(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer that the database is away."""
     _log.warning("database away", error=" ".join(str(error).split()))
-    return response(503, "the database does not answer; try again", {"Retry-After": "1"})
+    detail = "the database does not answer; try again"
+    return _response(request, 503, detail, {"Retry-After": "1"})
 
 
-def on_lost_state(_: AnyRequest, error: Exception) -> Response[bytes]:
+def on_lost_state(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer that the state's tables are not there."""
     _log.error("state tables missing: run `ledger rebuild`", error=" ".join(str(error).split()))
-    return response(503, "the state is missing: run `ledger rebuild`", {"Retry-After": "60"})
+    detail = "the state is missing: run `ledger rebuild`"
+    return _response(request, 503, detail, {"Retry-After": "60"})
 
 
 def on_any(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer a fault of our own."""
     _log.exception("request failed", path=request.url.path, error=str(error))
-    return response(500, "the request failed by a fault of the server; its log says more")
+    return _response(request, 500, "the request failed by a fault of the server; its log says more")
+
+
+def _response(
+    request: AnyRequest, status: int, detail: str, headers: dict[str, str] | None = None
+) -> Response[bytes]:
+    more = dict(headers or {})
+    if request.state.get(ADMITTED):  # who has no key is not told how much there is
+        position = services_of(request.app.state).watch.position
+        more.setdefault(POSITION_HEADER, str(position))
+    return Response(
+        msgspec.json.encode(Problem.of(status, detail)),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers=more,
+    )
 
 
 HANDLERS: dict[int | type[Exception], Any] = {
