@@ -1,11 +1,13 @@
 """The log over HTTP: one bill's events, all events, and those that cannot be read."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any, LiteralString
 
 from litestar import Response, get
 from litestar.params import Parameter
-from psycopg.sql import SQL
+from msgspec import Struct
+from psycopg.sql import SQL, Composed, Literal
 
 from ledger.api.answers import answer, ok, page
 from ledger.api.bills import unknown_bill
@@ -33,45 +35,62 @@ from ledger.model.event import Reason
 from ledger.projection.rows import encode
 from ledger.settings import Settings
 
-_HEAD = "(SELECT position FROM event_log ORDER BY position DESC LIMIT 1)"
+Row = tuple[Any, ...]
 
-_OF_BILL = SQL(f"""
-SELECT h.head, e.*
-FROM (SELECT {_HEAD} AS head) h
+PART_BYTES = 4 * 1024 * 1024
+"""Of bodies in one part of a list; the last one may go beyond. Bodies can be large, and a process
+has many lists to serve."""
+
+BESIDE_THE_LOOP = 64 * 1024
+"""Bytes of bodies from which on a part is written in a thread."""
+
+# Sizes are known without the bodies' being read from the disk.
+_PART = """
+SELECT h.position, e.*
+FROM ({position}) h (position)
 LEFT JOIN LATERAL (
-    SELECT {SHOWN}
-    FROM event_log
-    WHERE lab_id = %s AND bill_id = %s AND position > %s
-    ORDER BY position
-    LIMIT %s
+    SELECT *
+    FROM (
+        SELECT
+            l.*,
+            sum(octet_length(l.body)) OVER (ORDER BY l.position) - octet_length(l.body) AS before
+        FROM ({rows}) l
+    ) sized
+    WHERE before < {part_bytes}
 ) e ON true
 ORDER BY e.position
-""")  # noqa: S608 -- our own names
+"""
+_HEAD = "SELECT coalesce((SELECT position FROM event_log ORDER BY position DESC LIMIT 1), 0)"
 
-_ALL = SQL(f"""
-SELECT h.head, e.*
-FROM (SELECT {_HEAD} AS head) h
-LEFT JOIN LATERAL (
-    SELECT {SHOWN} FROM event_log WHERE position > %s ORDER BY position LIMIT %s
-) e ON true
-ORDER BY e.position
-""")  # noqa: S608 -- our own names
 
-_UNREADABLE = SQL("""
-SELECT
-    c.position, e.position, e.event_type, e.event_time, e.received_at, e.source, e.lab_id,
-    e.bill_id, e.body, u.reason, u.path, u.detail
-FROM state.checkpoint c
-LEFT JOIN LATERAL (
-    SELECT * FROM state.unreadable_event u
-    WHERE u.position > %s AND {where}
-    ORDER BY u.position
-    LIMIT %s
-) u ON true
-LEFT JOIN event_log e
-    ON e.lab_id = u.lab_id AND e.bill_id = u.bill_id AND e.position = u.position
-ORDER BY e.position
-""")
+def _part(position: LiteralString, rows: LiteralString) -> Composed:
+    return SQL(_PART).format(position=SQL(position), rows=SQL(rows), part_bytes=Literal(PART_BYTES))
+
+
+_OF_BILL = _part(
+    _HEAD,
+    f"SELECT {SHOWN} FROM event_log WHERE lab_id = %s AND bill_id = %s AND position > %s"  # noqa: S608 -- our own names
+    " ORDER BY position LIMIT %s",
+)
+_ALL = _part(
+    _HEAD,
+    f"SELECT {SHOWN} FROM event_log WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
+)
+_UNREADABLE = """
+    SELECT
+        e.position, e.event_type, e.event_time, e.received_at, e.source, e.lab_id, e.bill_id,
+        e.body, u.reason, u.path, u.detail
+    FROM (
+        SELECT *
+        FROM state.unreadable_event
+        WHERE position > %s AND (%s::text IS NULL OR reason = %s)
+        ORDER BY position
+        LIMIT %s
+    ) u
+    JOIN event_log e
+        ON e.lab_id = u.lab_id AND e.bill_id = u.bill_id AND e.position = u.position
+"""
+_ALL_UNREADABLE = _part("SELECT position FROM state.checkpoint", _UNREADABLE)
 
 
 @get(
@@ -91,11 +110,9 @@ async def list_bill_events(
     key = (identifier(lab_id), identifier(bill_id))
     after = read_cursor(cursor, int)
     rows = await services.fetch(_OF_BILL, [*key, after[0] if after else 0, limit + 1])
-    found = _deliveries(rows)
-    if not found and not after:
-        raise unknown_bill(key, rows[0][0] or 0)
-    shown = [_bill_item(row, services.settings) for row in found[:limit]]
-    return answer(page(map(encode, shown), _following(found, limit)), rows[0][0] or 0)
+    if rows[0][1] is None and not after:
+        raise unknown_bill(key, rows[0][0])
+    return await _answer(rows, limit, services.settings, _bill_item)
 
 
 @get(
@@ -112,9 +129,7 @@ async def list_events(
 ) -> Response[bytes]:
     """List the log."""
     rows = await services.fetch(_ALL, [_start(after, cursor), limit + 1])
-    found = _deliveries(rows)
-    shown = [_item(row, services.settings) for row in found[:limit]]
-    return answer(page(map(encode, shown), _following(found, limit)), rows[0][0] or 0)
+    return await _answer(rows, limit, services.settings, _item)
 
 
 @get(
@@ -133,23 +148,9 @@ async def list_unreadable_events(
     cursor: CursorText = None,
 ) -> Response[bytes]:
     """List the events that were kept and cannot be read, each with the reason and the JSON path."""
-    query = _UNREADABLE.format(where=SQL("true" if reason is None else "u.reason = %s"))
-    values: list[Any] = [_start(after, cursor), *([] if reason is None else [reason]), limit + 1]
-    rows = await services.fetch(query, values)
-    found = [row for row in rows if row[1] is not None]
-    shown = [
-        UnreadableEventItem(
-            **_members(LoggedDelivery(*row[1:9]), services.settings),
-            lab_id=row[6],
-            bill_id=row[7],
-            reason=row[9],
-            path=row[10],
-            detail=row[11],
-        )
-        for row in found[:limit]
-    ]
-    following = write_cursor(found[limit - 1][1]) if len(found) > limit else None
-    return answer(page(map(encode, shown), following), rows[0][0])
+    values = [_start(after, cursor), reason, reason, limit + 1]
+    rows = await services.fetch(_ALL_UNREADABLE, values)
+    return await _answer(rows, limit, services.settings, _unreadable_item)
 
 
 def _start(after: int | None, cursor: str | None) -> int:
@@ -157,31 +158,54 @@ def _start(after: int | None, cursor: str | None) -> int:
     return int(key[0]) if key else after or 0
 
 
-def _deliveries(rows: Sequence[tuple[Any, ...]]) -> list[LoggedDelivery]:
-    return [LoggedDelivery(*row[1:]) for row in rows if row[1] is not None]
+async def _answer(
+    rows: list[Row], limit: int, settings: Settings, item: Callable[[Row, Settings], Struct]
+) -> Response[bytes]:
+    """Write a part of a list from rows of `_PART`: the position, `SHOWN`, more, the size before."""
+    found = [row for row in rows if row[1] is not None]
+    size = sum(len(row[8]) for row in found)
+    following = None
+    if len(found) > limit:
+        following = write_cursor(found[limit - 1][1])
+    elif size >= PART_BYTES:
+        following = write_cursor(found[-1][1])
+
+    def write() -> bytes:
+        return page([encode(item(row, settings)) for row in found[:limit]], following)
+
+    content = write() if size < BESIDE_THE_LOOP else await asyncio.to_thread(write)
+    return answer(content, rows[0][0])
 
 
-def _following(found: list[LoggedDelivery], limit: int) -> str | None:
-    return write_cursor(found[limit - 1].position) if len(found) > limit else None
-
-
-def _members(row: LoggedDelivery, settings: Settings) -> dict[str, Any]:
-    body, raw = shown_body(row.body)
+def _members(row: Row, settings: Settings) -> dict[str, Any]:
+    shown = LoggedDelivery(*row[1:9])
+    body, raw = shown_body(shown.body)
     return {
-        "position": row.position,
-        "event_type": row.event_type,
-        "event_time": row.event_time,
-        "received_at": row.received_at,
-        "source": row.source,
-        "attempt": attempt(row, settings.retry_interval, settings.retry_count),
+        "position": shown.position,
+        "event_type": shown.event_type,
+        "event_time": shown.event_time,
+        "received_at": shown.received_at,
+        "source": shown.source,
+        "attempt": attempt(shown, settings.retry_interval, settings.retry_count),
         "body": body,
         "raw": raw,
     }
 
 
-def _bill_item(row: LoggedDelivery, settings: Settings) -> BillEventItem:
+def _bill_item(row: Row, settings: Settings) -> BillEventItem:
     return BillEventItem(**_members(row, settings))
 
 
-def _item(row: LoggedDelivery, settings: Settings) -> EventItem:
-    return EventItem(**_members(row, settings), lab_id=row.lab_id, bill_id=row.bill_id)
+def _item(row: Row, settings: Settings) -> EventItem:
+    return EventItem(**_members(row, settings), lab_id=row[6], bill_id=row[7])
+
+
+def _unreadable_item(row: Row, settings: Settings) -> UnreadableEventItem:
+    return UnreadableEventItem(
+        **_members(row, settings),
+        lab_id=row[6],
+        bill_id=row[7],
+        reason=row[9],
+        path=row[10],
+        detail=row[11],
+    )

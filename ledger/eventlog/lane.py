@@ -8,6 +8,7 @@ because the driver's asynchronous side costs more than the append itself.
 import asyncio
 import select
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +32,9 @@ PATIENCE = 6.0
 
 LOOK_SECONDS = 0.25
 """How often those that have waited too long are looked for."""
+
+SILENCE_SECONDS = 5.0
+"""Between two lines in the log that say the same: an outage under load would fill it."""
 
 STATEMENT_TIMEOUT = 5_000
 """Milliseconds after which the server gives an append up, so that a lock that somebody else holds
@@ -74,6 +78,8 @@ class Lane:
         # Of bodies put into the queue, and of those done with: each is counted by one thread only.
         self._bytes_in = 0
         self._bytes_out = 0
+        self._last_words = ""
+        self._last_said = 0.0
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
@@ -187,8 +193,11 @@ class Lane:
 
     def _failed(self, error: Exception, batch: list[_Waiting]) -> LaneError:
         words = " ".join(str(error).split())
-        _log.error("append failed", deliveries=len(batch), error=words)
         LANE_FAILURES.inc(len(batch))
+        now = time.monotonic()
+        if words != self._last_words or now > self._last_said + SILENCE_SECONDS:
+            self._last_words, self._last_said = words, now
+            _log.error("append failed", deliveries=len(batch), error=words)
         if self._connection and not (isinstance(error, _OF_CONTENT)):
             # A server that became read-only, or a half-dead connection, is cured by a new one.
             with suppress(Exception):
@@ -217,7 +226,7 @@ def _settle(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
 def _refuse(batch: list[_Waiting], error: LaneError) -> None:
     for waiting in batch:
         if not waiting.outcome.done():
-            waiting.outcome.set_exception(error)
+            waiting.outcome.set_exception(LaneError(str(error)))  # each its own traceback
 
 
 def _count(batch: list[_Waiting], outcomes: list[Outcome]) -> None:

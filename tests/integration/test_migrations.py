@@ -260,7 +260,7 @@ def test_an_owner_who_was_not_granted_the_role_is_told_what_to_do(
     postgres_url: str, migrated_template: str
 ) -> None:
     assert migrated_template, "the cluster has the role already"
-    with login(postgres_url, "CREATEROLE") as user, owned_database(postgres_url, user) as name:
+    with login(postgres_url, "") as user, owned_database(postgres_url, user) as name:
         url = as_login(database_of(postgres_url, name), user, "secret")
         with pytest.raises(SchemaError, match="GRANT ledger_service TO"):
             schema.migrate(url)
