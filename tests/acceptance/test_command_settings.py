@@ -1,0 +1,116 @@
+"""The settings of the commands: what is wrong is named, what is secret is not shown."""
+
+import psycopg
+import pytest
+
+from ledger.errors import SettingsError
+from ledger.settings import Settings
+from tests.acceptance.payloads import event
+from tests.support.commands import assert_sentence, settings_of
+from tests.support.server import (
+    KEY,
+    TOKEN,
+    LedgerServer,
+    run_ledger,
+)
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LEDGER_DATABASE_ULR", "x", "did you mean LEDGER_DATABASE_URL"),
+        ("LEDGER_WEBHOOK_TOKEN", "x", "did you mean LEDGER_WEBHOOK_TOKENS"),
+        ("LEDGER_PORT", "eighty", "eighty"),
+        ("LEDGER_PORT", "9" * 5000, "65535"),
+        ("LEDGER_MAX_BODY", "1M", "1M"),
+        ("LEDGER_EVENTS", "bill.created,bill.exploded", "bill.exploded"),
+        ("LEDGER_WEBHOOK_HEADER", "two words", "header"),
+        ("LEDGER_WEBHOOK_TOKENS", "sec ret", "LEDGER_WEBHOOK_TOKENS"),
+        ("LEDGER_DATABASE_URL", "mysql://u:sec_ret@h/d", "postgresql://"),
+    ],
+)
+def test_a_bad_setting_stops_the_start_with_a_sentence_that_names_it(
+    name: str, value: str, words: str
+) -> None:
+    settings = {**settings_of("postgresql://u@127.0.0.1:1/x"), name: value}
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environment(settings)
+    said = str(raised.value)
+    assert name in said
+    assert words in said
+    assert "sec ret" not in said
+    assert "sec_ret" not in said
+
+
+def test_a_bad_setting_stops_every_command_with_exit_code_1() -> None:
+    settings = {**settings_of("postgresql://u@127.0.0.1:1/x"), "LEDGER_PROT": "80"}
+    for command in ("serve", "project", "status"):
+        done = run_ledger(command, settings=settings, timeout=20)
+        assert_sentence(done, "LEDGER_PROT", "did you mean LEDGER_PORT")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:geheim wort@127.0.0.1:1/x",
+        "postgresql://u:geheim%zzwort@127.0.0.1:1/x",
+        "host=127.0.0.1 password=geheim wort",
+        "host=127.0.0.1 password='geheim",
+    ],
+)
+def test_a_malformed_database_url_stops_the_start_and_is_not_shown(url: str) -> None:
+    done = run_ledger("serve", settings=settings_of(url), timeout=20)
+    said = assert_sentence(done, "LEDGER_DATABASE_URL")
+    assert "geheim" not in said
+    assert "wort" not in said
+
+
+@pytest.mark.parametrize("missing", ["LEDGER_DATABASE_URL", "LEDGER_WEBHOOK_TOKENS"])
+def test_serve_needs_a_database_and_a_token(missing: str) -> None:
+    settings = settings_of("postgresql://u@127.0.0.1:1/x")
+    del settings[missing]
+    assert_sentence(run_ledger("serve", settings=settings, timeout=20), missing)
+
+
+@pytest.mark.parametrize("host", ["256.1.1.1", "two words"])
+def test_an_address_to_listen_on_that_is_none_is_a_sentence(
+    module_database_url: str, host: str
+) -> None:
+    settings = {**settings_of(module_database_url), "LEDGER_HOST": host}
+    assert_sentence(run_ledger("serve", settings=settings, timeout=20), "LEDGER_HOST")
+
+
+def test_a_taken_port_is_a_sentence(server: LedgerServer) -> None:
+    assert_sentence(run_ledger("serve", settings=server.settings, timeout=20), str(server.port))
+
+
+def test_settings_for_tests_are_ignored(module_database_url: str) -> None:
+    settings = {**settings_of(module_database_url), "LEDGER_TEST_ANYTHING": "x"}
+    assert run_ledger("status", settings=settings).returncode == 0
+
+
+# --- secrets ----------------------------------------------------------------------------------
+
+
+def test_secrets_appear_in_no_output_and_no_session(
+    server: LedgerServer, module_database_url: str, lab: str
+) -> None:
+    server.record(event(lab, "b"))
+    server.send(event(lab, "c"), token="wrong")
+    server.send(event(lab, "c"), token="", path=f"/webhooks/flabs/{TOKEN}")
+    server.send(event(lab, "c"), token="", path=f"/webhooks/flabsx/{TOKEN}")
+    server.settle()
+    with psycopg.connect(module_database_url, autocommit=True) as connection:
+        password = connection.info.password
+        sessions = connection.execute(
+            "SELECT application_name, query FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        ).fetchall()
+    shown = server.output + str(sessions) + server.anonymous.get("/metrics").text
+    done = server.run("status")
+    shown += (done.stdout + done.stderr).decode()
+    for secret in (TOKEN, KEY, password):
+        assert secret
+        assert secret not in shown
+    assert "'password'" not in shown

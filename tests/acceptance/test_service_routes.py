@@ -1,0 +1,64 @@
+"""What tells of the service itself: its health, metrics and schema, and no secret."""
+
+import json
+from collections.abc import Callable
+
+import httpx
+import psycopg
+
+from tests.acceptance.payloads import distinct, event
+from tests.support.answers import assert_problem
+from tests.support.server import ROOT, LedgerServer
+
+
+def test_the_server_says_that_it_lives_and_is_ready(server: LedgerServer) -> None:
+    assert server.anonymous.get("/health/live").json() == {"status": "live"}
+    assert server.anonymous.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_the_server_is_not_ready_on_an_old_schema_and_says_what_to_do(
+    own_server: LedgerServer, database_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+    answer = own_server.anonymous.get("/health/ready")
+    assert "ledger migrate" in assert_problem(answer, 503)
+    assert own_server.anonymous.get("/health/live").status_code == 200
+
+
+def test_metrics_count_deliveries_by_outcome_and_tell_the_position(
+    own_server: LedgerServer, lab: str
+) -> None:
+    payload = event(lab, "b")
+    own_server.record(payload, payload, f"broken {lab}", *distinct(lab, 3))
+    own_server.send(payload, token="wrong")
+    own_server.settle()
+    text = own_server.anonymous.get("/metrics").text
+    assert 'ledger_deliveries_total{outcome="recorded"} 4.0' in text
+    assert 'ledger_deliveries_total{outcome="duplicate"} 1.0' in text
+    assert 'ledger_deliveries_total{outcome="unreadable"} 1.0' in text
+    assert 'ledger_deliveries_refused_total{status="401"} 1.0' in text
+    assert "ledger_head 5.0" in text
+    assert "ledger_position 5.0" in text
+
+
+def test_the_schema_served_is_the_one_that_is_checked_in(server: LedgerServer) -> None:
+    answer = server.anonymous.get("/schema")
+    assert answer.headers["content-type"].startswith("application/json")
+    assert answer.json() == json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())
+
+
+def test_no_answer_tells_a_secret(server: LedgerServer) -> None:
+    askings: list[Callable[[], httpx.Response]] = [
+        lambda: server.send({}, token="wrong"),
+        lambda: server.anonymous.get("/metrics"),
+        lambda: server.anonymous.get("/health/ready"),
+        lambda: server.anonymous.get("/schema"),
+        lambda: server.get("/v1/projection"),
+        lambda: server.get("/v1/nothing"),
+    ]
+    for ask in askings:
+        answer = ask()
+        shown = answer.text + str(answer.headers)
+        assert server.token not in shown
+        assert server.settings["LEDGER_ADMIN_KEY"] not in shown
