@@ -75,10 +75,25 @@ def migrate(url: str, *, revision: str = "head") -> None:
     if revision == "head":
         with connect_as_login(url, "migrate") as plain:
             try:
-                plain.execute(_GRANTS)
+                _grant(plain)
                 tables.make_if_absent(plain)
             except psycopg.Error as error:
                 raise _refused(error) from error
+
+
+def _grant(connection: psycopg.Connection) -> None:
+    for last in (False, False, False, True):
+        try:
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(7402, 3)")
+                connection.execute(_GRANTS)
+        except psycopg.errors.InternalError_:
+            # "tuple concurrently updated": roles are the cluster's and the lock is the database's,
+            # so another database that is migrated now can be in the way, for a moment.
+            if last:
+                raise
+        else:
+            return
 
 
 def check(connection: psycopg.Connection) -> None:
