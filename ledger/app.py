@@ -66,7 +66,7 @@ def make_litestar(settings: Settings, url: str, lane: Lane) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
-        services = Services(settings, pool, lane, Watch(url), _admin_keys(settings))
+        services = Services(settings, pool, Watch(url), _admin_keys(settings))
         app.state["services"] = services
         await pool.open()
         lane.start()

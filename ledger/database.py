@@ -14,6 +14,14 @@ SERVICE_ROLE = "ledger_service"
 CONNECT_TIMEOUT = 3
 """Seconds. Several tries must fit into the ten seconds that the sender waits for its answer."""
 
+CONTENT_ERRORS = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.NotSupportedError,
+    psycopg.errors.ProgramLimitExceeded,
+)
+"""What a statement's own values can cause. All else, such as a full disk, is not their fault."""
+
 # A host that is gone without a word is noticed within about ten seconds.
 _LIMITS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT,

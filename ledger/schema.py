@@ -42,7 +42,7 @@ def migrate(url: str, *, revision: str = "head") -> None:
     """Bring the schema to a revision; to the newest with the state's tables.
 
     Safe to run twice, and from several places at once. Raises `DatabaseUnavailableError` or
-    `SchemaError`; what a failed migration began is undone.
+    `SchemaError`; a migration that failed is undone, and can be run again.
     """
     # Alembic brings SQLAlchemy along, which only this command needs.
     from alembic import command  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What the handlers work with: the pool of connections, the lane, the watch on the checkpoint."""
+"""What the handlers work with: the pool of connections, the watch on the checkpoint."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from psycopg_pool import AsyncConnectionPool
 from ledger.api.watch import Watch
 from ledger.credentials import Secrets
 from ledger.errors import DatabaseUnavailableError
-from ledger.eventlog.lane import Lane
 from ledger.settings import Settings
 
 READ_SECONDS = 5.0
@@ -27,7 +26,6 @@ class Services(Struct, frozen=True):
 
     settings: Settings
     pool: AsyncConnectionPool
-    lane: Lane
     watch: Watch
     admin_keys: Secrets
 

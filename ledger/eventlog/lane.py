@@ -14,11 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-import psycopg
 import structlog
 from psycopg import Connection
 
-from ledger.database import connect
+from ledger.database import CONTENT_ERRORS, connect
 from ledger.errors import LaneError
 from ledger.eventlog.append import Delivery, Outcome, append
 from ledger.metrics import BATCHES, DELIVERIES, LANE_FAILURES
@@ -43,14 +42,6 @@ does not hold the lane as well."""
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
-
-# What one delivery's content could cause, so that each of the batch is tried alone.
-_OF_CONTENT = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.NotSupportedError,
-    psycopg.errors.ProgramLimitExceeded,
-)
 
 
 class _Waiting:
@@ -157,7 +148,7 @@ class Lane:
         """Append the batch and tell each of it what became of it. Never raises."""
         try:
             outcomes = append(self._connected(), [waiting.delivery for waiting in batch])
-        except _OF_CONTENT as error:
+        except CONTENT_ERRORS as error:
             if len(batch) > 1:
                 # One of them is what the database will not take; the others must not suffer.
                 for waiting in batch:
@@ -198,7 +189,7 @@ class Lane:
         if words != self._last_words or now > self._last_said + SILENCE_SECONDS:
             self._last_words, self._last_said = words, now
             _log.error("append failed", deliveries=len(batch), error=words)
-        if self._connection and not (isinstance(error, _OF_CONTENT)):
+        if self._connection and not (isinstance(error, CONTENT_ERRORS)):
             # A server that became read-only, or a half-dead connection, is cured by a new one.
             with suppress(Exception):
                 self._connection.close()

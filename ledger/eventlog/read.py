@@ -1,4 +1,4 @@
-"""Reads the event log: the events of bills, a stretch of the log, one bill's history."""
+"""Reads the event log: its head, what comes after a position, and all events of some bills."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -25,17 +25,30 @@ class LogRow(NamedTuple):
 
 
 COLUMNS = "position, received_at, digest, lab_id, bill_id, body"
-"""The columns of a `LogRow`, those of fixed width first."""
+"""The columns of a `LogRow`."""
+
+BATCH_BYTES = 16 * 1024 * 1024
+"""Of bodies that `after` returns at the most; the last may go beyond. Bodies can be large."""
 
 HEAD = "SELECT event_log_head()"
 
+# Sizes are known without the bodies' being read from the disk.
 _AFTER = f"""
 SELECT {COLUMNS}, event_type
-FROM event_log
-WHERE position > %s AND position <= %s
+FROM (
+    SELECT
+        l.*, sum(octet_length(l.body)) OVER (ORDER BY l.position) - octet_length(l.body) AS before
+    FROM (
+        SELECT {COLUMNS}, event_type
+        FROM event_log
+        WHERE position > %s AND position <= %s
+        ORDER BY position
+        LIMIT %s
+    ) l
+) sized
+WHERE before < {BATCH_BYTES}
 ORDER BY position
-LIMIT %s
-"""  # noqa: S608 -- the columns above
+"""  # noqa: S608 -- our own names and number
 
 # A look-up along the primary key for each bill, whatever the planner thinks of the log: OFFSET 0
 # keeps the look-up apart, + 0 keeps it off the index on position, ORDER BY on the primary key.
@@ -81,7 +94,10 @@ def head(connection: Connection) -> int:
 
 
 def after(connection: Connection, position: int, upto: int, limit: int) -> list[NewRow]:
-    """Return rows in order of position: the first `limit` after `position`, none after `upto`."""
+    """Return rows in order of position: those after `position`, none after `upto`.
+
+    `limit` at the most, and fewer where their bodies are more than `BATCH_BYTES`.
+    """
     cursor = connection.cursor(binary=True)
     cursor.execute(_AFTER, (position, upto, limit), prepare=True)
     return [NewRow(LogRow(*row[:-1]), row[-1]) for row in cursor]
@@ -100,7 +116,7 @@ def of_bills(connection: Connection, keys: Sequence[Key], upto: int) -> Iterator
 
 
 class LoggedDelivery(NamedTuple):
-    """An event of the log with all that is shown of it. `raw` bodies are the bytes as they came."""
+    """An event of the log with all that is shown of it; `body` is the bytes as they came."""
 
     position: int
     event_type: str

@@ -26,7 +26,7 @@ RETRY_AFTER = 120
 """Seconds; the sender's own interval. It retries by its own clock, others may heed this one."""
 
 _SMALL = 16 * 1024
-"""Bytes of a body that is read on the spot, in well under a millisecond for any that is sent."""
+"""Bytes up to which a body is read on the spot: in microseconds, in milliseconds at the worst."""
 
 
 class _RefusedError(Exception):

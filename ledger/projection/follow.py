@@ -12,7 +12,7 @@ import structlog
 from msgspec import Struct
 from psycopg import Connection
 
-from ledger.database import connect
+from ledger.database import CONTENT_ERRORS, connect
 from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key, NewRow
@@ -59,8 +59,9 @@ def follow_once(
 ) -> Batch:
     """Fold what the next events touch, none after position `upto`, in a transaction of its own.
 
-    Raises `FoldVersionError` if the state is of another version, and `psycopg.Error`; the state and
-    its checkpoint are then as they were.
+    Raises `FoldVersionError` if the state is of another version, `StateError` if it is not there,
+    `CheckpointError` if somebody else moved the checkpoint, and `psycopg.Error`; the state and its
+    checkpoint are then as they were.
     """
     with connection.transaction():
         lock_projection(connection)
@@ -89,7 +90,7 @@ def fold_bills(connection: Connection, keys: list[Key], upto: int, *, schema: st
         try:
             with connection.transaction():
                 tables.replace_bills(connection, schema, some, _fold(histories))
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded):
+        except CONTENT_ERRORS:
             # The rows of one of them are what PostgreSQL will not take: find it.
             _replace_one_by_one(connection, schema, some, histories)
 
@@ -112,8 +113,8 @@ def _replace_one_by_one(
         try:
             with connection.transaction():
                 tables.replace_bills(connection, schema, [key], rows)
-        except psycopg.Error as error:
-            if connection.broken or not logged:
+        except CONTENT_ERRORS as error:
+            if not logged:  # there was nothing to write that could be refused
                 raise
             _log.error("bill parked", lab_id=key[0], bill_id=key[1], error=str(error))
             rows = no_rows()
@@ -214,13 +215,3 @@ class Projector:
             _log.warning("database away; trying again", error=words)
         else:
             _log.error(words)
-
-
-def drain(connection: Connection) -> int:
-    """Follow until the head that the log has now, and return the position reached."""
-    read.keep_to_indexes(connection)
-    head = read.head(connection)
-    while True:
-        batch = follow_once(connection, head)
-        if not batch.events:
-            return batch.position

@@ -198,7 +198,7 @@ def test_a_reader_that_goes_away_is_no_error(server: LedgerServer, lab: str) -> 
     server.run("import", "-", stdin=history(lab, 2000))
     began = time.monotonic()
     done = subprocess.run(
-        ["bash", "-c", f"'{sys.executable}' -m ledger export | head -n 1"],  # noqa: S607
+        ["bash", "-c", f"'{sys.executable}' -m ledger export | head -n 1"],  # noqa: S607 -- whichever the PATH has
         env=environment(server.settings),
         capture_output=True,
         check=True,

@@ -119,7 +119,7 @@ def children(pid: int) -> dict[str, int]:
 def pasted(line: str, cwd: Path = Path("/")) -> str:
     """Run a line as if it was pasted into another terminal."""
     done = subprocess.run(
-        ["bash", "-c", line],  # noqa: S607
+        ["bash", "-c", line],  # noqa: S607 -- whichever the PATH has
         env=environment({}),
         cwd=cwd,
         capture_output=True,
@@ -161,7 +161,7 @@ def tell_the_story(folder: Path) -> None:
         # A child that dies is started again.
         for command in ("serve", "project"):
             before = children(first.process.pid)[command]
-            subprocess.run(["kill", "-9", str(before)], check=True)  # noqa: S607
+            subprocess.run(["kill", "-9", str(before)], check=True)  # noqa: S607 -- whichever the PATH has
             wait_until(
                 lambda command=command, before=before: (  # type: ignore[misc]
                     children(first.process.pid).get(command, before) != before

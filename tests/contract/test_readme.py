@@ -86,7 +86,7 @@ def test_every_curl_line_does_what_it_says(server: LedgerServer) -> None:
     }
     for line in lines:
         done = subprocess.run(
-            ["bash", "-c", f"{line} --fail-with-body"],  # noqa: S607
+            ["bash", "-c", f"{line} --fail-with-body"],  # noqa: S607 -- whichever the PATH has
             env=environment(variables),
             capture_output=True,
             check=False,

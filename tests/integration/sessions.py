@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from ledger.database import connect
 from ledger.eventlog import read
+from ledger.projection.follow import follow_once
 from ledger.projection.rows import COLUMNS
 
 LONG = 30.0
@@ -114,6 +115,16 @@ def run_here(
             connection.execute(prepare.encode())
         for job in jobs:
             yield work(connection, job)
+
+
+def drain(connection: Connection) -> int:
+    """Follow until the head that the log has now, and return the position reached."""
+    read.keep_to_indexes(connection)
+    head = read.head(connection)
+    while True:
+        batch = follow_once(connection, head)
+        if not batch.events:
+            return batch.position
 
 
 def log_rows(connection: Connection) -> list[tuple[Any, ...]]:

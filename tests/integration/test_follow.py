@@ -20,11 +20,12 @@ from ledger.model import bill as bill_module
 from ledger.model.bill import FOLD_VERSION, Bill
 from ledger.model.history import LoggedEvent
 from ledger.projection import follow, rows, tables
-from ledger.projection.follow import Batch, Projector, drain, follow_once
+from ledger.projection.follow import Batch, Projector, follow_once
 from ledger.projection.rebuild import rebuild_bill
 from tests.integration.histories import RECEIVED, body, deliveries, delivery, mixed_history
 from tests.integration.sessions import (
     LONG,
+    drain,
     in_thread,
     one,
     pid_of,
@@ -63,6 +64,17 @@ def append_bills(connection: Connection, *names: str) -> None:
 
 
 # --- one batch --------------------------------------------------------------------------------
+
+
+def test_a_batch_ends_where_its_bodies_become_many_bytes(service: Connection) -> None:
+    large = [b"%04d" % number + b"x" * 1024 * 1024 for number in range(40)]
+    append(service, deliveries(large[:20]))
+    append(service, deliveries(large[20:]))
+    sizes = []
+    while batch := follow_once(service, 40).events:
+        sizes.append(batch)
+    assert sum(sizes) == 40
+    assert max(sizes) * 1024 * 1024 <= read.BATCH_BYTES + 2 * 1024 * 1024
 
 
 def test_a_batch_takes_the_next_events_and_no_more_than_the_limit(service: Connection) -> None:
@@ -467,6 +479,25 @@ def test_a_bill_whose_rows_the_database_refuses_is_parked_and_the_others_go_on(
     assert bills(service) == ["A", "C"]
     assert list(parked(service)) == ["bad"]
     assert "violates check constraint" in parked(service)["bad"]
+
+
+@pytest.mark.usefixtures("refused")
+def test_a_disk_that_is_full_parks_no_bill(owner: Connection, service: Connection) -> None:
+    owner.execute("""
+        CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full';
+        END $$;
+        CREATE TRIGGER no_room BEFORE INSERT ON state.bill
+            FOR EACH ROW WHEN (NEW.bill_id = 'good') EXECUTE FUNCTION no_room();
+    """)
+    append_bills(service, "bad", "good")
+    with pytest.raises(psycopg.errors.DiskFull):
+        drain(service)
+    assert (parked(service), position(service)) == ({}, 0)
+    owner.execute("DROP TRIGGER no_room ON state.bill")
+    assert drain(service) == 2
+    assert (bills(service), list(parked(service))) == (["good"], ["bad"])
 
 
 @pytest.mark.usefixtures("refused")

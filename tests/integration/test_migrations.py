@@ -19,9 +19,9 @@ from ledger.errors import SchemaError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.projection import rebuild
-from ledger.projection.follow import drain
 from tests.integration.histories import RECEIVED, body, deliveries, delivery
 from tests.integration.sessions import (
+    drain,
     in_thread,
     one,
     sessions_named,

@@ -20,11 +20,11 @@ from ledger.eventlog.append import Delivery, append
 from ledger.model.bill import fold
 from ledger.model.history import LoggedEvent
 from ledger.projection import parallel, rebuild, verify
-from ledger.projection.follow import drain, follow_once
+from ledger.projection.follow import follow_once
 from ledger.projection.parallel import chunks
 from ledger.projection.rows import read_row
 from tests.integration.histories import RECEIVED, TYPES, body, respelled
-from tests.integration.sessions import run_here, state_rows, state_without_positions
+from tests.integration.sessions import drain, run_here, state_rows, state_without_positions
 
 Dump = dict[str, list[tuple[Any, ...]]]
 

@@ -18,11 +18,12 @@ from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.model.bill import FOLD_VERSION
 from ledger.projection import parallel, rebuild, tables
-from ledger.projection.follow import drain, lock_projection
+from ledger.projection.follow import lock_projection
 from ledger.projection.parallel import Chunk, chunks, histories
 from ledger.projection.rebuild import Rebuilt
 from tests.integration.histories import RECEIVED, body, deliveries, delivery, mixed_history
 from tests.integration.sessions import (
+    drain,
     one,
     sessions_named,
     state_rows,

@@ -18,9 +18,8 @@ from ledger.errors import ImportFileError
 from ledger.eventlog import transfer
 from ledger.eventlog.append import Delivery, append
 from ledger.eventlog.transfer import Imported, as_text, export_lines, import_lines, open_lines
-from ledger.projection.follow import drain
 from tests.integration.histories import HOSTILE, RECEIVED, body, deliveries, delivery, mixed_history
-from tests.integration.sessions import log_rows, one, state_rows
+from tests.integration.sessions import drain, log_rows, one, state_rows
 from tests.support.postgres import database_of, new_database
 
 

@@ -13,12 +13,12 @@ from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.model.bill import FOLD_VERSION
 from ledger.projection import parallel, rows, verify
-from ledger.projection.follow import Projector, drain
+from ledger.projection.follow import Projector
 from ledger.projection.parallel import chunks
 from ledger.projection.rows import COLUMNS
 from ledger.projection.verify import Verified
 from tests.integration.histories import body, deliveries, mixed_history
-from tests.integration.sessions import LONG, one, tamper, wait_until
+from tests.integration.sessions import LONG, drain, one, tamper, wait_until
 
 
 def run(url: str, *, processes: int = 1) -> Verified:
