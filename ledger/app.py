@@ -22,6 +22,7 @@ from ledger.api.services import Services
 from ledger.api.watch import Watch
 from ledger.credentials import Secrets
 from ledger.database import make_pool
+from ledger.desk.terms import Terms
 from ledger.eventlog.lane import Lane
 from ledger.intake.endpoint import PATH as INTAKE_PATH
 from ledger.intake.endpoint import Intake
@@ -66,7 +67,9 @@ def make_litestar(settings: Settings, url: str, lane: Lane) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
-        services = Services(settings, pool, Watch(url), _admin_keys(settings))
+        services = Services(
+            settings, pool, Watch(url), _admin_keys(settings), url, Terms.of(settings)
+        )
         app.state["services"] = services
         await pool.open()
         lane.start()

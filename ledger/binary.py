@@ -91,6 +91,11 @@ def timestamptz_array(items: Iterable[datetime | None]) -> TimestamptzArray:
     )
 
 
+def packed_text_array(items: Iterable[bytes]) -> bytes:
+    """Pack strings, given as UTF-8, as one field of a row."""
+    return _array(_TEXT, list(items))
+
+
 def timestamptz(moment: datetime) -> bytes:
     """Pack one time: microseconds since 2000 in eight bytes."""
     return ((moment - _EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)

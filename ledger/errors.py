@@ -45,6 +45,18 @@ class ImportFileError(LedgerError):
     """A file to import cannot be read."""
 
 
+class DecisionError(LedgerError):
+    """An operator's decision cannot be taken now; nothing was recorded."""
+
+
+class QuestionError(LedgerError):
+    """A question cannot be answered as it was asked."""
+
+
+class UnknownSubjectError(LedgerError):
+    """What an operator decides about does not exist; the message says what does."""
+
+
 class SimulationError(LedgerError):
     """The simulation could not go on; the message says why and what to do."""
 

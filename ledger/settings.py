@@ -5,6 +5,7 @@ Names, meanings and defaults are those of `Settings`; the README's table is test
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,18 @@ class Settings(Struct, frozen=True, kw_only=True):
     retry_timeout: int = 10
     """Seconds that one attempt may take."""
 
+    ask_again_after: int = 7 * 86_400
+    """Seconds after which a support request that was not answered may be followed by another."""
+
+    alert_urls: tuple[str, ...] = ()
+    """Where alerts go, as Apprise writes it (`mailto://...`, `slack://...`, `json://...`), several
+    separated by spaces. They hold secrets. Without them nobody is alerted."""
+
     max_body: int = 1024 * 1024
     """Bytes; a longer body is answered with 413."""
 
     def __repr__(self) -> str:
-        """Show nothing: three of the fields are secrets, and a repr ends in a log."""
+        """Show nothing: four of the fields are secrets, and a repr ends in a log."""
         return "Settings(...)"
 
     @classmethod
@@ -151,6 +159,14 @@ def _event_types(text: str) -> tuple[str, ...]:
     return types
 
 
+def _urls(text: str) -> tuple[str, ...]:
+    # A comma may also stand inside such a URL, between two of its targets.
+    urls = tuple(filter(None, re.split(r"[\s,]+(?=[A-Za-z][\w+.-]*://)", text.strip())))
+    if any("://" not in url for url in urls):
+        raise ValueError("must be URLs of Apprise, such as mailto://... or slack://...")
+    return urls
+
+
 def _header(text: str) -> str:
     name = text.strip().lower()
     if not name or not name.replace("-", "").isalnum() or not name.isascii():
@@ -183,6 +199,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "retry_interval": _whole_number(1, 86_400),
     "retry_count": _whole_number(0, 100),
     "retry_timeout": _whole_number(0, 3_600),
+    "ask_again_after": _whole_number(0, 365 * 86_400),
+    "alert_urls": _urls,
     "max_body": _whole_number(1, 64 * 1024 * 1024),
 }
 

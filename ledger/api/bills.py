@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 from litestar import Response, get
 from litestar.params import Parameter, QueryParameter
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL, Composable, Placeholder
 
 from ledger.api.answers import answer, ok, page, with_members
 from ledger.api.guards import READ
-from ledger.api.missing_events import AS_JSON_ARRAY, decode_many, items
 from ledger.api.parameters import (
     DEFAULT_LIMIT,
     CursorText,
@@ -24,13 +23,12 @@ from ledger.api.paths import identifier
 from ledger.api.problem_handlers import ProblemError
 from ledger.api.services import Services
 from ledger.api.wire import Bill, BillItem, Page
+from ledger.desk.missing import COLUMNS, SUBSCRIBED, decode_many, items, parameters
+from ledger.desk.shapes import MissingEventItem
 from ledger.eventlog.read import LogRow
 from ledger.model.bill import Bill as FoldedBill
 from ledger.model.bill import State, fold
-from ledger.model.history import LoggedEvent
-from ledger.model.missing import MissingEvent
-from ledger.projection.rows import encode, read_row
-from ledger.settings import Settings
+from ledger.projection.rows import BillEvents, encode, read_row
 
 _BILL = SQL("""
 SELECT
@@ -39,20 +37,28 @@ SELECT
     b.summary,
     b.reports,
     (
-        SELECT json_agg({as_json} ORDER BY m.test_id, m.event_type)
+        SELECT json_agg(json_build_array({columns}) ORDER BY m.test_id, m.event_type)
         FROM state.missing_event m
-        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id
+        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id AND {subscribed}
     ) AS missing,
     p.error
 FROM state.checkpoint c
-LEFT JOIN state.bill b ON b.lab_id = %s AND b.bill_id = %s
-LEFT JOIN state.parked_bill p ON p.lab_id = %s AND p.bill_id = %s
-""").format(as_json=SQL(AS_JSON_ARRAY))
+LEFT JOIN state.bill b ON b.lab_id = %(lab_id)s AND b.bill_id = %(bill_id)s
+LEFT JOIN state.parked_bill p ON p.lab_id = %(lab_id)s AND p.bill_id = %(bill_id)s
+""").format(columns=SQL(COLUMNS), subscribed=SQL(SUBSCRIBED))
 
 _HISTORY = SQL("""
-SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body
+SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body, e.source
 FROM event_log e
 WHERE e.lab_id = %s AND e.bill_id = %s AND e.received_at <= %s AND (%s OR e.event_time <= %s)
+""")
+
+_SUBSCRIPTION = SQL("""
+SELECT s.events
+FROM state.subscription s
+JOIN event_log e ON e.lab_id = s.lab_id AND e.bill_id = '' AND e.position = s.position
+WHERE s.lab_id = %s AND e.received_at <= %s
+ORDER BY s.position DESC LIMIT 1
 """)
 
 _HEAD = SQL("SELECT coalesce((SELECT position FROM event_log ORDER BY position DESC LIMIT 1), 0)")
@@ -83,24 +89,20 @@ async def get_bill(
     happened = time_parameter("as_of", as_of)
     if known or happened:
         return await _bill_from_log(services, key, known or datetime.now(UTC), happened)
+    now = datetime.now(UTC)
+    values = {**parameters(services.terms, now), "lab_id": key[0], "bill_id": key[1]}
     position, integrator_id, summary, reports, missing, error = (
-        await services.fetch(_BILL, key * 2)
+        await services.fetch(_BILL, values)
     )[0]
     if error is not None:
         raise _parked(key, error)
     if summary is None:
         raise unknown_bill(key, position)
-    folded = [stored.folded() for stored in decode_many(missing)] if missing else []
-    content = _whole(
-        summary,
-        reports,
-        folded,
-        key,
-        integrator_id,
-        now=datetime.now(UTC),
-        settings=services.settings,
-    )
-    return answer(content, position)
+    shown = []
+    if missing:
+        folded = (stored.folded() for stored in decode_many(missing))
+        shown = items(folded, key, integrator_id, services.terms, now)
+    return answer(_whole(summary, reports, shown), position)
 
 
 async def _bill_from_log(
@@ -110,34 +112,22 @@ async def _bill_from_log(
     head = (await services.fetch(_HEAD))[0][0]
     values = (*key, known, happened is None, happened or known)
     rows = [LogRow(*row) for row in await services.fetch(_HISTORY, values)]
-    logged = [event for row in rows if isinstance(event := read_row(row), LoggedEvent)]
-    if not logged:
+    history = BillEvents([], [])
+    for row in rows:
+        history.add(read_row(row))
+    if not history.events:
         raise unknown_bill(key, head)
-    bill: FoldedBill = fold(*key, logged)
-    content = _whole(
-        encode(bill.summary),
-        encode(bill.reports),
-        bill.missing_events,
-        key,
-        bill.summary.integrator_id,
-        now=known,
-        settings=services.settings,
-    )
+    bill: FoldedBill = fold(*key, history.events, history.decisions)
+    subscription = await services.fetch(_SUBSCRIPTION, (key[0], known))
+    subscribed = (subscription and subscription[0][0]) or services.terms.events
+    missing = [one for one in bill.missing_events if one.event_type in subscribed]
+    shown = items(missing, key, bill.summary.integrator_id, services.terms, known)
+    content = _whole(encode(bill.summary), encode(bill.reports), shown)
     return answer(content, max(head, *(row.position for row in rows)))
 
 
-def _whole(
-    summary: bytes,
-    reports: bytes,
-    missing: Sequence[MissingEvent],
-    key: tuple[str, str],
-    integrator_id: str | None,
-    *,
-    now: datetime,
-    settings: Settings,
-) -> bytes:
-    shown = items(missing, key, integrator_id, now=now, settings=settings) if missing else []
-    return with_members(summary, reports=reports, missing_events=encode(shown))
+def _whole(summary: bytes, reports: bytes, missing: Sequence[MissingEventItem]) -> bytes:
+    return with_members(summary, reports=reports, missing_events=encode(missing))
 
 
 def unknown_bill(key: tuple[str, str], position: int) -> ProblemError:
@@ -164,7 +154,7 @@ SELECT
     b.summary,
     (
         SELECT count(*) FROM state.missing_event m
-        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id AND m.event_type = ANY(%s)
+        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id AND {subscribed}
     ) AS missing
 FROM state.checkpoint c
 LEFT JOIN LATERAL (
@@ -172,7 +162,7 @@ LEFT JOIN LATERAL (
     FROM state.bill b
     WHERE {where}
     ORDER BY b.position {direction}
-    LIMIT %s
+    LIMIT %(limit)s
 ) b ON true
 ORDER BY b.position {direction}
 """
@@ -187,13 +177,18 @@ async def bill_items(
 ) -> tuple[int, list[tuple[int, bytes]]]:
     """Return the state's position, and bills in a list, each with its position.
 
-    A condition is SQL on `state.bill b` with one placeholder, and its value.
+    A condition is SQL that compares a column of `state.bill b` with what follows, and its value.
     """
-    where: list[Composable] = [SQL("true"), *(SQL(text) for text, _ in conditions)]
+    where: list[Composable] = [SQL("true")]
+    values = {**parameters(services.terms, datetime.now(UTC)), "limit": limit}
+    for number, (comparison, value) in enumerate(conditions):
+        where.append(SQL(comparison) + Placeholder(f"value_{number}"))
+        values[f"value_{number}"] = value
     query = SQL(_LIST).format(
-        where=SQL(" AND ").join(where), direction=SQL("DESC" if newest_first else "ASC")
+        subscribed=SQL(SUBSCRIBED),
+        where=SQL(" AND ").join(where),
+        direction=SQL("DESC" if newest_first else "ASC"),
     )
-    values = [list(services.settings.events), *(value for _, value in conditions), limit]
     rows = await services.fetch(query, values)
     found = [
         (position, with_members(summary, missing=b"%d" % missing))
@@ -222,15 +217,15 @@ async def list_bills(
     conditions: list[tuple[str, Any]] = [
         (text, value)
         for text, value in (
-            ("b.integrator_id = %s", integrator_id),
-            ("b.lab_id = %s", lab_id),
-            ("b.state = %s", bill_state),
-            ("b.position > %s", changed_after),
+            ("b.integrator_id = ", integrator_id),
+            ("b.lab_id = ", lab_id),
+            ("b.state = ", bill_state),
+            ("b.position > ", changed_after),
         )
         if value is not None
     ]
     if before := read_cursor(cursor, int):
-        conditions.append(("b.position < %s", before[0]))
+        conditions.append(("b.position < ", before[0]))
     position, found = await bill_items(services, conditions, limit=limit + 1, newest_first=True)
     following = write_cursor(found[limit - 1][0]) if len(found) > limit else None
     return answer(page((item for _, item in found[:limit]), following), position)

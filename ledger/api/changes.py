@@ -67,7 +67,7 @@ async def list_changes(
     key = read_cursor(cursor, int)
     start = key[0] if key else after or 0
     position, found = await bill_items(
-        services, [("b.position > %s", start)], limit=limit + 1, newest_first=False
+        services, [("b.position > ", start)], limit=limit + 1, newest_first=False
     )
     following = write_cursor(found[limit - 1][0]) if len(found) > limit else None
     return answer(page((item for _, item in found[:limit]), following), position)
@@ -80,7 +80,7 @@ async def _stream(services: Services, start: int) -> AsyncIterator[bytes]:
     while not services.watch.closed:
         seen = services.watch.position
         _, found = await bill_items(
-            services, [("b.position > %s", last)], limit=_PART, newest_first=False
+            services, [("b.position > ", last)], limit=_PART, newest_first=False
         )
         for position, item in found:
             yield b"id: %d\nevent: bill\ndata: %s\n\n" % (position, item)

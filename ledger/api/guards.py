@@ -13,6 +13,7 @@ from ledger.api.services import services_of
 from ledger.credentials import without_scheme
 
 READ = {"scope": "read"}
+OPERATE = {"scope": "operate"}
 
 
 def require_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

@@ -8,8 +8,10 @@ from litestar import Litestar
 from litestar.openapi import OpenAPIConfig
 
 from ledger import __version__
+from ledger.api.bodies import BODIES
 from ledger.api.openapi_intake import EXAMPLE, INTAKE_PATHS, PROBLEM_RESPONSE
 from ledger.api.routes import make_routes
+from ledger.desk.render import MEDIA_TYPES
 from ledger.model.event import RANK, BillEvent
 from ledger.problems import Problem
 
@@ -25,6 +27,7 @@ def document() -> dict[str, Any]:
     made = _of_litestar()
     for path, operations in made["paths"].items():
         for operation in operations.values():
+            _add_body(made, operation)
             operation["summary"] = operation["description"].partition(".")[0]
             if path.startswith("/v1/"):
                 _complete(operation)
@@ -93,22 +96,61 @@ def _of_litestar() -> dict[str, Any]:
     return Litestar(make_routes(), openapi_config=config).openapi_schema.to_schema()
 
 
+def _add_body(made: dict[str, Any], operation: dict[str, Any]) -> None:
+    """Say what an operation takes as its body; the handlers read it themselves."""
+    name = operation["operationId"]
+    if files := FILES.get(name):
+        content: dict[str, Any] = {media_type: {"schema": {}} for media_type in files}
+    elif body := BODIES.get(name):
+        (schema,), definitions = msgspec.json.schema_components(
+            [body], ref_template="#/components/schemas/{name}"
+        )
+        made["components"]["schemas"].update(definitions)
+        content = {"application/json": {"schema": schema}}
+    else:
+        return
+    operation["requestBody"] = {"content": content, "required": name != "MakeSupportRequest"}
+
+
+FILES = {
+    "ImportEvents": ("application/x-ndjson", "application/json", "application/gzip"),
+    "ExpectBills": ("application/x-ndjson", "text/csv"),
+}
+"""Operations whose body is a file, with its media types."""
+
+_FORMS = ("text/csv", "text/markdown", "text/plain", MEDIA_TYPES["xlsx"])
+
+
 def _complete(operation: dict[str, Any]) -> None:
     """Add what holds for every call under /v1."""
     operation["security"] = [{"apiKey": []}]
     responses = operation["responses"]
-    for status, description in (
-        ("400", "A query parameter is wrong; the problem names it and what it takes."),
-        ("401", "The API key is missing or wrong."),
-        ("503", "The database does not answer, or `min_position` was not reached in time."),
-    ):
+    parameters = operation.get("parameters", ())
+    problems = {
+        "400": "A parameter or the body is wrong; the problem says what is taken.",
+        "401": "The API key is missing or wrong.",
+        "503": "The database does not answer, or the state has not caught up in time.",
+    }
+    if operation["operationId"] in HAS_SUBJECT:
+        problems["404"] = "There is no such thing; the problem says what there is."
+    if any(parameter["name"] == "format" for parameter in parameters):
+        problems["406"] = "None of the forms that there are is accepted."
+        responses["200"]["content"] |= {form: {"schema": {"type": "string"}} for form in _FORMS}
+    if operation["operationId"] in FILES:
+        problems["413"] = "The file is too long."
+    for status, description in problems.items():
         responses[status] = {"description": description, "content": PROBLEM_RESPONSE}
-    if any(parameter["in"] == "path" for parameter in operation.get("parameters", ())):
-        responses["404"] = {
-            "description": "Nothing was received of this bill.",
-            "content": PROBLEM_RESPONSE,
-        }
-    responses["200"].setdefault("headers", {})["Ledger-Position"] = _POSITION
+    responses.get("204", {}).pop("content", None)
+    for status in ("200", "201", "204"):
+        if status in responses:
+            responses[status].setdefault("headers", {})["Ledger-Position"] = _POSITION
+
+
+HAS_SUBJECT = {
+    "GetBill", "ListBillEvents", "WaiveMissingEvent", "MakeSupportRequest", "GetSupportRequest",
+    "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
+}  # fmt: skip
+"""Operations about one thing that may not exist."""
 
 
 def _schema_of_problem() -> dict[str, Any]:

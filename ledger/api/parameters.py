@@ -2,7 +2,7 @@
 
 import base64
 import difflib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -116,3 +116,19 @@ def _storable(value: Any) -> bool:  # noqa: ANN401 -- a part of a cursor
     if isinstance(value, str):
         return "\x00" not in value
     return isinstance(value, int) and 0 <= value <= LAST_POSITION
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Write a time into a cursor."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(number: int) -> datetime:
+    """Read a time from a cursor."""
+    try:
+        return _EPOCH + timedelta(microseconds=number)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)  # a forged cursor: there is nothing after it

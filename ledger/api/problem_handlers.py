@@ -11,7 +11,16 @@ from litestar.exceptions import HTTPException, NotFoundException, ValidationExce
 
 from ledger.api.answers import POSITION_HEADER
 from ledger.api.services import services_of
-from ledger.errors import DatabaseUnavailableError, LedgerError
+from ledger.errors import (
+    DatabaseUnavailableError,
+    DecisionError,
+    FoldVersionError,
+    ImportFileError,
+    LedgerError,
+    QuestionError,
+    StateError,
+    UnknownSubjectError,
+)
 from ledger.problems import MEDIA_TYPE, Problem
 
 _log = structlog.get_logger(__name__)
@@ -54,6 +63,21 @@ def on_database(request: AnyRequest, error: Exception) -> Response[bytes]:
     return _response(request, 503, detail, {"Retry-After": "1"})
 
 
+def on_decision(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Answer that a decision cannot be taken now."""
+    return _response(request, 503, str(error), {"Retry-After": "1"})
+
+
+def on_unknown_subject(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Answer that there is no such thing, and what there is."""
+    return _response(request, 404, str(error))
+
+
+def on_question(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Answer that the request itself is wrong."""
+    return _response(request, 400, str(error))
+
+
 def on_lost_state(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer that the state's tables are not there."""
     _log.error("state tables missing: run `ledger rebuild`", error=" ".join(str(error).split()))
@@ -89,6 +113,12 @@ HANDLERS: dict[int | type[Exception], Any] = {
     psycopg.errors.UndefinedTable: on_lost_state,
     psycopg_pool.PoolTimeout: on_database,
     DatabaseUnavailableError: on_database,
+    DecisionError: on_decision,
+    FoldVersionError: on_decision,
+    StateError: on_decision,
+    UnknownSubjectError: on_unknown_subject,
+    QuestionError: on_question,
+    ImportFileError: on_question,
     Exception: on_any,
 }
 

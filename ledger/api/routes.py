@@ -8,13 +8,36 @@ from litestar.di import Provide
 from ledger.api.bills import get_bill, list_bills
 from ledger.api.changes import list_changes
 from ledger.api.events import list_bill_events, list_events, list_unreadable_events
+from ledger.api.expected_bills import (
+    expect_bill,
+    expect_bills,
+    list_expected_bills,
+    stop_expecting_bill,
+)
 from ledger.api.guards import require_scope
 from ledger.api.health import get_liveness, get_metrics, get_readiness
-from ledger.api.missing_events import list_missing_events
+from ledger.api.imports import import_events
+from ledger.api.missing_events import (
+    list_missing_events,
+    waive_missing_event,
+    waive_missing_events,
+)
 from ledger.api.parameters import check_parameters, services_when_reached
 from ledger.api.projection import get_projection
+from ledger.api.reconciliation import (
+    close_loss_window,
+    get_reconciliation,
+    list_loss_windows,
+)
 from ledger.api.reports import list_reports
 from ledger.api.services import provide_services
+from ledger.api.subscriptions import get_subscription, set_subscription
+from ledger.api.support_requests import (
+    close_support_request,
+    get_support_request,
+    list_support_requests,
+    make_support_request,
+)
 
 
 def make_routes() -> list[Any]:
@@ -30,6 +53,12 @@ def make_routes() -> list[Any]:
             list_unreadable_events,
             list_changes,
             list_missing_events,
+            get_reconciliation,
+            list_support_requests,
+            get_support_request,
+            list_loss_windows,
+            list_expected_bills,
+            get_subscription,
             get_projection,
         ],
         guards=[require_scope],
@@ -37,12 +66,30 @@ def make_routes() -> list[Any]:
         dependencies={"services": Provide(services_when_reached)},
         tags=["read"],
     )
+    operations = Router(
+        "/",
+        route_handlers=[
+            waive_missing_event,
+            waive_missing_events,
+            make_support_request,
+            close_support_request,
+            close_loss_window,
+            expect_bill,
+            expect_bills,
+            stop_expecting_bill,
+            set_subscription,
+            import_events,
+        ],
+        guards=[require_scope],
+        before_request=check_parameters,
+        tags=["operate"],
+    )
     service = Router(
         "/", route_handlers=[get_liveness, get_readiness, get_metrics], tags=["service"]
     )
     everything = Router(
         "/",
-        route_handlers=[reads, service],
+        route_handlers=[reads, operations, service],
         dependencies={"services": Provide(provide_services)},
     )
     return [everything]

@@ -1,24 +1,37 @@
 """What the handlers work with: the pool of connections, the watch on the checkpoint."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
 
 import psycopg
 import psycopg_pool
 from litestar import Request
 from litestar.datastructures import State
 from msgspec import Struct
-from psycopg import sql
+from psycopg import Connection, sql
 from psycopg_pool import AsyncConnectionPool
 
 from ledger.api.watch import Watch
 from ledger.credentials import Secrets
+from ledger.database import connect
+from ledger.desk.terms import Terms
 from ledger.errors import DatabaseUnavailableError
 from ledger.settings import Settings
 
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+T = TypeVar("T")
+
 READ_SECONDS = 5.0
 """How long a read waits for the database, its second try included."""
+
+DESK_SECONDS = 60
+"""How long a statement of the desk may take: a report on very much takes its time."""
+
+PATIENCE = 10.0
+"""Seconds that a decision waits for the state to catch up with the log."""
 
 
 class Services(Struct, frozen=True):
@@ -28,9 +41,11 @@ class Services(Struct, frozen=True):
     pool: AsyncConnectionPool
     watch: Watch
     admin_keys: Secrets
+    url: str
+    terms: Terms
 
     async def fetch(
-        self, query: sql.SQL | sql.Composed, parameters: Sequence[Any] = ()
+        self, query: sql.SQL | sql.Composed, parameters: Parameters = ()
     ) -> list[tuple[Any, ...]]:
         """Return all rows of one query; one query is one snapshot.
 
@@ -47,8 +62,18 @@ class Services(Struct, frozen=True):
             raise DatabaseUnavailableError(f"no answer within {READ_SECONDS:.0f} s")
         return reading.result()
 
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Do work of the desk in a thread, with a connection of its own."""
+
+        def do() -> T:
+            with closing(connect(self.url, "desk")) as connection:
+                connection.execute(f"SET statement_timeout = '{DESK_SECONDS}s'")
+                return work(connection)
+
+        return await asyncio.to_thread(do)
+
     async def _fetch(
-        self, query: sql.SQL | sql.Composed, parameters: Sequence[Any]
+        self, query: sql.SQL | sql.Composed, parameters: Parameters
     ) -> list[tuple[Any, ...]]:
         try:
             return await self._fetch_once(query, parameters)
@@ -60,7 +85,7 @@ class Services(Struct, frozen=True):
             return await self._fetch_once(query, parameters)
 
     async def _fetch_once(
-        self, query: sql.SQL | sql.Composed, parameters: Sequence[Any]
+        self, query: sql.SQL | sql.Composed, parameters: Parameters
     ) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as connection:
             cursor = connection.cursor(binary=True)

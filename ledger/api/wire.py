@@ -7,59 +7,13 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
+from ledger.desk.shapes import MissingEventItem
 from ledger.eventlog.append import Source
 from ledger.eventlog.read import LoggedDelivery
 from ledger.model.bill import Report, Summary
 from ledger.model.identity import is_json
-from ledger.model.missing import Certainty, Evidence, MissingEvent, MissingState
 
 T = TypeVar("T")
-
-
-class MissingEventItem(Struct, frozen=True):
-    """An event that another proves, or makes likely, to have been sent and lost.
-
-    `test_id` is null where the event is of the bill or of a test that is not known; `count` is how
-    many are missing. From `due_at` on it will not come by itself. `request` is the number of the
-    support request that asks for it.
-    """
-
-    lab_id: str
-    bill_id: str
-    integrator_id: str | None
-    event_type: str
-    test_id: str | None
-    certainty: Certainty
-    count: int
-    state: MissingState
-    due_at: datetime
-    evidence: Evidence
-    request: int | None
-
-    @classmethod
-    def of(
-        cls,
-        missing: MissingEvent,
-        key: tuple[str, str],
-        integrator_id: str | None,
-        *,
-        state: MissingState,
-        due_at: datetime,
-    ) -> "MissingEventItem":
-        """Join what the fold says with what depends on the time of the question."""
-        return cls(
-            lab_id=key[0],
-            bill_id=key[1],
-            integrator_id=integrator_id,
-            event_type=missing.event_type,
-            test_id=missing.test_id,
-            certainty=missing.certainty,
-            count=missing.count,
-            state=state,
-            due_at=due_at,
-            evidence=missing.evidence,
-            request=None,
-        )
 
 
 class Bill(Summary, frozen=True, kw_only=True):

@@ -1,6 +1,8 @@
 """What several commands do alike."""
 
+import getpass
 import os
+import socket
 import sys
 from contextlib import closing
 from typing import Any
@@ -21,6 +23,14 @@ processes_option = click.option(
     show_default="as many as there are cores, at most 8",
     metavar="N",
     help="Processes that share the work.",
+)
+
+operator_option = click.option(
+    "--by",
+    default=lambda: f"{getpass.getuser()}@{socket.gethostname()}",
+    show_default="who is logged in",
+    metavar="NAME",
+    help="Who decides this: it stands in the log beside the decision.",
 )
 
 yes_option = click.option("--yes", is_flag=True, help="Don't ask, do it.")

@@ -1,38 +1,104 @@
 """`ledger import`."""
 
 import sys
+from typing import IO, TYPE_CHECKING
 
 import rich_click as click
 
-from ledger.cli.common import prepared_database
+from ledger.cli.common import operator_option, prepared_database
+
+if TYPE_CHECKING:
+    from ledger.desk.imports import SettledLine
 
 
 @click.command("import")
 @click.argument("file")
-def import_(*, file: str) -> None:
+@click.option(
+    "--expected-bills",
+    is_flag=True,
+    help="FILE holds expected bills: JSON Lines, or CSV whose first line names integrator_id, "
+    "expected_by and, where it is known, lab_id.",
+)
+@operator_option
+def import_(*, file: str, expected_bills: bool, by: str) -> None:
     """Take in events from FILE, - for standard input; gzip is recognised.
 
-    JSON Lines: payloads of Flabs as support sends them, or what `ledger export` wrote. What is in
-    the log already is not taken again, so an interrupted import is simply repeated.
+    JSON Lines or a JSON array: payloads of Flabs as support sends them; or what `ledger export`
+    wrote. What is in the log already is not taken again, so an interrupted import is simply
+    repeated. Says which lines of which support requests the file settled.
     """
+    from ledger.eventlog.transfer import open_lines
+
+    url = prepared_database()
+    with open_lines(file, sys.stdin.buffer) as lines:
+        if expected_bills:
+            _expect(url, lines, by)
+        else:
+            _import(url, lines)
+
+
+def _import(url: str, lines: IO[bytes]) -> None:
     from ledger.database import connect
-    from ledger.eventlog.transfer import as_text, import_lines, open_lines
+    from ledger.desk.imports import import_file
 
     tell = _tell if sys.stderr.isatty() else _say_nothing
-    with (
-        connect(prepared_database(), "import") as connection,
-        open_lines(file, sys.stdin.buffer) as lines,
-    ):
-        imported = import_lines(connection, lines, on_progress=tell)
+    with connect(url, "import") as connection:
+        report = import_file(
+            url, connection, lines, exports=True, patience=PATIENCE, on_progress=tell
+        )
     click.echo(
-        f"recorded {imported.recorded}, duplicate {imported.duplicate}, "
-        f"unreadable {imported.unreadable}"
+        f"recorded {report.recorded}, duplicate {report.duplicate}, unreadable {report.unreadable}"
     )
-    for line in imported.unreadable_lines:
-        click.echo(as_text(line), err=True)
-    more = imported.unreadable - len(imported.unreadable_lines)
+    for line in report.unreadable_lines:
+        click.echo(f"line {line.line}: {line.reason} at {line.path}: {line.detail}", err=True)
+    more = report.unreadable - len(report.unreadable_lines)
     if more > 0:
         click.echo(f"and {more} more unreadable lines; GET /v1/events/unreadable has all", err=True)
+    for event in report.resent or ():
+        click.echo(
+            f"position {event.position} repeats the webhook at position {event.same_as_position} "
+            f"(bill {event.bill_id}, lab {event.lab_id}) with another eventTime: no second fact"
+        )
+    if not report.settled_count and not report.still_open_count:
+        return
+    click.echo(
+        f"settled {report.settled_count} lines of support requests, "
+        f"{report.still_open_count} are still open"
+    )
+    for settled in report.settled[:SHOWN]:
+        click.echo(f"  settled     {_words(settled)}")
+    for still_open in report.still_open[:SHOWN]:
+        click.echo(f"  still open  {_words(still_open)}")
+    if max(report.settled_count, report.still_open_count) > SHOWN:
+        click.echo("  and more: GET /v1/support-requests")
+
+
+def _expect(url: str, lines: IO[bytes], by: str) -> None:
+    from ledger.desk.expected import expect, read_expectations
+
+    taken, _ = expect(url, read_expectations(lines), by=by, patience=PATIENCE)
+    click.echo(f"expected {taken.expected}, refused {len(taken.refused)}")
+    for refused in taken.refused[:SHOWN]:
+        click.echo(f"line {refused.line}: {refused.detail}", err=True)
+    if len(taken.refused) > SHOWN:
+        click.echo(f"and {len(taken.refused) - SHOWN} more lines", err=True)
+    if taken.refused:
+        sys.exit(1)
+
+
+PATIENCE = 600.0
+"""Seconds for which the state may take to catch up with a large file."""
+
+SHOWN = 100
+
+
+def _words(line: "SettledLine") -> str:
+    test = f" of test {line.test_id}" if line.test_id else ""
+    at = f", position {line.received_position}" if line.received_position else ""
+    return (
+        f"request {line.request}: {line.event_type}{test} of bill {line.bill_id} "
+        f"(lab {line.lab_id}){at}"
+    )
 
 
 def _tell(lines: int) -> None:

@@ -10,12 +10,16 @@ from ledger.cli.common import check_schema_if_reachable
 def project(*, end_with_parent: bool) -> None:
     """Fold new events into the state until stopped.
 
-    Several may run: one leads, the others wait to take over.
+    Several may run: one leads, the others wait to take over. With LEDGER_ALERT_URLS it also tells
+    of what is overdue, of loss windows, of bills that were not seen, of parked bills.
     """
     import signal
     from types import FrameType
 
     from ledger import processes
+    from ledger.desk.alert_channels import check_channels
+    from ledger.desk.terms import Terms
+    from ledger.desk.watch import AlertWatch
     from ledger.log import configure_logging
     from ledger.projection.follow import Projector
     from ledger.settings import Settings
@@ -23,13 +27,20 @@ def project(*, end_with_parent: bool) -> None:
     configure_logging()
     if end_with_parent:
         processes.end_with_parent()
-    url = Settings.from_environment().require_database()
+    settings = Settings.from_environment()
+    url = settings.require_database()
+    if settings.alert_urls:
+        check_channels(settings.alert_urls)
     check_schema_if_reachable(url)
     projector = Projector(url)
+    alerts = AlertWatch(url, Terms.of(settings), settings.alert_urls)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         projector.stop()
+        alerts.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    if settings.alert_urls:
+        alerts.start()
     projector.run()

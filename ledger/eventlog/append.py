@@ -8,6 +8,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from ledger.binary import bytea_array, text_array, timestamptz_array
+from ledger.model.decision import examine_decision
 from ledger.model.event import Examined, examine
 
 Source = Literal["webhook", "import", "operator"]
@@ -27,7 +28,12 @@ class Delivery(Struct, frozen=True):
     @classmethod
     def of(cls, body: bytes, *, received_at: datetime, source: Source) -> "Delivery":
         """Make a delivery of a body."""
-        return cls(body, received_at, source, examine(body))
+        return cls(body, received_at, source, examine_row(body, source))
+
+
+def examine_row(body: bytes, source: Source) -> Examined:
+    """Work out what the log's columns hold of a body; what an operator wrote is read as such."""
+    return examine_decision(body) if source == "operator" else examine(body)
 
 
 class Outcome(Struct, frozen=True):

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import structlog
@@ -20,6 +21,7 @@ from psycopg import Connection
 from ledger.database import CONTENT_ERRORS, connect
 from ledger.errors import LaneError
 from ledger.eventlog.append import Delivery, Outcome, append
+from ledger.eventlog.liveness import BEAT_SECONDS, Liveness
 from ledger.metrics import BATCHES, DELIVERIES, LANE_FAILURES
 
 MAX_BATCH = 512
@@ -34,6 +36,9 @@ LOOK_SECONDS = 0.25
 
 SILENCE_SECONDS = 5.0
 """Between two lines in the log that say the same: an outage under load would fill it."""
+
+LOOP_MAY_REST = 2.0
+"""Seconds after which an event loop that did not look counts as stuck: it would answer nobody."""
 
 STATEMENT_TIMEOUT = 5_000
 """Milliseconds after which the server gives an append up, so that a lock that somebody else holds
@@ -73,13 +78,15 @@ class Lane:
         self._last_said = 0.0
         self._wake = threading.Event()
         self._stopping = False
+        self._liveness = Liveness()
+        self._loop_seen = 0.0  # by time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
 
     def start(self) -> None:
         """Start the thread; call in the event loop that will append."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
         self._give_up_on_overdue()
+        self._thread.start()
 
     async def stop(self) -> None:
         """Commit what waits, then end the thread."""
@@ -112,6 +119,7 @@ class Lane:
         of its way.
         """
         assert self._loop  # noqa: S101 -- set by start()
+        self._loop_seen = time.monotonic()
         now = self._loop.time()
         while self._unanswered:
             oldest = self._unanswered[0]
@@ -124,17 +132,30 @@ class Lane:
             self._loop.call_later(LOOK_SECONDS, self._give_up_on_overdue)
 
     def _run(self) -> None:
+        self._record_liveness()
         while not self._stopping or self._queue:
-            self._wake.wait()
+            self._wake.wait(BEAT_SECONDS)
             self._wake.clear()
+            self._record_liveness()
             while self._queue:
                 taken = self._take()
                 # Who waited too long has been told to send it again.
                 if batch := [waiting for waiting in taken if not waiting.outcome.done()]:
                     self._commit(batch)
                 self._bytes_out += sum(len(waiting.delivery.body) for waiting in taken)
+                self._record_liveness()
         if self._connection:
             self._connection.close()
+
+    def _record_liveness(self) -> None:
+        """Record, now and then, that this thread and the event loop do their work. Never raises."""
+        now = time.monotonic()
+        if not self._liveness.is_due(now) or now - self._loop_seen > LOOP_MAY_REST:
+            return
+        try:
+            self._liveness.beat(self._connected(), datetime.now(UTC), now)
+        except Exception as error:  # noqa: BLE001 -- whatever it was, a delivery would fail as well
+            self._failed(error, [])
 
     def _take(self) -> list[_Waiting]:
         taken: list[_Waiting] = []
@@ -183,12 +204,15 @@ class Lane:
         return self._connection
 
     def _failed(self, error: Exception, batch: list[_Waiting]) -> LaneError:
+        if not isinstance(error, CONTENT_ERRORS):
+            self._liveness.interrupt()
         words = " ".join(str(error).split())
         LANE_FAILURES.inc(len(batch))
         now = time.monotonic()
         if words != self._last_words or now > self._last_said + SILENCE_SECONDS:
             self._last_words, self._last_said = words, now
-            _log.error("append failed", deliveries=len(batch), error=words)
+            event = "append failed" if batch else "no delivery could be made durable now"
+            _log.error(event, deliveries=len(batch), error=words)
         if self._connection and not (isinstance(error, CONTENT_ERRORS)):
             # A server that became read-only, or a half-dead connection, is cured by a new one.
             with suppress(Exception):

@@ -22,9 +22,10 @@ class LogRow(NamedTuple):
     lab_id: str
     bill_id: str
     body: bytes
+    source: Source
 
 
-COLUMNS = "position, received_at, digest, lab_id, bill_id, body"
+COLUMNS = "position, received_at, digest, lab_id, bill_id, body, source"
 """The columns of a `LogRow`."""
 
 BATCH_BYTES = 16 * 1024 * 1024
@@ -53,7 +54,7 @@ ORDER BY position
 # A look-up along the primary key for each bill, whatever the planner thinks of the log: OFFSET 0
 # keeps the look-up apart, + 0 keeps it off the index on position, ORDER BY on the primary key.
 _OF_BILLS = """
-SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body
+SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body, e.source
 FROM unnest(%s, %s) AS k (lab_id, bill_id)
 CROSS JOIN LATERAL (
     SELECT *

@@ -1,17 +1,17 @@
-"""Events in files: JSON Lines out of the log, and JSON Lines into it.
+"""Events in files: JSON Lines out of the log, and JSON Lines or a JSON array into it.
 
 A line of an export holds what the log holds, so that importing it gives an equal log:
 `{"position", "received_at", "source", "body"}`, or `raw` (base64) in the place of `body` where the
 bytes would not come through as JSON in a line. A line of any other shape is a payload of Flabs, as
-support sends it.
+support sends it; so is an element of an array, whose number is given in the place of a line's.
 """
 
 import base64
 import codecs
 import gzip
 import io
+import re
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composable, Literal
 
 from ledger.errors import ImportFileError
-from ledger.eventlog.append import Delivery, Source, append
+from ledger.eventlog.append import Delivery, Outcome, Source, append
 from ledger.model.event import Unreadable
 from ledger.model.identity import is_json
 
@@ -58,42 +58,64 @@ class UnreadableLine(Struct, frozen=True):
 
 
 class Imported(Struct):
-    """What became of a file's lines."""
+    """What became of a file's lines.
+
+    `unreadable_lines` are the first hundred of them. `ranges` are the positions, first and last,
+    of its events, old and new; `keys` their bills, unless they are too many to remember.
+    """
 
     recorded: int = 0
     duplicate: int = 0
     unreadable: int = 0
     unreadable_lines: list[UnreadableLine] = []
-    """The first hundred of them, by line number."""
+    ranges: list[tuple[int, int]] = []
+    keys: set[tuple[str, str]] | None = set()
+
+    def add(self, number: int, delivery: Delivery, outcome: Outcome) -> None:
+        """Count a line."""
+        word = outcome.word(delivery)
+        setattr(self, word, getattr(self, word) + 1)
+        unreadable = delivery.examined.unreadable
+        if unreadable and len(self.unreadable_lines) < _UNREADABLE_SHOWN:
+            self.unreadable_lines.append(UnreadableLine(number, unreadable))
+        position = outcome.position
+        if self.ranges and self.ranges[-1][1] == position - 1:
+            self.ranges[-1] = (self.ranges[-1][0], position)
+        else:
+            self.ranges.append((position, position))
+        if self.keys is not None and delivery.examined.bill_id:
+            self.keys.add((delivery.examined.lab_id, delivery.examined.bill_id))
+            if len(self.keys) > _KEYS_REMEMBERED:
+                self.keys = None
 
 
 _FIRST_YEAR, _END_YEAR = 1971, 2999  # a day within what the log takes, whatever the offset
 _LINE = msgspec.json.Decoder(ExportLine)
 _UNREADABLE_SHOWN = 100
+_KEYS_REMEMBERED = 10_000
 _BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 _BROKEN_FILE = (ImportFileError, OSError, *_BROKEN_GZIP)
 
 
 def import_lines(
-    connection: Connection, lines: IO[bytes], *, on_progress: Callable[[int], None]
+    connection: Connection,
+    lines: IO[bytes],
+    *,
+    exports: bool,
+    on_progress: Callable[[int], None],
 ) -> Imported:
     """Append the events of a file, a batch at a time; what is in the log already is a duplicate.
 
-    Interrupted, it is run again. Raises `ImportFileError` for a line that is too long; the lines
-    before it are taken then. `on_progress` is told the lines done.
+    `exports`: lines of an export are taken as such, with the time and the source that they name;
+    else they are payloads like any other, as befits a file of somebody else's. Interrupted, it is
+    run again. Raises `ImportFileError` for a line that is too long; the lines before it are taken
+    then. `on_progress` is told the lines done.
     """
-    imported = Imported(unreadable_lines=[])
-    for batch in _batches(lines):
+    imported = Imported(unreadable_lines=[], ranges=[], keys=set())
+    for batch in _batches(lines, _delivery if exports else _payload):
         outcomes = append(connection, [delivery for _, delivery in batch])
-        words = Counter[str]()
         for (number, delivery), outcome in zip(batch, outcomes, strict=True):
-            words[outcome.word(delivery)] += 1
-            unreadable = delivery.examined.unreadable
-            if unreadable and len(imported.unreadable_lines) < _UNREADABLE_SHOWN:
-                imported.unreadable_lines.append(UnreadableLine(number, unreadable))
-        imported.recorded += words["recorded"]
-        imported.duplicate += words["duplicate"]
-        imported.unreadable += words["unreadable"]
+            imported.add(number, delivery, outcome)
         on_progress(batch[-1][0])
     return imported
 
@@ -105,6 +127,16 @@ def open_lines(name: str, standard_input: IO[bytes]) -> Iterator[IO[bytes]]:
         source = standard_input if name == "-" else Path(name).open("rb")  # noqa: SIM115 -- below
     except OSError as error:
         raise ImportFileError(f"cannot read {name}: {error.strerror}") from error
+    with unpacked(source, name) as lines:
+        yield lines
+
+
+@contextmanager
+def unpacked(source: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """Give what is in a file, plain or gzip, and close it in the end.
+
+    Raises `ImportFileError`, which calls the file by `name`, for a broken one.
+    """
     with source:
         begin = source.read(len(_GZIP))
         rejoined = io.BufferedReader(_Rejoined(begin, source))
@@ -112,8 +144,8 @@ def open_lines(name: str, standard_input: IO[bytes]) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", rejoined)
             return
         try:
-            with gzip.open(rejoined) as unpacked:
-                yield cast("IO[bytes]", unpacked)
+            with gzip.open(rejoined) as inside:
+                yield cast("IO[bytes]", inside)
         except _BROKEN_GZIP as error:
             raise ImportFileError(f"{name} is no whole gzip file: {error}") from error
 
@@ -180,12 +212,14 @@ def _line(position: int, received_at: datetime, source: Source, body: bytes) -> 
     return msgspec.json.encode(ExportLine(position, received_at, source, raw=raw)) + b"\n"
 
 
-def _batches(lines: IO[bytes]) -> Iterator[list[tuple[int, Delivery]]]:
+def _batches(
+    lines: IO[bytes], deliver: Callable[[bytes], Delivery]
+) -> Iterator[list[tuple[int, Delivery]]]:
     batch: list[tuple[int, Delivery]] = []
     size = 0
     try:
         for number, line in _numbered(lines):
-            batch.append((number, _delivery(line)))
+            batch.append((number, deliver(line)))
             size += len(line)
             if len(batch) == BATCH or size >= BATCH_BYTES:
                 yield batch
@@ -199,7 +233,7 @@ def _batches(lines: IO[bytes]) -> Iterator[list[tuple[int, Delivery]]]:
 
 
 def _numbered(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    number = 0
+    number, first = 0, True
     while line := lines.readline(MAX_LINE + 1):
         number += 1
         if len(line) > MAX_LINE:
@@ -208,15 +242,62 @@ def _numbered(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             )
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)  # some programs begin their files with it
-        if stripped := line.strip():
-            yield number, stripped
+        if not (stripped := line.strip()):
+            continue
+        if first and stripped.startswith(b"["):  # no payload does; an array goes over many lines
+            for element in elements(_whole_array(stripped, lines)):
+                yield number, element
+                number += 1
+            return
+        first = False
+        yield number, stripped
+
+
+def _whole_array(begin: bytes, rest: IO[bytes]) -> bytes:
+    text = begin + b"\n" + rest.read(MAX_LINE + 1)
+    if len(text) > MAX_LINE:
+        raise ImportFileError(
+            f"the array is longer than {MAX_LINE >> 20} MiB: send it as JSON Lines, or in parts"
+        )
+    return text
+
+
+def elements(text: bytes) -> Iterator[bytes]:
+    """Yield the elements of a JSON array as they were written, then lines that follow it.
+
+    Of a broken one, too: what is whole, then what is left, as a mail program may have cut it.
+    """
+    depth = begin = 0
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        if token in b"]}":
+            depth -= 1
+        if (depth == 1 and token == b",") or depth == 0:
+            if element := text[begin : found.start()].strip():
+                yield element
+            begin = found.end()
+        if token in b"[{":
+            depth += 1
+        elif depth == 0:
+            break
+    yield from filter(
+        None, map(bytes.strip, text[begin:].splitlines() if depth == 0 else [text[begin:]])
+    )
+
+
+# Strings are taken whole, so that what they hold counts for nothing.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+
+
+def _payload(line: bytes) -> Delivery:
+    return Delivery.of(line, received_at=datetime.now(UTC), source="import")
 
 
 def _delivery(line: bytes) -> Delivery:
     try:
         return _restored(_LINE.decode(line))
     except (msgspec.MsgspecError, ValueError):
-        return Delivery.of(line, received_at=datetime.now(UTC), source="import")
+        return _payload(line)
 
 
 def _restored(line: ExportLine) -> Delivery:

@@ -1,19 +1,22 @@
 """The fold: the events of one bill in, its state out. There is no second definition of state.
 
-Source: design, "Report", "Bill". What the events prove missing is in `missing.py`.
+Source: design, "Report", "Bill". What the events prove missing is in `missing.py`, what operators
+decided about that in `settlement.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Literal
 
 from msgspec import Struct
 
+from ledger.model.decision import LoggedDecision
 from ledger.model.history import Fact, History, LoggedEvent, history_of
 from ledger.model.missing import MissingEvent, missing_events
+from ledger.model.settlement import Line, settle
 
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 """Grows when the same events give another state, or the state tables another shape. State of
 another version is served as it is and not written to until `ledger rebuild` has made it anew."""
 
@@ -60,15 +63,29 @@ class Summary(Struct, frozen=True):
 
 
 class Bill(Struct, frozen=True):
-    """All that the events of a bill say: reports sorted by test, missing events likewise."""
+    """All that the events of a bill say: reports sorted by test, missing events likewise.
+
+    `lines` are what support requests asked for, by request. `former_integrators` are the integrator
+    ids that events had and the bill has no more.
+    """
 
     summary: Summary
     reports: list[Report]
     missing_events: list[MissingEvent]
+    lines: list[Line]
+    former_integrators: list[str]
 
 
-def fold(lab_id: str, bill_id: str, events: list[LoggedEvent]) -> Bill:
-    """Fold the events of one bill, at least one, given in any order, each of them once."""
+def fold(
+    lab_id: str,
+    bill_id: str,
+    events: list[LoggedEvent],
+    decisions: Sequence[LoggedDecision] = (),
+) -> Bill:
+    """Fold the events of one bill, at least one, given in any order, each of them once.
+
+    `decisions` are what operators decided about it, in any order.
+    """
     history = history_of(events)
     facts = history.facts
     newest_mention = {test: fact for fact in facts for test in fact.tests}
@@ -87,14 +104,27 @@ def fold(lab_id: str, bill_id: str, events: list[LoggedEvent]) -> Bill:
         reports_total=len(reports),
         reports_completed=len([report for report in reports if report.evidence]),
         findings=_findings(history),
-        events=len(facts),
-        first_received_at=min([fact.received_at for fact in facts]),
-        last_received_at=max([fact.received_at for fact in facts]),
+        events=len(events),
+        first_received_at=min([event.received_at for event in events]),
+        last_received_at=max([event.received_at for event in events]),
         last_event_at=_from_unix(facts[-1].at),
-        position=max([fact.position for fact in facts]),
+        position=max(
+            [event.position for event in events] + [decided.position for decided in decisions]
+        ),
     )
     missing = [] if history.deletions else missing_events(history, flabs_status, reports)
-    return Bill(summary=summary, reports=reports, missing_events=missing)
+    lines: list[Line] = []
+    if decisions:
+        missing, lines = settle(history, missing, decisions)
+    return Bill(
+        summary=summary,
+        reports=reports,
+        missing_events=missing,
+        lines=lines,
+        former_integrators=sorted(
+            {fact.integrator_id for fact in facts if fact.integrator_id} - {summary.integrator_id}
+        ),
+    )
 
 
 def _reports(facts: list[Fact], newest_mention: dict[str, Fact]) -> list[Report]:
@@ -140,7 +170,9 @@ def _findings(history: History) -> list[str]:
         found.append("event_from_future")
     if len({fact.integrator_id for fact in history.facts if fact.integrator_id}) > 1:
         found.append("integrator_changed")
-    if len(history.reports) > len(history.reported):
+    resent = [fact for fact in history.resent if fact.type == "report.completed"]
+    # What was sent again counts here: that it is no correction is for a person to see.
+    if len(history.reports) + len(resent) > len(history.reported):
         found.append("report_completed_again")
     return found
 

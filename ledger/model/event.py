@@ -18,6 +18,7 @@ from ledger.model.json_text import MAX_DEPTH, is_utf8, is_whole, refuse_constant
 RANK = {"bill.created": 0, "report.completed": 1, "bill.completed": 2, "bill.deleted": 3}
 """The event types that are folded, each with its place among events of one second."""
 
+EventType = Literal["bill.created", "report.completed", "bill.completed", "bill.deleted"]
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
 EventTime = Annotated[int, Meta(ge=946_684_800, le=4_133_980_799)]
 """Unix seconds, from 2000-01-01T00:00:00Z to 2100-12-31T23:59:59Z."""

@@ -3,6 +3,7 @@
 Source: design, "Order".
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from operator import attrgetter
 
@@ -15,12 +16,14 @@ class LoggedEvent(Struct, frozen=True, gc=False):
     """A readable event of a bill with what the log adds to it.
 
     `position` is the log's, `received_at` the time (UTC) of the first delivery, `digest` 32 bytes.
+    `imported` tells that it came in a file and not from the sender.
     """
 
     position: int
     received_at: datetime
     digest: bytes
     event: BillEvent
+    imported: bool = False
 
 
 class Fact(Struct, frozen=True, gc=False):
@@ -51,7 +54,8 @@ class Fact(Struct, frozen=True, gc=False):
 class History(Struct, frozen=True, gc=False):
     """The events of a bill, oldest first: all of them, and those of each type.
 
-    `reported` are the tests that some `report.completed` says completed.
+    `reported` are the tests that some `report.completed` says completed. `resent` are events that
+    support sent again with another time: they are in none of the other lists.
     """
 
     facts: list[Fact]
@@ -60,6 +64,7 @@ class History(Struct, frozen=True, gc=False):
     completions: list[Fact]
     deletions: list[Fact]
     reported: frozenset[str]
+    resent: list[Fact]
 
 
 def history_of(events: list[LoggedEvent]) -> History:
@@ -68,7 +73,9 @@ def history_of(events: list[LoggedEvent]) -> History:
     Flabs' times are whole seconds: of two events within one, the one that says more tests completed
     came later, and the digest decides what is left, so that any order of arrival gives this one.
     """
-    facts = sorted(map(_fact, events), key=_order)
+    resent_positions = set(resent(events)) if any(event.imported for event in events) else ()
+    all_facts = sorted(map(_fact, events), key=_order)
+    facts = [fact for fact in all_facts if fact.position not in resent_positions]
     of_type: dict[str, list[Fact]] = {event_type: [] for event_type in RANK}
     for fact in facts:
         of_type[fact.type].append(fact)
@@ -80,7 +87,27 @@ def history_of(events: list[LoggedEvent]) -> History:
         completions=of_type["bill.completed"],
         deletions=of_type["bill.deleted"],
         reported=frozenset[str]().union(*[fact.completed for fact in reports]),
+        resent=[fact for fact in all_facts if fact.position in resent_positions],
     )
+
+
+def resent(events: Iterable[LoggedEvent]) -> dict[int, int]:
+    """Return the positions of events sent again with another time, each with the original's.
+
+    Support may stamp what it sends from its archive with the time of sending. Such an event says
+    nothing that the webhook had not said, and taken at its word it would make a bill of last week
+    pending again. So an imported event that equals one of the sender's own but for its time is no
+    second fact. Of two that the sender itself sent at two times, both are.
+    """
+    originals: dict[tuple[str, str], int] = {}
+    imported = []
+    for logged in sorted(events, key=attrgetter("position")):
+        if logged.imported:
+            imported.append(logged)
+        else:
+            originals.setdefault(_all_but_time(logged.event), logged.position)
+    found = ((logged.position, originals.get(_all_but_time(logged.event))) for logged in imported)
+    return {position: original for position, original in found if original is not None}
 
 
 def by_reception(facts: list[Fact]) -> list[Fact]:
@@ -106,6 +133,10 @@ def _fact(logged: LoggedEvent) -> Fact:
         position=logged.position,
         digest=logged.digest,
     )
+
+
+def _all_but_time(event: BillEvent) -> tuple[str, str]:
+    return (event.event_type, repr(event.data))  # the structs' lists cannot be hashed
 
 
 def _order(fact: Fact) -> tuple[int, int, int, bytes]:

@@ -30,6 +30,9 @@ class MissingEvent(Struct, frozen=True):
     """One event, or `count` of them, of which another event tells and which has not come.
 
     `test_id` is None where the event is of the bill, or where it is not known of which test.
+    `expected` says how many such events there must have been, `count` of which did not come.
+    `request` is the last support request that asked for it, at `requested_at`; `waived_at` is when
+    an operator said that it will not be asked for, or closed what had been asked.
     """
 
     event_type: str
@@ -37,6 +40,15 @@ class MissingEvent(Struct, frozen=True):
     certainty: Certainty
     count: int
     evidence: Evidence
+    expected: int = 1
+    request: int | None = None
+    requested_at: datetime | None = None
+    waived_at: datetime | None = None
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """What tells it from the bill's other missing events."""
+        return (self.event_type, self.test_id or "")
 
     def due_at(self, retry_budget: timedelta) -> datetime:
         """Return the time from which it will not come by itself any more."""
@@ -44,6 +56,10 @@ class MissingEvent(Struct, frozen=True):
 
     def state(self, now: datetime, retry_budget: timedelta) -> MissingState:
         """Return what is to be said of it at the time `now`."""
+        if self.waived_at and self.waived_at <= now:
+            return "waived"
+        if self.requested_at and self.requested_at <= now:
+            return "requested"
         return "awaiting_retry" if now < self.due_at(retry_budget) else "overdue"
 
 
@@ -91,7 +107,8 @@ def _reports_of_unknown_tests(history: History) -> Iterable[MissingEvent]:
     count = len(history.reported) - len(history.reports)
     if history.reports and count > 0:
         last = by_reception(history.reports)[-1]
-        yield _missing("report.completed", "possible", last, count=count)
+        expected = len(history.reported)
+        yield _missing("report.completed", "possible", last, count=count, expected=expected)
 
 
 def _bill_completed(
@@ -116,12 +133,14 @@ def _missing(
     *,
     test_id: str | None = None,
     count: int = 1,
+    expected: int = 1,
 ) -> MissingEvent:
     return MissingEvent(
         event_type=event_type,
         test_id=test_id,
         certainty=certainty,
         count=count,
+        expected=expected,
         evidence=Evidence(
             position=evidence.position,
             event_type=evidence.type,

@@ -5,7 +5,7 @@ them leads, by an advisory lock of its session, and the others wait for their tu
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import structlog
@@ -16,10 +16,18 @@ from ledger.database import CONTENT_ERRORS, connect
 from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key, NewRow
-from ledger.model.event import RANK, Unreadable, read_event
-from ledger.model.history import LoggedEvent
-from ledger.projection import tables
-from ledger.projection.rows import Rows, add_bill, add_parked, add_unreadable, no_rows, read_row
+from ledger.model.event import RANK
+from ledger.projection import arrivals, expectations, tables
+from ledger.projection.rows import (
+    BillEvents,
+    Made,
+    Rows,
+    add_bill,
+    add_parked,
+    no_rows,
+    note,
+    read_row,
+)
 from ledger.projection.tables import LIVE
 
 BATCH = 2000
@@ -72,70 +80,82 @@ def follow_once(
             return Batch(0, 0, checkpoint.position)
         position = new[-1].row.position
         keys = _touched(new)
-        _note_unreadable(connection, schema, new)
-        fold_bills(connection, keys, position, schema=schema)
+        made = Made.nothing()
+        for row, _ in new:
+            note(made, row)
+        tables.copy_in(connection, schema, made.rows)
+        arrivals.write(connection, schema, made.arrivals)
+        expectations.write(connection, schema, made.expected)
+        integrators = fold_bills(connection, keys, position, schema=schema)
+        integrators |= {one.decision.integrator_id for one in made.expected}
+        expectations.settle(connection, schema, sorted(integrators))
         tables.move_checkpoint(connection, schema, checkpoint, position)
         connection.execute("NOTIFY ledger_state")
     return Batch(len(new), len(keys), position)
 
 
-def fold_bills(connection: Connection, keys: list[Key], upto: int, *, schema: str = LIVE) -> None:
-    """Fold these bills from their events up to position `upto`, in the caller's transaction."""
+def fold_bills(
+    connection: Connection, keys: list[Key], upto: int, *, schema: str = LIVE
+) -> set[str]:
+    """Fold these bills from their events up to position `upto`, in the caller's transaction.
+
+    Returns the integrator ids that their events name.
+    """
+    integrators: set[str] = set()
     for some in _sliced(keys):
-        histories: dict[Key, list[LoggedEvent]] = {}
+        histories: dict[Key, BillEvents] = {}
         for row in read.of_bills(connection, some, upto):
-            event = read_row(row)
-            if isinstance(event, LoggedEvent):
-                histories.setdefault((row.lab_id, row.bill_id), []).append(event)
+            key = (row.lab_id, row.bill_id)
+            histories.setdefault(key, BillEvents([], [])).add(read_row(row))
+        integrators.update(
+            event.event.data.integrator_id
+            for history in histories.values()
+            for event in history.events
+            if event.event.data.integrator_id
+        )
         try:
             with connection.transaction():
                 tables.replace_bills(connection, schema, some, _fold(histories))
         except CONTENT_ERRORS:
             # The rows of one of them are what PostgreSQL will not take: find it.
             _replace_one_by_one(connection, schema, some, histories)
+    return integrators
 
 
-def _fold(histories: dict[Key, list[LoggedEvent]]) -> Rows:
+def _fold(histories: dict[Key, BillEvents]) -> Rows:
     rows = no_rows()
-    for key, logged in histories.items():
-        add_bill(rows, key, logged)
+    for key, history in histories.items():
+        add_bill(rows, key, history)
     return rows
 
 
 def _replace_one_by_one(
-    connection: Connection, schema: str, keys: list[Key], histories: dict[Key, list[LoggedEvent]]
+    connection: Connection, schema: str, keys: list[Key], histories: dict[Key, BillEvents]
 ) -> None:
     for key in keys:
-        logged = histories.get(key)
+        history = histories.get(key)
         rows = no_rows()
-        if logged:
-            add_bill(rows, key, logged)
+        if history:
+            add_bill(rows, key, history)
         try:
             with connection.transaction():
                 tables.replace_bills(connection, schema, [key], rows)
         except CONTENT_ERRORS as error:
-            if not logged:  # there was nothing to write that could be refused
+            if not (history and history.events):  # there was nothing to write that could be refused
                 raise
             _log.error("bill parked", lab_id=key[0], bill_id=key[1], error=str(error))
             rows = no_rows()
-            add_parked(rows, key, logged, error)
+            add_parked(rows, key, history, error)
             tables.replace_bills(connection, schema, [key], rows)
 
 
 def _touched(new: list[NewRow]) -> list[Key]:
     keys = {
-        (row.lab_id, row.bill_id) for row, event_type in new if row.bill_id and event_type in RANK
+        (row.lab_id, row.bill_id)
+        for row, event_type in new
+        if row.bill_id and (event_type in RANK or row.source == "operator")
     }
     return sorted(keys)  # in one order, so that rows are written in the order of their keys
-
-
-def _note_unreadable(connection: Connection, schema: str, new: Iterable[NewRow]) -> None:
-    rows = no_rows()
-    for row, _ in new:
-        event = read_event(row.body)
-        if isinstance(event, Unreadable):
-            add_unreadable(rows, row, event)
-    tables.copy_in(connection, schema, rows)
 
 
 def _sliced(keys: list[Key]) -> Iterator[list[Key]]:

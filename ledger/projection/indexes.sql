@@ -15,8 +15,38 @@ CREATE INDEX report_open_idx ON report (position, test_id) WHERE NOT is_complete
 
 ALTER TABLE missing_event
     ADD CONSTRAINT missing_event_pkey PRIMARY KEY (lab_id, bill_id, test_id, event_type);
+-- What was waived stays for good; the lists of what is still missing go past it.
 CREATE INDEX missing_event_received_idx
-    ON missing_event (evidence_received_at, lab_id, bill_id, test_id, event_type);
+    ON missing_event (evidence_received_at, lab_id, bill_id, test_id, event_type)
+    WHERE waived_at IS NULL;
+CREATE INDEX missing_event_lab_idx
+    ON missing_event (lab_id, evidence_received_at, bill_id, test_id, event_type)
+    WHERE waived_at IS NULL;
+CREATE INDEX missing_event_waived_idx
+    ON missing_event (evidence_received_at, lab_id, bill_id, test_id, event_type)
+    WHERE waived_at IS NOT NULL;
+
+ALTER TABLE request_line
+    ADD CONSTRAINT request_line_pkey PRIMARY KEY (lab_id, bill_id, request, event_type, test_id);
+CREATE INDEX request_line_request_idx
+    ON request_line (request, lab_id, bill_id, test_id, event_type);
+CREATE INDEX request_line_open_idx
+    ON request_line (request, lab_id, bill_id, test_id, event_type) WHERE state = 'requested';
+CREATE INDEX request_line_received_idx
+    ON request_line (received_position) WHERE received_position IS NOT NULL;
+
+ALTER TABLE former_integrator
+    ADD CONSTRAINT former_integrator_pkey PRIMARY KEY (lab_id, bill_id, integrator_id);
+CREATE INDEX former_integrator_id_idx ON former_integrator (integrator_id);
+
+ALTER TABLE desk_event ADD CONSTRAINT desk_event_pkey PRIMARY KEY (lab_id, position);
+CREATE INDEX desk_event_kind_idx ON desk_event (kind, request);
+
+ALTER TABLE subscription ADD CONSTRAINT subscription_pkey PRIMARY KEY (lab_id, position);
+
+CREATE INDEX expected_bill_unseen_idx
+    ON expected_bill (expected_by, integrator_id) WHERE NOT is_seen AND expected_by IS NOT NULL;
+
 
 ALTER TABLE unreadable_event
     ADD CONSTRAINT unreadable_event_pkey PRIMARY KEY (lab_id, bill_id, position);

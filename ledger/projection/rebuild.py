@@ -18,10 +18,11 @@ from ledger.database import connect
 from ledger.errors import RebuildError, SchemaError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key
-from ledger.projection import parallel, tables
+from ledger.projection import arrivals, expectations, parallel, tables
+from ledger.projection.arrivals import Arrivals
 from ledger.projection.follow import fold_bills, follow_once, lock_projection
 from ledger.projection.parallel import Chunk
-from ledger.projection.rows import COLUMNS, add_history, no_rows
+from ledger.projection.rows import Made, add_history
 from ledger.projection.tables import LIVE, NEXT
 
 OLD = "state_old"
@@ -78,14 +79,18 @@ def rebuild(
         _make_next(connection, upto, started_at)
         counts = Counts()
         jobs = (Job(chunk, upto) for chunk in parallel.chunks(connection))
-        for done in parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes):
+        heard = Arrivals.none()
+        for done, arrived in parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes):
             counts += done
+            heard.merge(arrived)
             connection.execute("UPDATE state_next.rebuild SET events_done = %s", (counts.events,))
             on_progress(counts.events, upto)
         if counts.events != upto:
             _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=upto)
         connection.execute("SET maintenance_work_mem = '256MB'")
         tables.make_indexes(connection, NEXT)
+        arrivals.write(connection, NEXT, heard)
+        expectations.settle(connection, NEXT, None)
         tables.move_checkpoint(connection, NEXT, tables.read_checkpoint(connection, NEXT), upto)
         _analyze(connection)
         _catch_up(connection)
@@ -119,20 +124,27 @@ def rebuild_bill(url: str, key: Key) -> str | None:
     return f"the log has no readable event of bill {bill_id} of lab {lab_id}"
 
 
-def fold_chunk(connection: Connection, job: Job) -> Counts:
-    """Fold the bills of a chunk into the tables of the rebuild, in one transaction."""
-    rows = no_rows()
+def fold_chunk(connection: Connection, job: Job) -> tuple[Counts, Arrivals]:
+    """Fold the bills of a chunk into the tables of the rebuild, in one transaction.
+
+    What is counted over all bills is returned: processes that added it to the same rows would wait
+    for each other.
+    """
+    made = Made.nothing()
+    rows = made.rows
     events = 0
     for key, history in parallel.histories(connection, job.chunk, job.upto):
-        events += add_history(rows, key, history)
+        events += add_history(made, key, history)
     with connection.transaction():
         tables.copy_in(connection, NEXT, rows)
-    return Counts(
+        expectations.write(connection, NEXT, made.expected)
+    counts = Counts(
         events=events,
         bills=len(rows["bill"]),
         unreadable=len(rows["unreadable_event"]),
         parked=len(rows["parked_bill"]),
     )
+    return counts, made.arrivals
 
 
 def _claim(connection: Connection) -> None:
@@ -159,7 +171,7 @@ def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
 
 
 def _analyze(connection: Connection) -> None:
-    for table in COLUMNS:
+    for table in tables.TABLES:
         connection.execute(SQL("ANALYZE {}.{}").format(Identifier(NEXT), Identifier(table)))
 
 

@@ -18,9 +18,14 @@ from ledger.projection.rows import COLUMNS, Rows
 LIVE = "state"
 NEXT = "state_next"
 
-BILL_TABLES = ("bill", "report", "missing_event", "parked_bill")
-"""The tables whose rows of a bill are replaced when it is folded again. What is unreadable is not
-among them: an unreadable event is its own, and never changes while the code does not."""
+BILL_TABLES = (
+    "bill", "report", "missing_event", "parked_bill", "request_line", "former_integrator",
+)  # fmt: skip
+"""The tables whose rows of a bill are replaced when it is folded again. The others' rows are of one
+event each, and never change while the code does not."""
+
+TABLES = (*COLUMNS, "expected_bill", "lab", "delay")
+"""All that hold what the log says."""
 
 
 class Checkpoint(Struct, frozen=True):

@@ -35,10 +35,79 @@ CREATE TABLE missing_event (
     evidence_position    bigint      NOT NULL,
     evidence_event_type  text        NOT NULL COLLATE "C",
     evidence_event_time  timestamptz NOT NULL,
-    evidence_received_at timestamptz NOT NULL
+    evidence_received_at timestamptz NOT NULL,
+    expected             integer     NOT NULL,
+    request              integer,
+    requested_at         timestamptz,
+    waived_at            timestamptz
 );
 COMMENT ON TABLE missing_event IS 'What bills prove or make likely to be missing.';
 COMMENT ON COLUMN missing_event.test_id IS 'Empty where the event is of no test, or of one not known.';
+
+CREATE TABLE request_line (
+    lab_id            text    NOT NULL COLLATE "C",
+    bill_id           text    NOT NULL COLLATE "C",
+    request           integer NOT NULL,
+    event_type        text    NOT NULL COLLATE "C",
+    test_id           text    NOT NULL COLLATE "C",
+    state             text    NOT NULL COLLATE "C",
+    received_position bigint,
+    line              json    NOT NULL
+);
+COMMENT ON TABLE request_line IS 'What support requests asked for, one row an event and request.';
+
+CREATE TABLE former_integrator (
+    lab_id        text NOT NULL COLLATE "C",
+    bill_id       text NOT NULL COLLATE "C",
+    integrator_id text NOT NULL COLLATE "C"
+);
+COMMENT ON TABLE former_integrator IS 'Integrator ids that events of a bill had and it has no more.';
+
+CREATE TABLE desk_event (
+    lab_id   text   NOT NULL COLLATE "C",
+    position bigint NOT NULL,
+    kind     text   NOT NULL COLLATE "C",
+    request  integer,
+    decision json   NOT NULL
+);
+COMMENT ON TABLE desk_event IS 'Support requests made and closed, windows closed: as the log has them.';
+
+CREATE TABLE subscription (
+    lab_id   text   NOT NULL COLLATE "C",
+    position bigint NOT NULL,
+    events   text[]          COLLATE "C"
+);
+COMMENT ON TABLE subscription IS
+    'Event types subscribed for a lab; the last row counts, null: those of the setting.';
+
+CREATE TABLE expected_bill (
+    integrator_id text        NOT NULL COLLATE "C",
+    lab_id        text        NOT NULL COLLATE "C",
+    position      bigint      NOT NULL,
+    expected_by   timestamptz,
+    is_seen       boolean     NOT NULL DEFAULT false,
+    CONSTRAINT expected_bill_pkey PRIMARY KEY (integrator_id)
+);
+COMMENT ON TABLE expected_bill IS
+    'Bills that an integrator expects, as said last; no time: not expected any more.';
+
+CREATE TABLE lab (
+    lab_id            text        NOT NULL COLLATE "C",
+    first_received_at timestamptz NOT NULL,
+    last_received_at  timestamptz NOT NULL,
+    CONSTRAINT lab_pkey PRIMARY KEY (lab_id)
+);
+COMMENT ON TABLE lab IS 'When the first and the last event of a lab were received.';
+
+CREATE TABLE delay (
+    lab_id     text    NOT NULL COLLATE "C",
+    day        date    NOT NULL,
+    seconds    integer NOT NULL,
+    deliveries bigint  NOT NULL,
+    CONSTRAINT delay_pkey PRIMARY KEY (lab_id, day, seconds)
+);
+COMMENT ON TABLE delay IS
+    'How many events a lab''s webhooks brought on a day, by how long after the event they came.';
 
 CREATE TABLE unreadable_event (
     lab_id   text   NOT NULL COLLATE "C",

@@ -10,15 +10,16 @@ from typing import Any, LiteralString
 
 from msgspec import Struct
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ledger.database import connect
 from ledger.errors import RebuildError
-from ledger.eventlog.append import from_unix
-from ledger.model.event import examine
-from ledger.projection import parallel, tables
+from ledger.eventlog.append import examine_row, from_unix
+from ledger.projection import arrivals, expectations, parallel, tables
+from ledger.projection.arrivals import Arrivals
+from ledger.projection.expectations import Expected
 from ledger.projection.parallel import Chunk
-from ledger.projection.rows import COLUMNS, Row, Rows, add_history, no_rows
+from ledger.projection.rows import COLUMNS, Made, Row, Rows, add_history
 
 RANGE = 20_000
 """Positions of the log that one job reads."""
@@ -29,6 +30,10 @@ KEYS = {
     "missing_event": 4,
     "unreadable_event": 3,
     "parked_bill": 2,
+    "request_line": 5,
+    "former_integrator": 3,
+    "desk_event": 2,
+    "subscription": 2,
 }
 """By table: how many of its first columns tell one row from another."""
 
@@ -69,6 +74,7 @@ class Checked(Struct, frozen=True):
     events: int
     bills: int
     difference: Difference | None
+    arrivals: Arrivals | None = None
 
 
 def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None]) -> Verified:
@@ -106,6 +112,7 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
             ),
         )
         first: Difference | None = None
+        heard = Arrivals.none()
         for checked in results:
             if checked is None:  # the log is done; a state made of a broken log proves nothing
                 if first:
@@ -114,15 +121,17 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
             events += checked.events
             bills += checked.bills
             on_progress(events, head + checkpoint.position)
+            heard.merge(checked.arrivals or Arrivals.none())
             found = checked.difference
             if found and (first is None or found.place < first.place):
                 first = found
+        first = first or _contradiction_over_all(connection, heard)
     return Verified(head, checkpoint.position, bills, first)
 
 
 _LOG = """
 COPY (
-    SELECT position, lab_id, bill_id, event_type, event_time, digest, body
+    SELECT position, lab_id, bill_id, event_type, event_time, digest, source, body
     FROM event_log
     WHERE position > {} AND position <= {}
     ORDER BY position
@@ -135,7 +144,7 @@ def check_log(connection: Connection, job: LogJob) -> Checked:
     query = SQL(_LOG).format(Literal(job.after), Literal(job.upto))
     expected = job.after
     with connection.cursor().copy(query) as copy:
-        copy.set_types(("int8", "text", "text", "text", "timestamptz", "bytea", "bytea"))
+        copy.set_types(("int8", "text", "text", "text", "timestamptz", "bytea", "text", "bytea"))
         for position, *said, body in copy.rows():
             expected += 1
             words = None
@@ -156,17 +165,73 @@ def check_log(connection: Connection, job: LogJob) -> Checked:
 
 def check_state(connection: Connection, job: StateJob) -> Checked:
     """Check that a chunk's rows in the state are those that the fold makes of its events."""
-    folded = no_rows()
+    made = Made.nothing()
+    folded = made.rows
     events = 0
     for key, history in parallel.histories(connection, job.chunk, job.upto):
-        events += add_history(folded, key, history)
+        events += add_history(made, key, history)
     stored = {table: list(_stored(connection, table, job.chunk)) for table in COLUMNS}
-    return Checked(events, len(folded["bill"]), _first_difference(stored, folded))
+    found = _first_difference(stored, folded) or _expected_otherwise(
+        connection, job.chunk, made.expected
+    )
+    return Checked(events, len(folded["bill"]), found, made.arrivals)
+
+
+def _expected_otherwise(
+    connection: Connection, chunk: Chunk, expected: list[Expected]
+) -> Difference | None:
+    """Return the first expectation of a chunk that is not stored as its last event says."""
+    said = {one.position: one.decision for one in expected}
+    query = SQL("SELECT position, integrator_id, lab_id, expected_by FROM {} WHERE {}").format(
+        _with_bill_id("expected_bill"), chunk.where()
+    )
+    stored = set()
+    for position, integrator_id, lab_id, expected_by in connection.execute(query):
+        stored.add(position)
+        one = said.get(position)
+        is_ = (integrator_id, lab_id, expected_by)
+        if one is None or is_ != (one.integrator_id, one.lab_id or "", one.expected_by):
+            words = f"state.expected_bill {integrator_id} is not as position {position} of the log"
+            return Difference((lab_id, "", "expected_bill"), words)
+    for position, one in sorted(said.items()):
+        later = "SELECT EXISTS (SELECT FROM state.expected_bill WHERE integrator_id = %s"
+        if position not in stored and not _one(
+            connection, later + " AND position > %s)", one.integrator_id, position
+        ):
+            words = (
+                f"state.expected_bill {one.integrator_id} is missing: position {position} has it"
+            )
+            return Difference((one.lab_id or "", "", "expected_bill"), words)
+    return None
+
+
+def _contradiction_over_all(connection: Connection, heard: Arrivals) -> Difference | None:
+    """Check what is made of the events of many bills together."""
+    stored = arrivals.stored(connection, "state")
+    for table, is_, should in (
+        ("lab", stored.labs, heard.labs),
+        ("delay", dict(stored.delays), dict(heard.delays)),
+    ):
+        for key in sorted({*is_, *should}, key=str):
+            if is_.get(key) != should.get(key):
+                words = f"state.{table} {key} is {is_.get(key)} and the log says {should.get(key)}"
+                return Difference(("", "", table), words)
+    found = expectations.contradiction(connection)
+    return Difference(("", "", "expected_bill"), found) if found else None
+
+
+def _with_bill_id(table: str) -> SQL | Composed:
+    """Name a table for `Chunk.where`; those of no bill stand in the log under an empty bill id."""
+    if "bill_id" in COLUMNS.get(table, ()):
+        return SQL("state.{}").format(Identifier(table))
+    return SQL("""(SELECT *, ''::text COLLATE "C" AS bill_id FROM state.{}) t""").format(
+        Identifier(table)
+    )
 
 
 def _contradiction(position: int, said: list[Any], body: bytes) -> str | None:
-    lab_id, bill_id, event_type, event_time, digest = said
-    found = examine(body)
+    lab_id, bill_id, event_type, event_time, digest, source = said
+    found = examine_row(body, source)
     told_time = None if found.event_time is None else from_unix(found.event_time)
     if digest != found.digest:
         return (
@@ -186,8 +251,8 @@ def _contradiction(position: int, said: list[Any], body: bytes) -> str | None:
 
 def _stored(connection: Connection, table: str, chunk: Chunk) -> Iterator[Row]:
     columns = SQL(", ").join(map(Identifier, COLUMNS[table]))
-    query = SQL("COPY (SELECT {} FROM state.{} WHERE {}) TO STDOUT (FORMAT binary)").format(
-        columns, Identifier(table), chunk.where()
+    query = SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT binary)").format(
+        columns, _with_bill_id(table), chunk.where()
     )
     with connection.cursor().copy(query) as copy:
         # Every type read as bytea: the fields are compared in the form in which they were written.
@@ -226,7 +291,10 @@ def _difference(table: str, stored: Row | None, folded: Row | None, key: Row) ->
     raise AssertionError("two rows that differ have a field that differs")
 
 
-_NUMBERS = ("position", "count", "evidence_position", "is_completed")
+_NUMBERS = (
+    "position", "count", "evidence_position", "is_completed", "expected", "request",
+    "received_position",
+)  # fmt: skip
 
 
 def _show(column: str, field: bytes | None) -> str:
@@ -234,9 +302,9 @@ def _show(column: str, field: bytes | None) -> str:
         return "null"
     if column in _NUMBERS:
         return str(int.from_bytes(field, "big"))
-    if column.endswith(("_time", "_received_at")):
+    if column.endswith(("_time", "_at")):
         return f"{int.from_bytes(field, 'big', signed=True)} us after 2000"
-    return field.decode()
+    return field.decode("utf-8", "backslashreplace")
 
 
 def _at(position: int, words: str) -> Difference:
@@ -248,7 +316,7 @@ def _drain(copy: Any) -> None:  # noqa: ANN401 -- psycopg's Copy; leaving it hal
         pass
 
 
-def _one(connection: Connection, query: LiteralString) -> Any:  # noqa: ANN401 -- whatever the query gives
-    row = connection.execute(query).fetchone()
+def _one(connection: Connection, query: LiteralString, *values: object) -> Any:  # noqa: ANN401 -- whatever the query gives
+    row = connection.execute(query, values or None).fetchone()
     assert row  # noqa: S101 -- the queries above give one row
     return row[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
@@ -61,6 +62,10 @@ def check(answer: httpx.Response) -> tuple[str, str]:
     for header in response.get("headers", {}):
         assert header in answer.headers, f"{template} {status} has no {header}"
     content = response.get("content", {})
+    if status == "204":
+        assert answer.content == b""
+        assert content == {}
+        return f"{answer.request.method} {template}", status
     media_type = answer.headers["content-type"].partition(";")[0]
     assert media_type in content, f"{template} {status} is {media_type}"
     schema = content[media_type].get("schema", {})
@@ -112,12 +117,62 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
     yield server.api.get("/v1/labs/lab/bills/none/events")
     for path in ("/health/live", "/health/ready", "/metrics"):
         yield server.anonymous.get(path)
+    yield from every_answer_of_the_desk(server)
+
+
+def every_answer_of_the_desk(server: LedgerServer) -> Iterator[httpx.Response]:
+    lab = "/v1/labs/lab/subscription"
+    missing = {"lab_id": "lab", "bill_id": "b4", "event_type": "bill.created", "reason": "older"}
+    window = {"from": "2024-01-01T00:00:00Z", "to": "2024-01-02T00:00:00Z", "reason": "all came"}
+    long_ago = {"from": "2001-01-01T00:00:00Z", "to": "2001-01-02T00:00:00Z"}
+    expected = {"expected_by": "2024-01-01T00:00:00Z"}
+    operations: list[tuple[str, str, list[object]]] = [
+        ("POST", "/v1/missing-events/waive", [missing, {**missing, "bill_id": "none"}, {}]),
+        ("POST", "/v1/missing-events/waive-matching", [{"lab_id": "x", "reason": "r"}, {}]),
+        ("POST", "/v1/support-requests", [None, None, {"lab_id": "none"}, {"x": 1}]),
+        ("POST", "/v1/support-requests/1/close", [{"reason": "gone"}, {}]),
+        ("POST", "/v1/support-requests/99/close", [{"reason": "gone"}]),
+        ("POST", "/v1/loss-windows/close", [window, {**window, **long_ago}, {}]),
+        ("PUT", "/v1/expected-bills/i9", [expected, {}]),
+        ("DELETE", "/v1/expected-bills/i9", [None, None]),
+        ("DELETE", "/v1/expected-bills/i9?nonsense=1", [None]),
+        ("POST", "/v1/expected-bills", [{"integrator_id": "i8", **expected}, "neither"]),
+        ("POST", "/v1/imports", [payload("b6", "bill.created")]),
+        ("POST", "/v1/imports?nonsense=1", [None]),
+        ("PUT", lab, [{"events": ["bill.created"]}, {"events": None}, {}]),
+    ]
+    with psycopg.connect(server.settings["LEDGER_DATABASE_URL"]) as connection:
+        connection.execute(
+            "INSERT INTO liveness VALUES (gen_random_uuid(), '2023-12-31Z', '2024-01-01Z')"
+        )
+    for method, path, bodies in operations:
+        for body in bodies:
+            content = b"" if body is None else json.dumps(body).encode()
+            yield server.api.request(method, path, content=content)
+        yield server.anonymous.request(method, path)
+    documents = ["/v1/reconciliation", "/v1/support-requests/1"]
+    for path in documents:
+        for form in ("json", "csv", "markdown", "xlsx", "text"):
+            yield server.api.get(path, params={"format": form})
+        yield server.api.get(path, headers={"Accept": "image/png"})
+    lists = ["/v1/support-requests", "/v1/loss-windows", "/v1/expected-bills", lab]
+    for path in [*documents, *lists]:
+        yield server.api.get(path)
+        yield server.anonymous.get(path)
+        yield server.api.get(path, params={"nonsense": 1})
+        yield server.api.get(path, params={"min_position": 99999, "wait_ms": 0})
+    yield server.api.get("/v1/support-requests/99")
 
 
 NEEDS_A_FAULT = {
     ("ReceiveWebhook", "405"), ("ReceiveWebhookBySecret", "405"),  # of another method
     ("ReceiveWebhook", "503"), ("ReceiveWebhookBySecret", "503"),
-    ("GetReadiness", "503"),
+    ("GetReadiness", "503"), ("ImportEvents", "413"), ("ExpectBills", "413"),
+    *(
+        (operation["operationId"], "503")
+        for _, _, operation in OPERATIONS
+        if operation.get("tags") == ["operate"]
+    ),
 }  # fmt: skip
 """What is answered in other tests, where something is wrong with the database or the sender."""
 
@@ -178,7 +233,10 @@ def test_every_operation_has_an_id_of_its_own_and_a_description() -> None:
         "/webhooks/flabs", "/webhooks/flabs/{secret}", "/v1/labs/{lab_id}/bills/{bill_id}",
         "/v1/labs/{lab_id}/bills/{bill_id}/events", "/v1/bills", "/v1/reports", "/v1/events",
         "/v1/events/unreadable", "/v1/changes", "/v1/missing-events", "/v1/projection",
-        "/health/live", "/health/ready", "/metrics",
+        "/v1/missing-events/waive", "/v1/loss-windows", "/v1/reconciliation",
+        "/v1/support-requests", "/v1/support-requests/{number}",
+        "/v1/support-requests/{number}/close", "/v1/expected-bills/{integrator_id}",
+        "/v1/expected-bills", "/v1/imports", "/health/live", "/health/ready", "/metrics",
     ],
 )  # fmt: skip
 def test_the_document_has_every_route_of_the_contract(route: str) -> None:

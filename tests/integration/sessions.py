@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 from ledger.database import connect
 from ledger.eventlog import read
 from ledger.projection.follow import follow_once
-from ledger.projection.rows import COLUMNS
+from ledger.projection.tables import TABLES
 
 LONG = 30.0
 """Seconds after which a condition that must come true never will."""
@@ -143,7 +143,7 @@ def state_rows(connection: Connection, schema: str = "state") -> dict[str, list[
                 )
             )
         ]
-        for table in (*COLUMNS, "checkpoint")
+        for table in (*TABLES, "checkpoint")
     }
 
 

@@ -243,11 +243,11 @@ def test_a_repeat_changes_nothing_of_its_event(service: Connection) -> None:
     assert content(service, "event_log") == before
 
 
-@pytest.mark.parametrize("source", ["webhook", "import", "operator"])
+@pytest.mark.parametrize("source", ["webhook", "import"])
 def test_the_columns_hold_what_a_readable_body_says(undone: Connection, source: str) -> None:
     event = body("report.completed", lab="lab", bill="bill", at=5)
     moment = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
-    append(undone, [Delivery.of(event, received_at=moment, source=source)])  # type: ignore[arg-type]  # each of the three
+    append(undone, [Delivery.of(event, received_at=moment, source=source)])  # type: ignore[arg-type]  # each of the two
     row = undone.execute(
         "SELECT position, received_at, event_time, source, lab_id, bill_id, event_type"
         " FROM event_log"

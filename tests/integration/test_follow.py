@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -18,6 +18,7 @@ from ledger.eventlog.append import append
 from ledger.eventlog.read import NewRow
 from ledger.model import bill as bill_module
 from ledger.model.bill import FOLD_VERSION, Bill
+from ledger.model.decision import LoggedDecision
 from ledger.model.history import LoggedEvent
 from ledger.projection import follow, rows, tables
 from ledger.projection.follow import Batch, Projector, follow_once
@@ -389,10 +390,15 @@ def unfoldable(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Have the fold raise for the bill named bad; undo it by `undo()`."""
     with monkeypatch.context() as patch:
 
-        def fold(lab_id: str, bill_id: str, events: list[LoggedEvent]) -> Bill:
+        def fold(
+            lab_id: str,
+            bill_id: str,
+            events: list[LoggedEvent],
+            decisions: Sequence[LoggedDecision],
+        ) -> Bill:
             if bill_id == "bad":
                 raise ZeroDivisionError("what no fold\nshould do \x00 \ud800")
-            return bill_module.fold(lab_id, bill_id, events)
+            return bill_module.fold(lab_id, bill_id, events, decisions)
 
         patch.setattr(rows, "fold", fold)
         yield patch

@@ -23,6 +23,7 @@ from ledger.projection import parallel, rebuild, verify
 from ledger.projection.follow import follow_once
 from ledger.projection.parallel import chunks
 from ledger.projection.rows import read_row
+from ledger.projection.tables import TABLES
 from tests.integration.histories import RECEIVED, TYPES, body, respelled
 from tests.integration.sessions import drain, run_here, state_rows, state_without_positions
 
@@ -112,15 +113,14 @@ class Log:
 
     def empty(self) -> None:
         self._owner.execute(
-            """
+            f"""
             ALTER TABLE event_log DISABLE TRIGGER event_log_is_append_only;
             ALTER TABLE repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
-            TRUNCATE event_log, repeat_delivery, state.bill, state.report, state.missing_event,
-                state.unreadable_event, state.parked_bill;
+            TRUNCATE event_log, repeat_delivery, {", ".join(f"state.{table}" for table in TABLES)};
             UPDATE state.checkpoint SET position = 0;
             ALTER TABLE event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
             ALTER TABLE repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
-            """
+            """.encode()
         )
 
     def state_after(self, batches: list[list[Delivery]], limit: int) -> Dump:

@@ -38,12 +38,12 @@ def ignore(lines: int) -> None:
 
 
 def import_bytes(connection: Connection, content: bytes) -> Imported:
-    return import_lines(connection, io.BytesIO(content), on_progress=ignore)
+    return import_lines(connection, io.BytesIO(content), exports=True, on_progress=ignore)
 
 
 def import_file(connection: Connection, path: Path) -> Imported:
     with open_lines(str(path), io.BytesIO()) as lines:
-        return import_lines(connection, lines, on_progress=ignore)
+        return import_lines(connection, lines, exports=True, on_progress=ignore)
 
 
 def stored(connection: Connection) -> list[bytes]:
@@ -210,7 +210,9 @@ def test_only_the_first_hundred_broken_lines_are_told(undone: Connection) -> Non
 def test_progress_is_told_in_lines(undone: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BATCH", 4)
     told: list[int] = []
-    import_lines(undone, io.BytesIO(b"\n".join(payloads(10))), on_progress=told.append)
+    import_lines(
+        undone, io.BytesIO(b"\n".join(payloads(10))), exports=True, on_progress=told.append
+    )
     assert told == [4, 8, 10]
 
 
@@ -252,7 +254,7 @@ def test_a_tiny_file_is_read(undone: Connection, tmp_path: Path, content: bytes)
 def test_standard_input_is_read_to_its_end(undone: Connection) -> None:
     source = io.BytesIO(gzip.compress(b"\n".join(payloads(3))))
     with open_lines("-", source) as lines:
-        assert import_lines(undone, lines, on_progress=ignore).recorded == 3
+        assert import_lines(undone, lines, exports=True, on_progress=ignore).recorded == 3
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,216 @@
+"""`ledger reconcile`."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from ledger.cli.common import operator_option, prepared_database
+
+if TYPE_CHECKING:
+    from ledger.desk.reconciliation import Question
+    from ledger.desk.render import Format
+    from ledger.desk.shapes import Report
+    from ledger.desk.terms import Terms
+
+FOUND = 3
+"""The exit code of a check that found something."""
+
+
+@click.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "csv", "markdown", "xlsx"]),
+    default="text",
+    show_default=True,
+    help="Of the report, or, with --request, of the support request: its markdown is a letter.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="F",
+    help="Write to a file instead of standard output.",
+)
+@click.option("--lab", metavar="LAB", help="Of this lab alone.")
+@click.option(
+    "--request",
+    is_flag=True,
+    help="Make a support request of what is overdue and not asked for yet, and show that.",
+)
+@click.option(
+    "--include-possible",
+    is_flag=True,
+    help="With --request: ask also for what only may be missing.",
+)
+@click.option("--note", metavar="WORDS", help="With --request: a note that stands in it.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Exit with 3 if an event is overdue, a bill unseen, or a loss window not asked for.",
+)
+@click.option(
+    "--since-last", is_flag=True, help="Only what is new since the last run with this option."
+)
+@click.option("--as-of", metavar="TIME", help="As it stood at this time (RFC 3339).")
+@click.option(
+    "--position",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="As the log stood at its position N.",
+)
+@operator_option
+def reconcile(
+    *,
+    form: "Format",
+    output: Path | None,
+    lab: str | None,
+    request: bool,
+    include_possible: bool,
+    note: str | None,
+    check: bool,
+    since_last: bool,
+    as_of: str | None,
+    position: int | None,
+    by: str,
+) -> None:
+    """Report what never came, lab by lab; with --request, ask support for it.
+
+    A report names its time and its log position: with both, --as-of and --position, the same report
+    can be had again later.
+    """
+    from datetime import UTC
+
+    from ledger.desk import job
+    from ledger.desk.reconciliation import Question
+    from ledger.desk.terms import Terms
+    from ledger.settings import Settings
+
+    _refuse_contradictions(
+        request=request,
+        others=since_last or as_of is not None or position is not None,
+        request_only=include_possible or note is not None,
+        binary_to_terminal=form == "xlsx" and output is None and sys.stdout.isatty(),
+    )
+    url = prepared_database()
+    terms = Terms.of(Settings.from_environment())
+    if request:
+        _request(
+            url,
+            terms,
+            form,
+            output,
+            lab_id=lab,
+            include_possible=include_possible,
+            note=note,
+            by=by,
+        )
+        return
+    question = Question(
+        as_of=read_time(as_of, "--as-of") or datetime.now(UTC),
+        position=position,
+        lab_id=lab,
+        since=job.last_run(url) if since_last else None,
+    )
+    report = _report(url, terms, question, form, output)
+    if since_last:
+        # Noted when all is written: a run that was killed tells it again.
+        job.note_run(url, report.as_of, report.position)
+    open_windows = any(window.state == "open" for window in report.loss_windows)
+    if check and (report.totals["overdue"] or report.unseen_bills or open_windows):
+        sys.exit(FOUND)
+
+
+def _report(
+    url: str, terms: "Terms", question: "Question", form: "Format", output: Path | None
+) -> "Report":
+    from contextlib import closing
+
+    from ledger.cli.output import written
+    from ledger.database import connect
+    from ledger.desk.decide import catch_up
+    from ledger.desk.reconciliation import reconcile as ask
+    from ledger.desk.render import write_report
+
+    with closing(connect(url, "reconcile")) as connection:
+        if question.position is None:
+            catch_up(url, connection, patience=PATIENCE)
+        with (
+            ask(connection, terms, question) as (report, missing_events),
+            written(output) as (to, screen),
+        ):
+            write_report(report, missing_events, form, to, screen=screen)
+    return report
+
+
+def _request(
+    url: str,
+    terms: "Terms",
+    form: "Format",
+    output: Path | None,
+    *,
+    lab_id: str | None,
+    include_possible: bool,
+    note: str | None,
+    by: str,
+) -> None:
+    from ledger.cli.output import written
+    from ledger.desk.render import write_request
+    from ledger.desk.support_request import make_request
+
+    made = make_request(
+        url,
+        terms,
+        lab_id=lab_id,
+        include_possible=include_possible,
+        note=note,
+        by=by,
+        patience=PATIENCE,
+    )
+    if made is None:
+        click.echo("Nothing is overdue that was not asked for: no support request was made.")
+        return
+    support_request, _ = made
+    with written(output) as (to, screen):
+        write_request(support_request, form, to, screen=screen)
+    click.echo(
+        f"Support request {support_request.number} was made: {len(support_request.lines)} lines, "
+        f"{len(support_request.loss_windows)} loss windows. `ledger request "
+        f"{support_request.number} --format markdown` writes the letter again.",
+        err=True,
+    )
+
+
+PATIENCE = 600.0
+"""Seconds for which the state may take to catch up with the log."""
+
+
+def read_time(text: str | None, option: str) -> datetime | None:
+    """Read a time (RFC 3339) that was given to an option. Raises `click.BadParameter`."""
+    import msgspec
+
+    if text is None:
+        return None
+    try:
+        moment = msgspec.convert(text.strip(), datetime)
+    except msgspec.ValidationError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise click.BadParameter(
+            f"{text!r} is no time; it takes RFC 3339 with a zone, for example 2024-01-20T10:00:00Z",
+            param_hint=option,
+        )
+    return moment
+
+
+def _refuse_contradictions(
+    *, request: bool, others: bool, request_only: bool, binary_to_terminal: bool
+) -> None:
+    if request and others:
+        raise click.UsageError("--request asks for what is overdue now: give it without a time")
+    if request_only and not request:
+        raise click.UsageError("--include-possible and --note go with --request")
+    if binary_to_terminal:
+        raise click.UsageError("--format xlsx needs --output FILE")

@@ -1,0 +1,93 @@
+"""Puts operators' decisions into the log, one decider at a time, and on a state that knows all.
+
+Two operators who press at the same moment decide one after the other, and the second sees what the
+first did: it waits for the first's lock, and then until the state is true for the log's head.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+
+import psycopg
+from psycopg import Connection
+
+from ledger.database import connect
+from ledger.errors import DecisionError
+from ledger.eventlog import read
+from ledger.eventlog.append import Delivery, append
+from ledger.model.decision import AnyDecision, write_decision
+from ledger.projection import tables
+from ledger.projection.follow import follow_once
+
+MOST_AT_ONCE = 20_000
+"""Decisions in one transaction, which holds the lane for its while: webhooks wait meanwhile."""
+
+LOCK_SECONDS = 20
+LOOK_SECONDS = 0.05
+
+
+@contextmanager
+def deciding(url: str, *, patience: float | None) -> Iterator[Connection]:
+    """Give a connection that alone may decide, with the state true for all that is in the log.
+
+    Raises `DecisionError` if another decision is under way, or if the state is still behind, after
+    `patience` seconds; None: the decision does not depend on the state.
+    """
+    with closing(connect(url, "desk")) as connection:
+        connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        try:
+            connection.execute("SELECT pg_advisory_lock(7402, 6)")
+        except psycopg.errors.LockNotAvailable:
+            raise DecisionError(
+                "another operator's decision is under way; try again when it is done"
+            ) from None
+        if patience is not None:
+            catch_up(url, connection, patience=patience)
+        yield connection
+
+
+def catch_up(url: str, connection: Connection, *, patience: float, upto: int | None = None) -> int:
+    """Return when the state is true for a position, that of the head if none is given.
+
+    Where no projector runs, this does its work. Raises `DecisionError` after `patience` seconds.
+    """
+    wanted = read.head(connection) if upto is None else upto
+    deadline = time.monotonic() + patience
+    while True:
+        checkpoint = tables.read_checkpoint(connection)
+        tables.check_version(checkpoint)
+        if checkpoint.position >= wanted:
+            return checkpoint.position
+        if time.monotonic() > deadline:
+            raise DecisionError(
+                f"the state is at position {checkpoint.position} and the log at {wanted}: "
+                "try again when it has caught up; `ledger status` says how far it is"
+            )
+        if not _follow(url, wanted, deadline):
+            time.sleep(LOOK_SECONDS)
+
+
+def _follow(url: str, upto: int, deadline: float) -> bool:
+    """Fold in a projector's place, if none leads; tell whether this did."""
+    with closing(connect(url, "desk")) as connection:
+        row = connection.execute("SELECT pg_try_advisory_lock(7402, 4)").fetchone()
+        if not (row and row[0]):
+            return False
+        read.keep_to_indexes(connection)
+        while time.monotonic() < deadline and follow_once(connection, upto).events:
+            pass
+        return True
+
+
+def record(connection: Connection, decisions: Sequence[AnyDecision]) -> int:
+    """Append decisions in one transaction, all or none; return the last position."""
+    now = datetime.now(UTC)
+    outcomes = append(
+        connection,
+        [
+            Delivery.of(write_decision(decision), received_at=now, source="operator")
+            for decision in decisions
+        ],
+    )
+    return max((outcome.position for outcome in outcomes), default=0)

@@ -1,0 +1,136 @@
+"""The state at a log position that it has left behind, so that an old question can be asked again.
+
+Only the bills that changed since are folded anew; the cost is theirs, not the log's.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.sql import SQL, Composable
+
+from ledger.eventlog import read
+from ledger.eventlog.read import Key
+from ledger.model.bill import fold
+from ledger.model.history import LoggedEvent
+from ledger.projection.arrivals import DelayKey
+from ledger.projection.rows import BillEvents, Made, encode, note, read_row
+
+SLICE = 500
+"""Bills folded at a time."""
+
+EVENTS = 5_000
+"""Events read at a time."""
+
+_CHANGED = """
+SELECT lab_id, bill_id FROM state.bill WHERE position > %(position)s
+UNION ALL
+SELECT lab_id, bill_id FROM state.parked_bill WHERE position > %(position)s
+"""
+
+_THEN = """(
+    SELECT m.*
+    FROM state.missing_event m
+    WHERE NOT EXISTS (
+        SELECT FROM state.bill b
+        WHERE b.lab_id = m.lab_id AND b.bill_id = m.bill_id AND b.position > %(position)s
+    )
+    UNION ALL
+    SELECT * FROM json_populate_recordset(NULL::state.missing_event, %(past_rows)s::json)
+)"""
+
+_ELSEWHERE = """
+SELECT integrator_id FROM state.bill WHERE integrator_id = ANY(%s) AND position <= %s
+"""
+
+
+class Past(Struct, frozen=True):
+    """What is to be read in the place of the state.
+
+    `source` stands for state.missing_event in a query with the parameters `position` and
+    `past_rows`. `seen_later` are integrator ids of which no event had come yet, `delays` what
+    deliveries since have added.
+    """
+
+    source: Composable
+    past_rows: str | None
+    seen_later: list[str]
+    delays: Counter[DelayKey]
+
+    @classmethod
+    def none(cls) -> "Past":
+        """Return that of a position at which the state still is."""
+        return cls(SQL("state.missing_event"), None, [], Counter())
+
+
+def read_past(connection: Connection, position: int) -> Past:
+    """Work out the state at a position before the state's own."""
+    later, delays = _since(connection, position)
+    rows: list[dict[str, Any]] = []
+    keys = connection.execute(_CHANGED, {"position": position}).fetchall()
+    for start in range(0, len(keys), SLICE):
+        for (lab_id, bill_id), events in _histories(
+            connection, keys[start : start + SLICE], position
+        ):
+            later -= {event.event.data.integrator_id or "" for event in events.events}
+            rows += _missing_rows(lab_id, bill_id, events)
+    if later:
+        later -= {row[0] for row in connection.execute(_ELSEWHERE, (sorted(later), position))}
+    return Past(SQL(_THEN), encode(rows).decode(), sorted(later), delays)
+
+
+def _since(connection: Connection, position: int) -> tuple[set[str], Counter[DelayKey]]:
+    """Return what the events after a position brought: integrator ids, and delays."""
+    integrators: set[str] = set()
+    made = Made.nothing()
+    row = connection.execute("SELECT position FROM state.checkpoint").fetchone()
+    upto = row[0] if row else 0
+    while new := read.after(connection, position, upto, EVENTS):
+        for each, _ in new:
+            found = note(made, each)
+            if isinstance(found, LoggedEvent) and found.event.data.integrator_id:
+                integrators.add(found.event.data.integrator_id)
+        position = new[-1].row.position
+    return integrators, made.arrivals.delays
+
+
+def _histories(
+    connection: Connection, keys: list[Key], position: int
+) -> Iterator[tuple[Key, BillEvents]]:
+    histories: dict[Key, BillEvents] = {}
+    for row in read.of_bills(connection, keys, position):
+        key = (row.lab_id, row.bill_id)
+        histories.setdefault(key, BillEvents([], [])).add(read_row(row))
+    yield from histories.items()
+
+
+def _missing_rows(lab_id: str, bill_id: str, events: BillEvents) -> list[dict[str, Any]]:
+    if not events.events:
+        return []
+    try:
+        bill = fold(lab_id, bill_id, events.events, events.decisions)
+    except Exception:  # noqa: BLE001 -- such a bill is parked, and was then
+        return []
+    return [
+        {
+            "lab_id": lab_id,
+            "bill_id": bill_id,
+            "test_id": missing.test_id or "",
+            "integrator_id": bill.summary.integrator_id,
+            **{
+                name: getattr(missing, name)
+                for name in (
+                    "event_type", "certainty", "count", "expected", "request", "requested_at",
+                    "waived_at",
+                )
+            },
+            **{
+                f"evidence_{name}": value
+                for name, value in msgspec.structs.asdict(missing.evidence).items()
+            },
+        }
+        for missing in bill.missing_events
+    ]  # fmt: skip

@@ -1,0 +1,43 @@
+"""Which event types are subscribed for a lab: only those can be missing."""
+
+from datetime import UTC, datetime
+
+from msgspec import Struct
+from psycopg import Connection
+
+from ledger.desk.decide import catch_up, deciding, record
+from ledger.desk.terms import Terms
+from ledger.model.decision import SubscriptionSet
+from ledger.model.event import EventType
+
+_LAST = "SELECT events FROM state.subscription WHERE lab_id = %s ORDER BY position DESC LIMIT 1"
+
+
+class Subscription(Struct, frozen=True):
+    """The event types subscribed for a lab; `is_own` tells whether they were set for it."""
+
+    lab_id: str
+    events: list[str]
+    is_own: bool
+
+
+def read_subscription(connection: Connection, terms: Terms, lab_id: str) -> Subscription:
+    """Return what is subscribed for a lab, whether it was heard of or not."""
+    row = connection.execute(_LAST, (lab_id,)).fetchone()
+    own = row[0] if row else None
+    return Subscription(lab_id, list(terms.events if own is None else own), own is not None)
+
+
+def set_subscription(
+    url: str, terms: Terms, lab_id: str, events: list[EventType] | None, *, by: str, patience: float
+) -> tuple[Subscription, int]:
+    """Say what is subscribed for a lab, or, None, that what is for all holds for it.
+
+    Returns it with the position for which that is true. Raises `DecisionError`.
+    """
+    unique = None if events is None else list(dict.fromkeys(events))
+    with deciding(url, patience=None) as connection:
+        decision = SubscriptionSet(at=datetime.now(UTC), by=by, lab_id=lab_id, events=unique)
+        position = record(connection, [decision])
+        position = catch_up(url, connection, patience=patience, upto=position)
+        return read_subscription(connection, terms, lab_id), position

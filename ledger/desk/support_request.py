@@ -1,0 +1,353 @@
+"""Support requests: made of what is overdue, read with what came of them, closed with a reason."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.sql import SQL
+
+from ledger.desk.decide import MOST_AT_ONCE, catch_up, deciding, record
+from ledger.desk.missing import COLUMNS, IN_STATE, SUBSCRIBED, StoredMissing, parameters
+from ledger.desk.shapes import (
+    LossWindow,
+    RequestItem,
+    RequestLine,
+    SupportRequest,
+)
+from ledger.desk.terms import Terms
+from ledger.desk.windows import closed_windows, read_windows
+from ledger.errors import UnknownSubjectError
+from ledger.model.decision import (
+    EventClosed,
+    EventRequested,
+    RequestClosed,
+    RequestMade,
+    Span,
+)
+from ledger.model.event import EventType
+from ledger.model.loss import Interval, difference
+from ledger.model.settlement import Line
+
+# What was asked for long ago, and neither came nor was closed, is asked for again.
+_TO_ASK = SQL("""
+SELECT m.lab_id, m.bill_id, m.integrator_id, {columns}
+FROM state.missing_event m
+WHERE (({overdue}) OR ({requested} AND m.requested_at <= %(asked_before)s))
+    AND {subscribed}
+    AND (%(include_possible)s OR m.certainty = 'certain')
+    AND (%(lab_id)s::text IS NULL OR m.lab_id = %(lab_id)s)
+ORDER BY m.evidence_received_at, m.lab_id, m.bill_id, m.test_id, m.event_type
+LIMIT %(limit)s
+""").format(
+    columns=SQL(COLUMNS),
+    overdue=SQL(IN_STATE["overdue"]),
+    requested=SQL(IN_STATE["requested"]),
+    subscribed=SQL(SUBSCRIBED),
+)
+
+_MADE = """
+SELECT d.decision::text, c.decision::text
+FROM state.desk_event d
+LEFT JOIN LATERAL (
+    SELECT decision FROM state.desk_event
+    WHERE kind = 'request.closed' AND request = d.request
+    ORDER BY position LIMIT 1
+) c ON true
+WHERE d.kind = 'request.made' AND d.request = %s
+"""
+
+_LIST = """
+SELECT d.decision::text, c.decision::text, l.requested, l.received, l.closed
+FROM state.desk_event d
+LEFT JOIN LATERAL (
+    SELECT decision FROM state.desk_event
+    WHERE kind = 'request.closed' AND request = d.request
+    ORDER BY position LIMIT 1
+) c ON true
+LEFT JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE state = 'requested') AS requested,
+        count(*) FILTER (WHERE state = 'received') AS received,
+        count(*) FILTER (WHERE state = 'closed') AS closed
+    FROM state.request_line
+    WHERE request = d.request
+) l ON true
+WHERE d.kind = 'request.made' AND (%(before)s::int IS NULL OR d.request < %(before)s)
+ORDER BY d.request DESC
+LIMIT %(limit)s
+"""
+
+_LINES = """
+SELECT lab_id, bill_id, line::text
+FROM state.request_line
+WHERE request = %s AND (%s OR state = 'requested')
+ORDER BY lab_id, bill_id, test_id, event_type
+"""
+
+_LAST = "SELECT max(request) FROM state.desk_event WHERE kind = 'request.made'"
+
+_made = msgspec.json.Decoder(RequestMade).decode
+_closed = msgspec.json.Decoder(RequestClosed).decode
+_line = msgspec.json.Decoder(Line).decode
+
+
+class LineName(Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of a request by what it asks for."""
+
+    lab_id: str
+    bill_id: str
+    event_type: EventType
+    test_id: str | None = None
+
+
+def make_request(
+    url: str,
+    terms: Terms,
+    *,
+    lab_id: str | None,
+    include_possible: bool,
+    note: str | None,
+    by: str,
+    patience: float,
+) -> tuple[SupportRequest, int] | None:
+    """Ask for all that is overdue and not asked for yet, and for open loss windows, in one request.
+
+    Returns it with the position for which it is true; None if there is nothing to ask for. Of very
+    many the oldest are asked for, and the next request takes the rest. Raises `UnknownSubjectError`
+    for a lab that was never heard of; `DecisionError`.
+    """
+    with deciding(url, patience=patience) as connection:
+        if lab_id is not None:
+            _check_lab(connection, lab_id)
+        now = datetime.now(UTC)
+        values = {
+            **parameters(terms, now),
+            "asked_before": now - terms.ask_again_after,
+            "include_possible": include_possible,
+            "lab_id": lab_id,
+            "limit": MOST_AT_ONCE,
+        }
+        rows = connection.execute(_TO_ASK, values).fetchall()
+        head = catch_up(url, connection, patience=patience)
+        windows = [
+            Span(window.begin, window.end, window.labs)
+            for window in read_windows(connection, terms, now, position=head, lab_id=lab_id)
+            if window.state == "open" and window.labs
+        ]
+        if not rows and not windows:
+            return None
+        number = 1 + (_one(connection, _LAST) or 0)
+        lines = [_ask(row, number, now, by) for row in rows]
+        made = RequestMade(
+            at=now,
+            by=by,
+            request=number,
+            lab_id=lab_id,
+            note=note,
+            lines=len(lines),
+            windows=windows,
+        )
+        position = record(connection, [made, *lines])
+        position = catch_up(url, connection, patience=patience, upto=position)
+        return read_request(connection, number), position
+
+
+def read_request(connection: Connection, number: int) -> SupportRequest:
+    """Return a request with all its lines. Raises `UnknownSubjectError` with those there are."""
+    row = connection.execute(_MADE, (number,)).fetchone()
+    if row is None:
+        raise UnknownSubjectError(_what_requests(connection, number))
+    made = _made(row[0])
+    lines = [
+        _request_line(lab_id, bill_id, _line(text))
+        for lab_id, bill_id, text in connection.execute(_LINES, (number, True))
+    ]
+    windows = _windows(connection, made)
+    is_open = any(line.state == "requested" for line in lines) or any(
+        window.state == "requested" for window in windows
+    )
+    return SupportRequest(
+        number=number,
+        state="open" if is_open else "closed",
+        made_at=made.at,
+        made_by=made.by,
+        lab_id=made.lab_id,
+        note=made.note,
+        lines=lines,
+        loss_windows=windows,
+        closed_reason=_closed(row[1]).reason if row[1] else None,
+    )
+
+
+def list_requests(
+    connection: Connection, *, limit: int, before: int | None = None
+) -> list[RequestItem]:
+    """Return requests, the newest first; `before`: those with a smaller number."""
+    rows = connection.execute(_LIST, {"before": before, "limit": limit}).fetchall()
+    found = []
+    for text, closing, requested, received, closed in rows:
+        made = _made(text)
+        windows = _windows(connection, made)
+        is_open = requested or any(window.state == "requested" for window in windows)
+        found.append(
+            RequestItem(
+                number=made.request,
+                state="open" if is_open else "closed",
+                made_at=made.at,
+                made_by=made.by,
+                lab_id=made.lab_id,
+                note=made.note,
+                lines={"requested": requested, "received": received, "closed": closed},
+                loss_windows=windows,
+                closed_reason=_closed(closing).reason if closing else None,
+            )
+        )
+    return found
+
+
+def close_request(
+    url: str,
+    number: int,
+    *,
+    reason: str,
+    by: str,
+    lines: Sequence[LineName] | None,
+    patience: float,
+) -> tuple[SupportRequest, int]:
+    """Close what a request asked for and will not come: these lines, or all with its windows.
+
+    What came stays received, and what was closed stays as it was closed. Raises
+    `UnknownSubjectError` with what exists; `DecisionError`.
+    """
+    with deciding(url, patience=patience) as connection:
+        request = read_request(connection, number)
+        now = datetime.now(UTC)
+        to_close = _lines_to_close(request, lines)
+        decisions: list[EventClosed | RequestClosed] = [
+            EventClosed(
+                at=now,
+                by=by,
+                lab_id=lab_id,
+                bill_id=bill_id,
+                event_type=line.asked.event_type,
+                test_id=line.asked.test_id,
+                expected=line.asked.expected,
+                request=number,
+                reason=reason,
+            )
+            for lab_id, bill_id, text in connection.execute(_LINES, (number, False))
+            for line in [_line(text)]
+            if (lab_id, bill_id, *line.asked.subject) in to_close
+        ]
+        if lines is None and request.closed_reason is None:
+            decisions.append(RequestClosed(at=now, by=by, request=number, reason=reason))
+        position = record(connection, decisions) if decisions else None
+        position = catch_up(url, connection, patience=patience, upto=position)
+        return read_request(connection, number), position
+
+
+def _lines_to_close(
+    request: SupportRequest, lines: Sequence[LineName] | None
+) -> set[tuple[str, str, str, str]]:
+    there: set[tuple[str, str, str, str]] = {
+        (line.lab_id, line.bill_id, line.event_type, line.test_id or "") for line in request.lines
+    }
+    if lines is None:
+        return there
+    wanted: set[tuple[str, str, str, str]] = set()
+    wanted |= {(line.lab_id, line.bill_id, line.event_type, line.test_id or "") for line in lines}
+    if unknown := sorted(wanted - there):
+        lab_id, bill_id, event_type, test_id = unknown[0]
+        test = f" of test {test_id!r}" if test_id else ""
+        raise UnknownSubjectError(
+            f"request {request.number} has no line for {event_type}{test} of bill {bill_id!r} of "
+            f"lab {lab_id!r}; GET /v1/support-requests/{request.number} lists its "
+            f"{len(there)} lines"
+        )
+    return wanted
+
+
+def _ask(row: tuple[Any, ...], number: int, now: datetime, by: str) -> EventRequested:
+    lab_id, bill_id, integrator_id, *columns = row
+    stored = StoredMissing(*columns)
+    return EventRequested(
+        at=now,
+        by=by,
+        lab_id=lab_id,
+        bill_id=bill_id,
+        event_type=stored.event_type,
+        test_id=stored.test_id or None,
+        expected=stored.expected,
+        request=number,
+        certainty=stored.certainty,
+        count=stored.count,
+        integrator_id=integrator_id,
+        evidence=stored.folded().evidence,
+        previous=stored.request,
+    )
+
+
+def _request_line(lab_id: str, bill_id: str, line: Line) -> RequestLine:
+    asked = line.asked
+    return RequestLine(
+        lab_id=lab_id,
+        bill_id=bill_id,
+        integrator_id=asked.integrator_id,
+        event_type=asked.event_type,
+        test_id=asked.test_id,
+        certainty=asked.certainty,
+        count=asked.count,
+        evidence=asked.evidence,
+        previous=asked.previous,
+        state=line.state,
+        received_position=line.received_position,
+        reason=line.reason,
+    )
+
+
+def _windows(connection: Connection, made: RequestMade) -> list[LossWindow]:
+    """Return the windows that a request asked for, each closed if it is for all its labs."""
+    if not made.windows:
+        return []
+    closed = closed_windows(connection)
+    return [
+        LossWindow(
+            span.begin,
+            span.end,
+            span.labs,
+            "requested"
+            if any(difference([Interval(span.begin, span.end)], closed[lab]) for lab in span.labs)
+            else "closed",
+        )
+        for span in made.windows
+    ]
+
+
+def _check_lab(connection: Connection, lab_id: str) -> None:
+    if _one(connection, "SELECT EXISTS (SELECT FROM state.lab WHERE lab_id = %s)", lab_id):
+        return
+    labs = connection.execute("SELECT lab_id FROM state.lab ORDER BY 1 LIMIT 11").fetchall()
+    raise UnknownSubjectError(f"no event of lab {lab_id!r} has been received; {_named(labs)}")
+
+
+def _what_requests(connection: Connection, number: int) -> str:
+    last = _one(connection, _LAST)
+    there = f"there are 1 to {last}" if last else "none has been made yet"
+    return f"there is no support request {number}; {there}"
+
+
+def _named(labs: Iterable[tuple[Any, ...]]) -> str:
+    names = [repr(lab) for (lab,) in labs]
+    shown = 10
+    if not names:
+        return "none of any lab has"
+    return f"labs are {', '.join(names[:shown])}{' and more' if len(names) > shown else ''}"
+
+
+def _one(connection: Connection, query: str, *values: object) -> Any:  # noqa: ANN401 -- whatever the query gives
+    row = connection.execute(query.encode(), values or None).fetchone()
+    assert row  # noqa: S101 -- the queries above give one row
+    return row[0]

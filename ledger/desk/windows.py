@@ -1,0 +1,181 @@
+"""Loss windows: the times whose events were lost with all attempts, lab by lab."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from psycopg import Connection
+
+from ledger.desk.decide import catch_up, deciding, record
+from ledger.desk.missing import LAST_POSITION
+from ledger.desk.shapes import LossWindow, WindowState
+from ledger.desk.terms import Terms
+from ledger.errors import UnknownSubjectError
+from ledger.eventlog.liveness import LONGEST_GAP
+from ledger.model.decision import AnyDecision, RequestClosed, RequestMade, Span, WindowClosed
+from ledger.model.loss import (
+    Interval,
+    difference,
+    intersection,
+    loss_windows,
+    outages,
+    union,
+)
+
+ANY_LAB = ""
+"""Stands for the lab of a window in which no lab is known to have sent."""
+
+_ALIVE = "SELECT alive_from, alive_until FROM liveness"
+
+# Seen before and after: a lab that came later had nothing to lose, and of one that was not heard of
+# since nobody knows yet whether it still sends.
+_LABS = """
+SELECT lab_id, first_received_at, last_received_at
+FROM state.lab
+WHERE %(lab_id)s::text IS NULL OR lab_id = %(lab_id)s
+ORDER BY lab_id
+"""
+
+_DECIDED = """
+SELECT decision::text
+FROM state.desk_event
+WHERE kind IN ('request.made', 'request.closed', 'window.closed') AND position <= %s
+ORDER BY position
+"""
+
+_read = msgspec.json.Decoder(AnyDecision).decode
+
+
+def read_windows(
+    connection: Connection, terms: Terms, now: datetime, *, position: int, lab_id: str | None = None
+) -> list[LossWindow]:
+    """Return all windows known at the time `now`, in order; one is parted where its state changes.
+
+    Decisions count up to the log position `position`.
+    """
+    windows = _lost(connection, terms, now)
+    if not windows:
+        return []
+    asked, closed = _decided(connection, now, position)
+    labs = connection.execute(_LABS, {"lab_id": lab_id}).fetchall()
+    parts: dict[tuple[datetime, datetime, WindowState], list[str]] = defaultdict(list)
+    for window in windows:
+        concerned = [lab for lab, first, last in labs if first < window.end and last >= window.end]
+        for lab in concerned or ([] if lab_id else [ANY_LAB]):
+            for state, some in _by_state([window], asked[lab], closed[lab]):
+                for part in some:
+                    parts[part.begin, part.end, state].append(lab)
+    return [
+        LossWindow(begin, end, [lab for lab in labs_of if lab != ANY_LAB], state)
+        for (begin, end, state), labs_of in sorted(parts.items())
+    ]
+
+
+def _lost(connection: Connection, terms: Terms, now: datetime) -> list[Interval]:
+    rows = [
+        Interval(begin.astimezone(UTC), end.astimezone(UTC))
+        for begin, end in connection.execute(_ALIVE)
+    ]
+    if not rows:
+        return []
+    # The last record is a moment old. That is no outage yet.
+    recent = now - timedelta(seconds=LONGEST_GAP)
+    alive = [Interval(row.begin, now) if recent <= row.end <= now else row for row in rows]
+    since = min(row.begin for row in rows)
+    return loss_windows(
+        outages(alive, since=since, until=now),
+        interval=terms.retry_interval,
+        count=terms.retry_count,
+    )
+
+
+Spans = defaultdict[str, list[Interval]]
+
+
+def _decided(connection: Connection, now: datetime, position: int) -> tuple[Spans, Spans]:
+    """Return, by lab, which times were asked for, and which are done with."""
+    asked, closed = Spans(list), Spans(list)
+    requests: dict[int, list[Span]] = {}
+    for (text,) in connection.execute(_DECIDED, (position,)):
+        decision = _read(text if isinstance(text, bytes) else str(text))
+        if decision.at > now:
+            continue
+        if isinstance(decision, RequestMade):
+            requests[decision.request] = decision.windows
+            _spread(asked, decision.windows)
+        elif isinstance(decision, RequestClosed):
+            _spread(closed, requests.get(decision.request, []))
+        elif isinstance(decision, WindowClosed):
+            _spread(closed, [decision.window])
+    return asked, closed
+
+
+def closed_windows(connection: Connection) -> Spans:
+    """Return, by lab, which times are done with now."""
+    return _decided(connection, datetime.max.replace(tzinfo=UTC), LAST_POSITION)[1]
+
+
+def _spread(by_lab: Spans, spans: Iterable[Span]) -> None:
+    for span in spans:
+        for lab in span.labs or [ANY_LAB]:
+            by_lab[lab] = union([*by_lab[lab], Interval(span.begin, span.end)])
+
+
+def _by_state(
+    window: list[Interval], asked: list[Interval], closed: list[Interval]
+) -> list[tuple[WindowState, list[Interval]]]:
+    left = difference(window, closed)
+    return [
+        ("closed", intersection(window, closed)),
+        ("requested", intersection(left, asked)),
+        ("open", difference(left, asked)),
+    ]
+
+
+def close_window(
+    url: str,
+    terms: Terms,
+    window: tuple[datetime, datetime],
+    *,
+    labs: list[str] | None,
+    reason: str,
+    by: str,
+    patience: float,
+) -> tuple[list[LossWindow], int]:
+    """Close a loss window or a part of one, for these labs or for all; say how it is then.
+
+    Returns its parts with the position for which that is true. Raises `UnknownSubjectError` with
+    the windows that there are; `DecisionError`.
+    """
+    with deciding(url, patience=patience) as connection:
+        begin, end = window
+        found = read_windows(connection, terms, datetime.now(UTC), position=LAST_POSITION)
+        within = [one for one in found if begin < one.end and one.begin < end]
+        there = sorted({lab for one in within for lab in one.labs})
+        unknown = sorted(set(labs or []) - set(there))
+        if not within or unknown or begin >= end:
+            raise UnknownSubjectError(_what_windows(found, unknown))
+        position = None
+        if any(one.state != "closed" for one in within):
+            decision = WindowClosed(
+                at=datetime.now(UTC), by=by, window=Span(begin, end, labs or there), reason=reason
+            )
+            position = record(connection, [decision])
+        position = catch_up(url, connection, patience=patience, upto=position)
+        now = read_windows(connection, terms, datetime.now(UTC), position=LAST_POSITION)
+        return [one for one in now if begin < one.end and one.begin < end], position
+
+
+def _what_windows(found: list[LossWindow], unknown: list[str]) -> str:
+    if unknown:
+        return (
+            f"lab {unknown[0]!r} lost nothing in that window; GET /v1/loss-windows names the labs"
+        )
+    if not found:
+        return "there is no loss window"
+    last = found[-1]
+    return (
+        f"there is no loss window at that time; the last of {len(found)} is from "
+        f"{last.begin:%FT%TZ} to {last.end:%FT%TZ}: GET /v1/loss-windows lists them"
+    )
