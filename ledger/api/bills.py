@@ -28,6 +28,8 @@ from ledger.desk.shapes import MissingEventItem
 from ledger.eventlog.read import LogRow
 from ledger.model.bill import Bill as FoldedBill
 from ledger.model.bill import State, fold
+from ledger.model.findings import Finding, findings
+from ledger.model.history import history_of
 from ledger.projection.rows import BillEvents, encode, read_row
 
 _BILL = SQL("""
@@ -128,6 +130,26 @@ async def _bill_from_log(
 
 def _whole(summary: bytes, reports: bytes, missing: Sequence[MissingEventItem]) -> bytes:
     return with_members(summary, reports=reports, missing_events=encode(missing))
+
+
+@get(
+    "/v1/labs/{lab_id:str}/bills/{bill_id:str}/findings",
+    opt=READ,
+    operation_id="ListFindings",
+    responses={200: ok(Page[Finding], description="Sorted by code; in one part.")},
+)
+async def list_findings(services: Services, lab_id: str, bill_id: str) -> Response[bytes]:
+    """Explain the findings of a bill: what each means here, and which events it is about."""
+    key = (identifier(lab_id), identifier(bill_id))
+    head = (await services.fetch(_HEAD))[0][0]
+    now = datetime.now(UTC)
+    history = BillEvents([], [])
+    for row in await services.fetch(_HISTORY, (*key, now, True, now)):
+        history.add(read_row(LogRow(*row)))
+    if not history.events:
+        raise unknown_bill(key, head)
+    found = findings(history_of(history.events))
+    return answer(page(map(encode, found), None), head)
 
 
 def unknown_bill(key: tuple[str, str], position: int) -> ProblemError:

@@ -1,5 +1,6 @@
 """Bodies of the calls that change something: read here, so that every fault gets one answer."""
 
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -9,23 +10,30 @@ from msgspec import Meta, Struct
 
 from ledger.api.problem_handlers import ProblemError
 from ledger.desk.support_request import LineName
-from ledger.model.decision import Moment, Words
+from ledger.model.decision import Moment, Words, is_storable
 from ledger.model.event import EventType, Identifier
 from ledger.model.missing import Certainty
 
-Operator = Annotated[
-    str,
-    Parameter(
-        header="Ledger-Operator",
-        min_length=1,
-        max_length=200,
-        required=False,
-        description="Who decides this: it stands in the log beside the decision.",
-    ),
-]
-
 UNNAMED = "API"
 """Who decided, where the caller does not say."""
+
+LONGEST_NAME = 200
+
+
+async def provide_operator(
+    name: Annotated[
+        str,
+        Parameter(
+            header="Ledger-Operator",
+            required=False,
+            description="Who decides this: it stands in the log beside the decision.",
+        ),
+    ] = UNNAMED,
+) -> str:
+    """Provide who decides to a handler. Raises a 400 problem for a name that is none."""
+    if not name.strip() or len(name) > LONGEST_NAME:
+        raise ProblemError(400, f"the header Ledger-Operator takes 1 to {LONGEST_NAME} characters")
+    return name
 
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,6 +127,9 @@ async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> T:
         raise ProblemError(400, f"the body is not right: {error}. It takes {takes}") from None
     if text := _forbidden(msgspec.to_builtins(body)):
         raise ProblemError(400, f"the body is not right: {text!r} holds NUL")
+    for name, value in msgspec.structs.asdict(body).items():
+        if isinstance(value, datetime) and not is_storable(value):
+            raise ProblemError(400, f"the body is not right: {name} is not of this millennium")
     return body
 
 

@@ -1,10 +1,12 @@
 """Answers that are documents in several forms: chosen by the caller, written beside the loop."""
 
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from typing import IO, Annotated, Any, BinaryIO, Literal, cast
 
 from litestar import Request, Response
+from litestar.datastructures.headers import Accept
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.response import Stream
@@ -29,6 +31,8 @@ IN_MEMORY = 4 * 1024 * 1024
 
 PART = 256 * 1024
 
+_REFUSED = re.compile(r";\s*q=0(\.0*)?\s*(;|$)")
+
 ENDINGS: dict[Form, str] = {
     "json": "json", "csv": "csv", "markdown": "md", "xlsx": "xlsx", "text": "txt",
 }  # fmt: skip
@@ -39,7 +43,12 @@ def choose_form(request: Request[Any, Any, Any], form: Form | None) -> Form:
     if form is not None:
         return form
     types = {_bare(name): name for name in ENDINGS}  # JSON first: for who takes anything
-    accepted = request.accept.best_match(list(types), default=None)
+    parts = request.headers.get("accept", "").split(",")
+    refused = {part.partition(";")[0].strip() for part in parts if _REFUSED.search(part)}
+    accept = Accept(",".join(part for part in parts if not _REFUSED.search(part)).strip() or "*/*")
+    accepted = accept.best_match([name for name in types if name not in refused], default=None)
+    if refused and all(_REFUSED.search(part) for part in parts):
+        accepted = None  # nothing was named but what is not wanted
     if accepted is None:
         raise ProblemError(406, f"the answer can be {', '.join(sorted(types))}; see ?format=")
     return types[accepted]

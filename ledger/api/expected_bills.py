@@ -9,7 +9,7 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composable
 
 from ledger.api.answers import POSITION_HEADER, answer, ok, page
-from ledger.api.bodies import UNNAMED, ExpectedBody, Operator, read_body
+from ledger.api.bodies import ExpectedBody, read_body
 from ledger.api.guards import OPERATE, READ
 from ledger.api.parameters import (
     DEFAULT_LIMIT,
@@ -40,7 +40,7 @@ async def expect_bill(
     request: Request[Any, Any, Any],
     services: Services,
     integrator_id: str,
-    operator: Operator = UNNAMED,
+    operator: str,
 ) -> Response[bytes]:
     """Say by when an event of a bill with this integrator id is expected."""
     body = await read_body(request, ExpectedBody)
@@ -60,7 +60,7 @@ async def expect_bill(
     status_code=204,
 )
 async def stop_expecting_bill(
-    services: Services, integrator_id: str, operator: Operator = UNNAMED
+    services: Services, integrator_id: str, operator: str
 ) -> Response[None]:
     """Say that a bill is not expected any more."""
     wanted = identifier(integrator_id)
@@ -79,7 +79,7 @@ async def stop_expecting_bill(
     responses={200: ok(Expected, description="How many were taken, and which lines were not.")},
 )
 async def expect_bills(
-    request: Request[Any, Any, Any], services: Services, operator: Operator = UNNAMED
+    request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
     """Take in a file of expected bills.
 

@@ -9,8 +9,6 @@ from psycopg import Connection
 
 from ledger.api.answers import answer, ok, page
 from ledger.api.bodies import (
-    UNNAMED,
-    Operator,
     WaiveBody,
     WaiveMatchingBody,
     read_body,
@@ -83,7 +81,7 @@ async def list_missing_events(
     responses={200: ok(MissingEventItem, description="The missing event, waived.")},
 )
 async def waive_missing_event(
-    request: Request[Any, Any, Any], services: Services, operator: Operator = UNNAMED
+    request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
     """Say that a missing event will not be asked for, and why."""
     body = await read_body(request, WaiveBody)
@@ -110,7 +108,7 @@ async def waive_missing_event(
     responses={200: ok(Waived, description="How many were waived or, `dry_run`, would be.")},
 )
 async def waive_missing_events(
-    request: Request[Any, Any, Any], services: Services, operator: Operator = UNNAMED
+    request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
     """Waive all that a filter finds and that was not asked for; look first with `dry_run`."""
     body = await read_body(request, WaiveMatchingBody)

@@ -5,12 +5,20 @@ from urllib.parse import unquote
 _SLASH = "\x00"
 """Stands for a slash inside a segment. No identifier holds NUL, so it can be told from all else."""
 
+_NOWHERE = "/%00"
+
 
 def with_slashes_kept(raw_path: bytes) -> str:
     """Decode a path so that a slash that was written %2F does not part segments."""
-    segments = [unquote(segment) for segment in raw_path.decode("ascii", "replace").split("/")]
+    try:
+        segments = [
+            unquote(segment, errors="strict")
+            for segment in raw_path.decode("ascii", "replace").split("/")
+        ]
+    except UnicodeDecodeError:  # no identifier is written like that
+        return _NOWHERE
     if any(_SLASH in segment for segment in segments):
-        return "/%00"  # where there is nothing
+        return _NOWHERE
     return "/".join(segment.replace("/", _SLASH) for segment in segments)
 
 

@@ -9,7 +9,7 @@ from litestar.response import Stream
 from psycopg import Connection
 
 from ledger.api.answers import answer, ok, page
-from ledger.api.bodies import UNNAMED, CloseWindowBody, Operator, read_body
+from ledger.api.bodies import CloseWindowBody, read_body
 from ledger.api.documents import ChosenForm, Written, choose_form, document
 from ledger.api.guards import OPERATE, READ
 from ledger.api.parameters import (
@@ -111,7 +111,7 @@ async def list_loss_windows(
     responses={200: ok(Page[LossWindow], description="The window, closed, in its parts.")},
 )
 async def close_loss_window(
-    request: Request[Any, Any, Any], services: Services, operator: Operator = UNNAMED
+    request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
     """Say that all that was lost in a window has come, or never will."""
     body = await read_body(request, CloseWindowBody)

@@ -5,7 +5,8 @@ from typing import Any
 from litestar import Router
 from litestar.di import Provide
 
-from ledger.api.bills import get_bill, list_bills
+from ledger.api.bills import get_bill, list_bills, list_findings
+from ledger.api.bodies import provide_operator
 from ledger.api.changes import list_changes
 from ledger.api.events import list_bill_events, list_events, list_unreadable_events
 from ledger.api.expected_bills import (
@@ -46,6 +47,7 @@ def make_routes() -> list[Any]:
         "/",
         route_handlers=[
             get_bill,
+            list_findings,
             list_bill_events,
             list_bills,
             list_reports,
@@ -82,6 +84,7 @@ def make_routes() -> list[Any]:
         ],
         guards=[require_scope],
         before_request=check_parameters,
+        dependencies={"operator": Provide(provide_operator)},
         tags=["operate"],
     )
     service = Router(

@@ -6,7 +6,7 @@ from litestar import Request, Response, get, put
 from psycopg import Connection
 
 from ledger.api.answers import answer, ok
-from ledger.api.bodies import UNNAMED, Operator, SubscriptionBody, read_body
+from ledger.api.bodies import SubscriptionBody, read_body
 from ledger.api.guards import OPERATE, READ
 from ledger.api.paths import identifier
 from ledger.api.services import PATIENCE, Services
@@ -41,7 +41,7 @@ async def get_subscription(services: Services, lab_id: str) -> Response[bytes]:
     responses={200: ok(Subscription, description="The subscription as it is now.")},
 )
 async def set_subscription(
-    request: Request[Any, Any, Any], services: Services, lab_id: str, operator: Operator = UNNAMED
+    request: Request[Any, Any, Any], services: Services, lab_id: str, operator: str
 ) -> Response[bytes]:
     """Say which event types are subscribed for a lab; null: those that are for all labs."""
     lab = identifier(lab_id)

@@ -8,7 +8,7 @@ from litestar.response import Stream
 from psycopg import Connection
 
 from ledger.api.answers import POSITION_HEADER, answer, ok, page
-from ledger.api.bodies import UNNAMED, CloseBody, Operator, RequestBody, read_body
+from ledger.api.bodies import CloseBody, RequestBody, read_body
 from ledger.api.documents import ChosenForm, Written, choose_form, document
 from ledger.api.guards import OPERATE, READ
 from ledger.api.parameters import DEFAULT_LIMIT, CursorText, Limit, read_cursor, write_cursor
@@ -20,7 +20,7 @@ from ledger.desk.shapes import RequestItem, SupportRequest
 from ledger.projection import tables
 from ledger.projection.rows import encode
 
-Number = Annotated[int, Parameter(ge=1, le=2**31 - 1, description="The number of the request.")]
+Number = Annotated[int, Parameter(description="The number of the request.")]
 
 
 @post(
@@ -33,7 +33,7 @@ Number = Annotated[int, Parameter(ge=1, le=2**31 - 1, description="The number of
     },
 )
 async def make_support_request(
-    request: Request[Any, Any, Any], services: Services, operator: Operator = UNNAMED
+    request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
     """Ask for what is overdue, neither waived nor asked for yet, and for open loss windows."""
     body = await read_body(request, RequestBody)
@@ -122,7 +122,7 @@ async def close_support_request(
     request: Request[Any, Any, Any],
     services: Services,
     number: Number,
-    operator: Operator = UNNAMED,
+    operator: str,
 ) -> Response[bytes]:
     """Close what was asked for and will not come, with a reason: some lines, or the request."""
     body = await read_body(request, CloseBody)

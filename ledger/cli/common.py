@@ -30,8 +30,19 @@ operator_option = click.option(
     default=lambda: f"{getpass.getuser()}@{socket.gethostname()}",
     show_default="who is logged in",
     metavar="NAME",
+    callback=lambda _, __, name: name.strip()[:200] or "nobody",
     help="Who decides this: it stands in the log beside the decision.",
 )
+
+
+def not_blank(_: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """Refuse words that say nothing, and more than the log takes."""
+    if text is not None and not (text.strip() and len(text) <= LONGEST_WORDS):
+        raise click.BadParameter(f"takes 1 to {LONGEST_WORDS} characters", param=parameter)
+    return text
+
+
+LONGEST_WORDS = 2000
 
 yes_option = click.option("--yes", is_flag=True, help="Don't ask, do it.")
 dry_run_option = click.option(

@@ -96,11 +96,33 @@ def _show_missing(client: httpx.Client, truth: Path, stack: Stack) -> None:
             f"{item['certainty']}, known from the {item['evidence']['event_type']} "
             f"at position {item['evidence']['position']}"
         )
+    click.echo(
+        "Not every loss leaves a trace: of a bill whose every event was lost nothing is known."
+    )
+    _ask_support(client, truth)
     key = shlex.quote(str(stack.data / KEY_FILE))
     click.echo(
-        "Not every loss leaves a trace: of a bill whose every event was lost nothing is known.\n"
-        f"\nAsk for them all:\ncurl -sS '{stack.url}/v1/missing-events?state=overdue' "
+        f"\nThe letter to support:\ncurl -sS '{stack.url}/v1/support-requests/1?format=markdown' "
         f'-H "Authorization: Bearer $(cat {key})"\n'
+        f"\nWhat is missing now:\ncurl -sS '{stack.url}/v1/reconciliation?format=text' "
+        f'-H "Authorization: Bearer $(cat {key})"\n'
+    )
+
+
+def _ask_support(client: httpx.Client, truth: Path) -> None:
+    """Make a support request of it, and take in what support would send: all but a few events."""
+    made = client.post("/v1/support-requests", json={"note": "the demo"})
+    if made.status_code != httpx.codes.CREATED:
+        return
+    request = made.json()
+    lost = [bytes(event.payload) for event in read_truth(truth) if not event.delivered]
+    answer = b"".join(payload + b"\n" for payload in lost[: -(len(lost) // 10) or None])
+    report = client.post("/v1/imports", content=answer).raise_for_status().json()
+    click.echo(
+        f"\nSupport request {request['number']} asks for {len(request['lines']):,} of them. "
+        f"Support sends what it finds;\nof that {report['recorded']:,} events were recorded, "
+        f"which settled {report['settled_count']:,} lines of the request.\n"
+        f"Still open are {report['still_open_count']:,}."
     )
 
 

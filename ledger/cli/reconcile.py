@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from ledger.cli.common import operator_option, prepared_database
+from ledger.cli.common import not_blank, operator_option, prepared_database
 
 if TYPE_CHECKING:
     from ledger.desk.reconciliation import Question
@@ -45,7 +45,9 @@ FOUND = 3
     is_flag=True,
     help="With --request: ask also for what only may be missing.",
 )
-@click.option("--note", metavar="WORDS", help="With --request: a note that stands in it.")
+@click.option(
+    "--note", callback=not_blank, metavar="WORDS", help="With --request: a note that stands in it."
+)
 @click.option(
     "--check",
     is_flag=True,
@@ -97,7 +99,7 @@ def reconcile(
     url = prepared_database()
     terms = Terms.of(Settings.from_environment())
     if request:
-        _request(
+        made = _request(
             url,
             terms,
             form,
@@ -107,6 +109,10 @@ def reconcile(
             note=note,
             by=by,
         )
+        # What is only possible may be left over.
+        now = Question(as_of=datetime.now(UTC), lab_id=lab)
+        if check and (made or _finds(_ask(url, terms, now))):
+            sys.exit(FOUND)
         return
     question = Question(
         as_of=read_time(as_of, "--as-of") or datetime.now(UTC),
@@ -118,9 +124,29 @@ def reconcile(
     if since_last:
         # Noted when all is written: a run that was killed tells it again.
         job.note_run(url, report.as_of, report.position)
-    open_windows = any(window.state == "open" for window in report.loss_windows)
-    if check and (report.totals["overdue"] or report.unseen_bills or open_windows):
+    if check and _finds(report):
         sys.exit(FOUND)
+
+
+def _finds(report: "Report") -> bool:
+    open_windows = any(window.state == "open" for window in report.loss_windows)
+    return bool(report.totals["overdue"] or report.unseen_bills or open_windows)
+
+
+def _ask(url: str, terms: "Terms", question: "Question") -> "Report":
+    from contextlib import closing
+
+    from ledger.database import connect
+    from ledger.desk.reconciliation import reconcile as ask
+
+    with (
+        closing(connect(url, "reconcile")) as connection,
+        ask(connection, terms, question) as (
+            report,
+            _,
+        ),
+    ):
+        return report
 
 
 def _report(
@@ -155,7 +181,8 @@ def _request(
     include_possible: bool,
     note: str | None,
     by: str,
-) -> None:
+) -> bool:
+    """Make a request and write it; tell whether there was anything to ask for."""
     from ledger.cli.output import written
     from ledger.desk.render import write_request
     from ledger.desk.support_request import make_request
@@ -171,7 +198,7 @@ def _request(
     )
     if made is None:
         click.echo("Nothing is overdue that was not asked for: no support request was made.")
-        return
+        return False
     support_request, _ = made
     with written(output) as (to, screen):
         write_request(support_request, form, to, screen=screen)
@@ -181,6 +208,7 @@ def _request(
         f"{support_request.number} --format markdown` writes the letter again.",
         err=True,
     )
+    return True
 
 
 PATIENCE = 600.0

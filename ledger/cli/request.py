@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from ledger.cli.common import operator_option, prepared_database
+from ledger.cli.common import not_blank, operator_option, prepared_database
 
 if TYPE_CHECKING:
     from ledger.desk.render import Format
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="Write to a file instead of standard output.",
 )
 @click.option("--close", is_flag=True, help="Close what has not come and will not; needs --reason.")
-@click.option("--reason", metavar="WORDS", help="Why it will not come.")
+@click.option("--reason", callback=not_blank, metavar="WORDS", help="Why it will not come.")
 @operator_option
 def request(
     *,
@@ -53,6 +53,10 @@ def request(
 
     if close != (reason is not None) or (close and number is None):
         raise click.UsageError("closing takes NUMBER, --close and --reason WORDS")
+    if number is None and (form != "text" or output):
+        raise click.UsageError(
+            "--format and --output want NUMBER; GET /v1/support-requests has all"
+        )
     url = prepared_database()
     if number is None:
         _list(url)

@@ -24,6 +24,8 @@ from ledger.settings import child_environment
 
 TOKEN_FILE = "webhook-token"  # noqa: S105 -- the name of a file
 KEY_FILE = "admin-key"
+ENVIRONMENT_FILE = "env"
+"""Settings for commands of one's own, to be read by a shell; it holds the database's password."""
 
 READY_SECONDS = 60.0
 RESTARTS = 5
@@ -80,11 +82,16 @@ class Stack:
                     "LEDGER_PORT": str(self._port),
                 }
             )
+            _write_secret(self.data / ENVIRONMENT_FILE, self._exports())
             cleanup.callback(self._end_processes)
             for command in ("serve", "project"):
                 self._start(command)
             self._wait_until_ready()
             yield
+
+    def _exports(self) -> str:
+        settings = {**self._more_settings, "LEDGER_DATABASE_URL": self.database_url}
+        return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
 
     def banner(self) -> str:
         """Say where everything is, with lines to paste; the secrets only when they are new."""
@@ -96,12 +103,14 @@ class Stack:
             f'{{"labID": "lab_1", "eventType": "bill.created", "eventTime": {int(time.time())}, '
             '"data": {"billID": "bill_1", "billData": {"testData": [{"_id": "test_1"}]}}}'
         )
+        environment = _quoted(self.data / ENVIRONMENT_FILE)
         return f"""
 Ledger          {self.url}   (OpenAPI: {self.url}/schema)
 Webhook token   in {token}{new[0]}
 API key         in {key}{new[1]}
 PostgreSQL      PGPASSWORD="$(cat {password})" psql -h 127.0.0.1 -p {self._postgres_port} \
 -U {user} ledger
+Commands        . {environment}; then `ledger status`, `ledger reconcile`, ...
 
 Send a webhook:
 curl -sS {self.url}/webhooks/flabs -H "Authorization: Bearer $(cat {token})" -d '{example}'
@@ -187,12 +196,16 @@ curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {
 def _kept_secret(path: Path) -> str:
     """Return the secret of a file, made now if there is none; readable by its owner alone."""
     if not path.exists():
-        unfinished = path.with_suffix(".part")
-        unfinished.unlink(missing_ok=True)
-        unfinished.touch(mode=0o600)
-        unfinished.write_text(secrets.token_urlsafe(24) + "\n")
-        unfinished.rename(path)
+        _write_secret(path, secrets.token_urlsafe(24) + "\n")
     return path.read_text().strip()
+
+
+def _write_secret(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".part")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(text)
+    unfinished.rename(path)
 
 
 def _refuse_taken_port(port: int) -> None:

@@ -8,6 +8,7 @@ import rich_click as click
 from ledger.cli.common import (
     dry_run_option,
     go_ahead,
+    not_blank,
     operator_option,
     prepared_database,
     yes_option,
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 @click.option(
     "--before", metavar="TIME", help="Those first known to be missing before this time (RFC 3339)."
 )
-@click.option("--reason", required=True, metavar="WORDS", help="Why they will not be asked for.")
+@click.option(
+    "--reason",
+    required=True,
+    callback=not_blank,
+    metavar="WORDS",
+    help="Why they will not be asked for.",
+)
 @operator_option
 @yes_option
 @dry_run_option

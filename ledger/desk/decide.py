@@ -7,13 +7,12 @@ first did: it waits for the first's lock, and then until the state is true for t
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 
 import psycopg
 from psycopg import Connection
 
 from ledger.database import connect
-from ledger.errors import DecisionError
+from ledger.errors import DecisionError, QuestionError
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append
 from ledger.model.decision import AnyDecision, write_decision
@@ -81,13 +80,17 @@ def _follow(url: str, upto: int, deadline: float) -> bool:
 
 
 def record(connection: Connection, decisions: Sequence[AnyDecision]) -> int:
-    """Append decisions in one transaction, all or none; return the last position."""
-    now = datetime.now(UTC)
-    outcomes = append(
-        connection,
-        [
-            Delivery.of(write_decision(decision), received_at=now, source="operator")
-            for decision in decisions
-        ],
-    )
+    """Append decisions in one transaction, all or none; return the last position.
+
+    They count as received when they were made, so that all questions about a time agree. Raises
+    `QuestionError` for one that could not be read again: too long an id, a time out of range.
+    """
+    deliveries = [
+        Delivery.of(write_decision(decision), received_at=decision.at, source="operator")
+        for decision in decisions
+    ]
+    for delivery in deliveries:
+        if unreadable := delivery.examined.unreadable:
+            raise QuestionError(f"this cannot be decided: {unreadable.detail}")
+    outcomes = append(connection, deliveries)
     return max((outcome.position for outcome in outcomes), default=0)

@@ -15,7 +15,7 @@ from ledger.database import connect
 from ledger.desk.decide import catch_up, deciding, record
 from ledger.desk.shapes import ExpectedState
 from ledger.errors import ImportFileError, UnknownSubjectError
-from ledger.model.decision import BillExpected, Moment, Name
+from ledger.model.decision import BillExpected, Moment, is_storable
 from ledger.model.event import Identifier
 
 BATCH = 2_000
@@ -25,7 +25,7 @@ BATCH = 2_000
 class Expectation(Struct, frozen=True):
     """A line of a file: what `PUT /v1/expected-bills/{integrator_id}` takes, and the id."""
 
-    integrator_id: Name
+    integrator_id: Identifier
     expected_by: Moment
     lab_id: Annotated[Identifier | None, Meta(description="The lab, where it is known.")] = None
 
@@ -211,4 +211,6 @@ def _read(number: int, decode: Any) -> Expectation | Refused:  # noqa: ANN401 --
         return Refused(number, str(error))
     if "\x00" in one.integrator_id + (one.lab_id or ""):
         return Refused(number, "an id holds NUL")
+    if not is_storable(one.expected_by):
+        return Refused(number, "expected_by is not of this millennium")
     return one

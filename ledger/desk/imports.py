@@ -67,7 +67,7 @@ class ImportReport(Struct, frozen=True):
 
 
 _SETTLED = """
-SELECT l.request, l.lab_id, l.bill_id, l.event_type, l.test_id, l.received_position
+SELECT DISTINCT l.request, l.lab_id, l.bill_id, l.event_type, l.test_id, l.received_position
 FROM unnest(%s::bigint[], %s::bigint[]) AS r (first, last)
 JOIN state.request_line l ON l.received_position BETWEEN r.first AND r.last
 ORDER BY 1, 2, 3, 5, 4

@@ -42,20 +42,39 @@ _THEN = """(
     SELECT * FROM json_populate_recordset(NULL::state.missing_event, %(past_rows)s::json)
 )"""
 
+_EXPECTED_THEN = """(
+    SELECT * FROM state.expected_bill WHERE position <= %(position)s
+    UNION ALL
+    SELECT DISTINCT ON (x.integrator_id)
+        x.integrator_id, x.lab_id, x.position, x.expected_by, e.is_seen
+    FROM state.expected_bill e
+    JOIN state.expectation x ON x.integrator_id = e.integrator_id
+    WHERE e.position > %(position)s AND x.position <= %(position)s
+    ORDER BY x.integrator_id, x.position DESC
+)"""
+
 _ELSEWHERE = """
-SELECT integrator_id FROM state.bill WHERE integrator_id = ANY(%s) AND position <= %s
+SELECT integrator_id FROM state.bill
+WHERE integrator_id = ANY(%(ids)s) AND position <= %(position)s
+UNION ALL
+SELECT f.integrator_id
+FROM state.former_integrator f
+LEFT JOIN state.bill b ON b.lab_id = f.lab_id AND b.bill_id = f.bill_id
+LEFT JOIN state.parked_bill p ON p.lab_id = f.lab_id AND p.bill_id = f.bill_id
+WHERE f.integrator_id = ANY(%(ids)s) AND coalesce(b.position, p.position) <= %(position)s
 """
 
 
 class Past(Struct, frozen=True):
     """What is to be read in the place of the state.
 
-    `source` stands for state.missing_event in a query with the parameters `position` and
-    `past_rows`. `seen_later` are integrator ids of which no event had come yet, `delays` what
-    deliveries since have added.
+    `missing` and `expected` stand for state.missing_event and state.expected_bill in a query with
+    the parameters `position` and `past_rows`. `seen_later` are integrator ids of which no event had
+    come yet, `delays` what deliveries since have added.
     """
 
-    source: Composable
+    missing: Composable
+    expected: Composable
     past_rows: str | None
     seen_later: list[str]
     delays: Counter[DelayKey]
@@ -63,7 +82,7 @@ class Past(Struct, frozen=True):
     @classmethod
     def none(cls) -> "Past":
         """Return that of a position at which the state still is."""
-        return cls(SQL("state.missing_event"), None, [], Counter())
+        return cls(SQL("state.missing_event"), SQL("state.expected_bill"), None, [], Counter())
 
 
 def read_past(connection: Connection, position: int) -> Past:
@@ -78,8 +97,9 @@ def read_past(connection: Connection, position: int) -> Past:
             later -= {event.event.data.integrator_id or "" for event in events.events}
             rows += _missing_rows(lab_id, bill_id, events)
     if later:
-        later -= {row[0] for row in connection.execute(_ELSEWHERE, (sorted(later), position))}
-    return Past(SQL(_THEN), encode(rows).decode(), sorted(later), delays)
+        values = {"ids": sorted(later), "position": position}
+        later -= {row[0] for row in connection.execute(_ELSEWHERE, values)}
+    return Past(SQL(_THEN), SQL(_EXPECTED_THEN), encode(rows).decode(), sorted(later), delays)
 
 
 def _since(connection: Connection, position: int) -> tuple[set[str], Counter[DelayKey]]:

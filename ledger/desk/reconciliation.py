@@ -33,6 +33,10 @@ from ledger.projection import tables
 FETCH = 1_000
 """Missing events that are held in memory at a time."""
 
+_EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2998, 1, 1, tzinfo=UTC)
+"""Times of questions beyond these are answered as at these: nothing was received there."""
+
 NEAR_LOSS_DAYS = 30
 """Days before the time of the question whose deliveries are looked at."""
 
@@ -91,9 +95,8 @@ ORDER BY m.lab_id, m.evidence_received_at, m.bill_id, m.test_id, m.event_type
 
 _UNSEEN = """
 SELECT e.integrator_id, e.lab_id, e.expected_by
-FROM state.expected_bill e
+FROM {expected} e
 WHERE e.expected_by <= %(now)s
-    AND e.position <= %(position)s
     AND (%(lab_id)s::text IS NULL OR e.lab_id = %(lab_id)s)
     AND (%(unseen_before)s::timestamptz IS NULL OR e.expected_by > %(unseen_before)s
         OR e.position > %(last_position)s)
@@ -144,8 +147,9 @@ class _Asked:
         self._position = position
         self._past = past
         since = question.since
+        self._now = min(max(question.as_of, _EARLIEST), _LATEST)
         self._values: Parameters = {
-            **parameters(terms, question.as_of, position=position),
+            **parameters(terms, self._now, position=position),
             "lab_id": question.lab_id,
             "overdue_before": since and since.as_of - terms.budget,
             "unseen_before": since and since.as_of,
@@ -160,7 +164,7 @@ class _Asked:
         windows = read_windows(
             self._connection,
             self._terms,
-            question.as_of,
+            self._now,
             position=self._position,
             lab_id=question.lab_id,
         )
@@ -176,7 +180,7 @@ class _Asked:
             unseen_bills=[
                 UnseenBill(integrator_id, lab_id or None, expected_by.astimezone(UTC))
                 for integrator_id, lab_id, expected_by in self._connection.execute(
-                    _UNSEEN, self._values
+                    SQL(_UNSEEN).format(expected=self._past.expected), self._values
                 )
             ],
             near_losses=self._near_losses(),
@@ -187,7 +191,7 @@ class _Asked:
             cursor.itersize = FETCH
             cursor.execute(SQL(_LISTED).format(missing=self._missing()), self._values)
             for row in cursor:
-                yield item_of(row[:-1], self._terms, self._question.as_of)
+                yield item_of(row[:-1], self._terms, self._now)
 
     def _totals(self) -> tuple[list[LabTotals], dict[MissingState, int]]:
         totals: dict[MissingState, int] = {
@@ -215,12 +219,12 @@ class _Asked:
 
     def _missing(self) -> Composed:
         query = SQL(_MISSING).format(
-            columns=SQL(COLUMNS), missing=self._past.source, subscribed=SQL(SUBSCRIBED)
+            columns=SQL(COLUMNS), missing=self._past.missing, subscribed=SQL(SUBSCRIBED)
         )
         return SQL(_ONLY_NEW).format(missing=query) if self._question.since else query
 
     def _near_losses(self) -> list[NearLoss]:
-        last_day = self._question.as_of.astimezone(UTC).date()
+        last_day = self._now.astimezone(UTC).date()
         values = {
             **self._values,
             "first_day": last_day - timedelta(days=NEAR_LOSS_DAYS),

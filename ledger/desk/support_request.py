@@ -112,17 +112,19 @@ def make_request(
     note: str | None,
     by: str,
     patience: float,
+    now: datetime | None = None,
 ) -> tuple[SupportRequest, int] | None:
     """Ask for all that is overdue and not asked for yet, and for open loss windows, in one request.
 
-    Returns it with the position for which it is true; None if there is nothing to ask for. Of very
+    Returns it with the position for which it is true; None if there is nothing to ask for. `now` is
+    when it is made, if not at this moment. Of very
     many the oldest are asked for, and the next request takes the rest. Raises `UnknownSubjectError`
     for a lab that was never heard of; `DecisionError`.
     """
     with deciding(url, patience=patience) as connection:
         if lab_id is not None:
             _check_lab(connection, lab_id)
-        now = datetime.now(UTC)
+        now = now or datetime.now(UTC)
         values = {
             **parameters(terms, now),
             "asked_before": now - terms.ask_again_after,

@@ -22,6 +22,7 @@ from ledger.model.loss import (
     outages,
     union,
 )
+from ledger.projection import tables
 
 ANY_LAB = ""
 """Stands for the lab of a window in which no lab is known to have sent."""
@@ -36,6 +37,16 @@ FROM state.lab
 WHERE %(lab_id)s::text IS NULL OR lab_id = %(lab_id)s
 ORDER BY lab_id
 """
+
+_HEARD = """
+SELECT EXISTS (
+    SELECT FROM event_log
+    WHERE position > %s AND position <= %s AND lab_id = %s AND received_at BETWEEN %s AND %s
+        AND source <> 'operator'
+)
+"""
+
+_RECEIVED = "SELECT received_at FROM event_log WHERE position = %s"
 
 _DECIDED = """
 SELECT decision::text
@@ -59,17 +70,51 @@ def read_windows(
         return []
     asked, closed = _decided(connection, now, position)
     labs = connection.execute(_LABS, {"lab_id": lab_id}).fetchall()
+    is_newest = position >= tables.read_checkpoint(connection).position
     parts: dict[tuple[datetime, datetime, WindowState], list[str]] = defaultdict(list)
     for window in windows:
-        concerned = [lab for lab, first, last in labs if first < window.end and last >= window.end]
+        concerned = [
+            lab
+            for lab, first, last in labs
+            if first < window.end <= last
+            and ((is_newest and last <= now) or _heard(connection, lab, window.end, now, position))
+        ]
         for lab in concerned or ([] if lab_id else [ANY_LAB]):
-            for state, some in _by_state([window], asked[lab], closed[lab]):
+            # Who closed a window of which no lab was known meant it for whichever it is.
+            done = union([*closed[lab], *closed[ANY_LAB]])
+            for state, some in _by_state([window], asked[lab], done):
                 for part in some:
                     parts[part.begin, part.end, state].append(lab)
     return [
         LossWindow(begin, end, [lab for lab in labs_of if lab != ANY_LAB], state)
         for (begin, end, state), labs_of in sorted(parts.items())
     ]
+
+
+def _heard(
+    connection: Connection, lab_id: str, since: datetime, until: datetime, position: int
+) -> bool:
+    """Tell whether an event of a lab was received in a time, by the log up to a position.
+
+    For questions about the past: the state knows only when a lab was heard of last.
+    """
+    after = _position_at(connection, since - timedelta(minutes=1))
+    row = connection.execute(_HEARD, (after, position, lab_id, since, until)).fetchone()
+    return bool(row and row[0])
+
+
+def _position_at(connection: Connection, moment: datetime) -> int:
+    """Return a position before which all was received before a time: nearly so, as the log is."""
+    row = connection.execute("SELECT max(position) FROM event_log").fetchone()
+    low, high = 0, (row and row[0]) or 0
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(_RECEIVED, (middle,)).fetchone()
+        if row is None or row[0] < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
 
 
 def _lost(connection: Connection, terms: Terms, now: datetime) -> list[Interval]:
@@ -80,6 +125,7 @@ def _lost(connection: Connection, terms: Terms, now: datetime) -> list[Interval]
     if not rows:
         return []
     # The last record is a moment old. That is no outage yet.
+    now = min(now, datetime.now(UTC))  # and what is to come none at all
     recent = now - timedelta(seconds=LONGEST_GAP)
     alive = [Interval(row.begin, now) if recent <= row.end <= now else row for row in rows]
     since = min(row.begin for row in rows)

@@ -21,7 +21,7 @@ from psycopg import Connection
 from ledger.database import CONTENT_ERRORS, connect
 from ledger.errors import LaneError
 from ledger.eventlog.append import Delivery, Outcome, append
-from ledger.eventlog.liveness import BEAT_SECONDS, Liveness
+from ledger.eventlog.liveness import BEAT_SECONDS, Liveness, steady_clock
 from ledger.metrics import BATCHES, DELIVERIES, LANE_FAILURES
 
 MAX_BATCH = 512
@@ -79,7 +79,7 @@ class Lane:
         self._wake = threading.Event()
         self._stopping = False
         self._liveness = Liveness()
-        self._loop_seen = 0.0  # by time.monotonic()
+        self._loop_seen = 0.0  # by the steady clock
         self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
 
     def start(self) -> None:
@@ -119,7 +119,7 @@ class Lane:
         of its way.
         """
         assert self._loop  # noqa: S101 -- set by start()
-        self._loop_seen = time.monotonic()
+        self._loop_seen = steady_clock()
         now = self._loop.time()
         while self._unanswered:
             oldest = self._unanswered[0]
@@ -149,7 +149,7 @@ class Lane:
 
     def _record_liveness(self) -> None:
         """Record, now and then, that this thread and the event loop do their work. Never raises."""
-        now = time.monotonic()
+        now = steady_clock()
         if not self._liveness.is_due(now) or now - self._loop_seen > LOOP_MAY_REST:
             return
         try:

@@ -4,6 +4,7 @@ Source: design, "Loss windows". Elapsed time is measured by a clock that is neve
 step of the other one invents no outage.
 """
 
+import time
 import uuid
 from datetime import datetime
 
@@ -14,6 +15,11 @@ BEAT_SECONDS = 2.0
 
 LONGEST_GAP = 5.0
 """Seconds between two records that are no outage yet: an attempt waits longer than that."""
+
+
+def steady_clock() -> float:
+    """Return seconds of a clock that is never set, and that goes on while the machine is asleep."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Liveness:

@@ -83,6 +83,8 @@ class Imported(Struct):
             self.ranges[-1] = (self.ranges[-1][0], position)
         else:
             self.ranges.append((position, position))
+            if len(self.ranges) > _RANGES_APART:
+                self.ranges = _merged(self.ranges)
         if self.keys is not None and delivery.examined.bill_id:
             self.keys.add((delivery.examined.lab_id, delivery.examined.bill_id))
             if len(self.keys) > _KEYS_REMEMBERED:
@@ -93,6 +95,7 @@ _FIRST_YEAR, _END_YEAR = 1971, 2999  # a day within what the log takes, whatever
 _LINE = msgspec.json.Decoder(ExportLine)
 _UNREADABLE_SHOWN = 100
 _KEYS_REMEMBERED = 10_000
+_RANGES_APART = 100_000
 _BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 _BROKEN_FILE = (ImportFileError, OSError, *_BROKEN_GZIP)
 
@@ -287,6 +290,17 @@ def elements(text: bytes) -> Iterator[bytes]:
 
 # Strings are taken whole, so that what they hold counts for nothing.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join ranges that touch, as those of a file taken in again in another order."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def _payload(line: bytes) -> Delivery:

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from ledger.model.decision import LoggedDecision
+from ledger.model.findings import findings
 from ledger.model.history import Fact, History, LoggedEvent, history_of
 from ledger.model.missing import MissingEvent, missing_events
 from ledger.model.settlement import Line, settle
@@ -19,9 +20,6 @@ from ledger.model.settlement import Line, settle
 FOLD_VERSION = 2
 """Grows when the same events give another state, or the state tables another shape. State of
 another version is served as it is and not written to until `ledger rebuild` has made it anew."""
-
-CLOCK_TOLERANCE = 300
-"""Seconds that a sender's clock may run before ours until an event counts as from the future."""
 
 State = Literal["open", "completed", "reopened", "deleted"]
 EVIDENCE = ("report.completed", "bill.completed", "bill.created", "bill.deleted")
@@ -103,7 +101,7 @@ def fold(
         report_url=_newest([fact.report_url for fact in facts]),
         reports_total=len(reports),
         reports_completed=len([report for report in reports if report.evidence]),
-        findings=_findings(history),
+        findings=[found.finding for found in findings(history)],
         events=len(events),
         first_received_at=min([event.received_at for event in events]),
         last_received_at=max([event.received_at for event in events]),
@@ -153,28 +151,6 @@ def _state(history: History, newest_mention: dict[str, Fact]) -> State:
         test not in fact.completed and fact.moment > last for test, fact in newest_mention.items()
     )
     return "reopened" if reopened else "completed"
-
-
-def _findings(history: History) -> list[str]:
-    """Return the codes of what somebody should look at, sorted."""
-    found = []
-    if history.completions and len(history.completions[-1].completed) < len(
-        history.completions[-1].tests
-    ):
-        found.append("completed_with_open_reports")
-    if history.deletions and any(
-        fact.type != "bill.deleted" and fact.at > history.deletions[0].at for fact in history.facts
-    ):
-        found.append("event_after_deletion")
-    if any(fact.at - fact.received_at.timestamp() > CLOCK_TOLERANCE for fact in history.facts):
-        found.append("event_from_future")
-    if len({fact.integrator_id for fact in history.facts if fact.integrator_id}) > 1:
-        found.append("integrator_changed")
-    resent = [fact for fact in history.resent if fact.type == "report.completed"]
-    # What was sent again counts here: that it is no correction is for a person to see.
-    if len(history.reports) + len(resent) > len(history.reported):
-        found.append("report_completed_again")
-    return found
 
 
 def _newest(values: Iterable[str | None]) -> str | None:

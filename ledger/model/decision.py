@@ -7,6 +7,7 @@ others are of no bill: they name a lab or nothing.
 A body that merely looks like one, in a webhook, is not one: the source decides.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -19,8 +20,9 @@ from ledger.model.json_text import is_whole
 from ledger.model.missing import Certainty, Evidence
 
 Moment = Annotated[datetime, Meta(tz=True)]
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Words = Annotated[str, Meta(min_length=1, max_length=2000)]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
+Words = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"\S")]
+Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class Decision(Struct, frozen=True, kw_only=True, tag_field="decision", tag=True):
@@ -41,7 +43,7 @@ class BillDecision(Decision, frozen=True, kw_only=True, tag=True):
     bill_id: Identifier
     event_type: EventType
     test_id: Identifier | None = None
-    expected: Annotated[int, Meta(ge=1)] = 1
+    expected: Number = 1
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -61,18 +63,18 @@ class EventRequested(BillDecision, frozen=True, kw_only=True, tag="event.request
     `previous` is the number of the request that asked for it before, in vain.
     """
 
-    request: int
+    request: Number
     certainty: Certainty
-    count: int
+    count: Number
     integrator_id: str | None
     evidence: Evidence
-    previous: int | None = None
+    previous: Number | None = None
 
 
 class EventClosed(BillDecision, frozen=True, kw_only=True, tag="event.closed"):
     """A line of a support request will not be answered by an event, and why."""
 
-    request: int
+    request: Number
     reason: Words
 
 
@@ -87,7 +89,7 @@ class Span(Struct, frozen=True, rename={"begin": "from", "end": "to"}):
 class RequestMade(Decision, frozen=True, kw_only=True, tag="request.made"):
     """A support request; its lines are decisions of their own. `lab_id`: of this lab alone."""
 
-    request: int
+    request: Number
     lab_id: Identifier | None
     note: Words | None
     lines: int
@@ -97,7 +99,7 @@ class RequestMade(Decision, frozen=True, kw_only=True, tag="request.made"):
 class RequestClosed(Decision, frozen=True, kw_only=True, tag="request.closed"):
     """A support request was answered as far as it ever will be: its windows, too."""
 
-    request: int
+    request: Number
     reason: Words
 
 
@@ -111,7 +113,7 @@ class WindowClosed(Decision, frozen=True, kw_only=True, tag="window.closed"):
 class BillExpected(Decision, frozen=True, kw_only=True, tag="bill.expected"):
     """A bill with this integrator id is expected by a time; None: it is not expected any more."""
 
-    integrator_id: Name
+    integrator_id: Identifier
     lab_id: Identifier | None
     expected_by: Moment | None
 
@@ -163,7 +165,25 @@ def read_decision(body: bytes) -> AnyDecision | Unreadable:
         if "\x00" in text or not is_whole(text):
             detail = "an identifier holds NUL or half a surrogate pair"
             return Unreadable("forbidden_character", f"$.{name}", detail)
+    if not all(map(is_storable, _moments(decision))):
+        return Unreadable("out_of_range", "$", "a time is not of this millennium")
     return decision
+
+
+def is_storable(moment: datetime) -> bool:
+    """Tell whether the log and the readers' drivers can hold a time, in whatever zone."""
+    return 1971 <= moment.year < 2999  # noqa: PLR2004 -- a day within what the log takes
+
+
+def _moments(value: object) -> Iterator[datetime]:
+    if isinstance(value, datetime):
+        yield value
+    elif isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            yield from _moments(getattr(value, name))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _moments(part)
 
 
 def examine_decision(body: bytes) -> Examined:

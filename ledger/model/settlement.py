@@ -44,17 +44,17 @@ def _sorted_out(
     decisions: Sequence[LoggedDecision],
 ) -> tuple[list[EventWaived], list[EventRequested], dict[tuple[int, tuple[str, str]], EventClosed]]:
     waived: list[EventWaived] = []
-    asked: list[EventRequested] = []
+    asked: dict[tuple[int, tuple[str, str]], EventRequested] = {}
     closed: dict[tuple[int, tuple[str, str]], EventClosed] = {}
     for logged in sorted(decisions, key=lambda logged: logged.position):
         decision = logged.decision
         if isinstance(decision, EventWaived):
             waived.append(decision)
         elif isinstance(decision, EventRequested):
-            asked.append(decision)
+            asked.setdefault((decision.request, decision.subject), decision)
         elif isinstance(decision, EventClosed):
             closed.setdefault((decision.request, decision.subject), decision)
-    return waived, sorted(asked, key=lambda line: (line.request, line.subject)), closed
+    return waived, [asked[name] for name in sorted(asked)], closed
 
 
 def _decided(

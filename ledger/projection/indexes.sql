@@ -44,6 +44,8 @@ CREATE INDEX desk_event_kind_idx ON desk_event (kind, request);
 
 ALTER TABLE subscription ADD CONSTRAINT subscription_pkey PRIMARY KEY (lab_id, position);
 
+ALTER TABLE expectation ADD CONSTRAINT expectation_pkey PRIMARY KEY (lab_id, position);
+CREATE INDEX expectation_integrator_idx ON expectation (integrator_id, position);
 CREATE INDEX expected_bill_unseen_idx
     ON expected_bill (expected_by, integrator_id) WHERE NOT is_seen AND expected_by IS NOT NULL;
 

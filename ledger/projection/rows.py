@@ -48,6 +48,7 @@ COLUMNS = {
     "parked_bill": ("lab_id", "bill_id", "position", "error"),
     "desk_event": ("lab_id", "position", "kind", "request", "decision"),
     "subscription": ("lab_id", "position", "events"),
+    "expectation": ("lab_id", "position", "integrator_id", "expected_by"),
 }  # fmt: skip
 """The state tables that hold what was folded, each with its columns in the order of its rows."""
 
@@ -155,6 +156,10 @@ def note(made: Made, row: LogRow) -> Read:
         made.arrivals.add(row, read)
     elif isinstance(read, BillExpected):
         made.expected.append(Expected(row.position, read))
+        by = None if read.expected_by is None else timestamptz(read.expected_by)
+        made.rows["expectation"].append(
+            (row.lab_id.encode(), int8(row.position), read.integrator_id.encode(), by)
+        )
     elif isinstance(read, SubscriptionSet):
         events = None
         if read.events is not None:

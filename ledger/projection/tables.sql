@@ -80,6 +80,14 @@ CREATE TABLE subscription (
 COMMENT ON TABLE subscription IS
     'Event types subscribed for a lab; the last row counts, null: those of the setting.';
 
+CREATE TABLE expectation (
+    lab_id        text   NOT NULL COLLATE "C",
+    position      bigint NOT NULL,
+    integrator_id text   NOT NULL COLLATE "C",
+    expected_by   timestamptz
+);
+COMMENT ON TABLE expectation IS 'Each time that a bill was said to be expected, or not any more.';
+
 CREATE TABLE expected_bill (
     integrator_id text        NOT NULL COLLATE "C",
     lab_id        text        NOT NULL COLLATE "C",

@@ -34,6 +34,7 @@ KEYS = {
     "former_integrator": 3,
     "desk_event": 2,
     "subscription": 2,
+    "expectation": 2,
 }
 """By table: how many of its first columns tell one row from another."""
 

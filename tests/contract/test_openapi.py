@@ -103,7 +103,8 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
     server.settle()
     bill = "/v1/labs/lab/bills/b1"
     reads = [
-        bill, f"{bill}?known_at=2100-01-01T00:00:00Z", f"{bill}/events", "/v1/bills",
+        bill, f"{bill}?known_at=2100-01-01T00:00:00Z", f"{bill}/events", f"{bill}/findings",
+        "/v1/bills",
         "/v1/reports", "/v1/events", "/v1/events/unreadable", "/v1/changes", "/v1/missing-events",
         "/v1/projection", "/v1/bills?limit=1", "/v1/reports?limit=1",
     ]  # fmt: skip
@@ -115,6 +116,7 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
         yield server.api.get(f"{path}{more}nonsense=1")
     yield server.api.get("/v1/labs/lab/bills/none")
     yield server.api.get("/v1/labs/lab/bills/none/events")
+    yield server.api.get("/v1/labs/lab/bills/none/findings")
     for path in ("/health/live", "/health/ready", "/metrics"):
         yield server.anonymous.get(path)
     yield from every_answer_of_the_desk(server)

@@ -1,0 +1,84 @@
+"""How `ledger simulate` runs, and what it shows meanwhile and in the end."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ledger.flabs import Progress, SimulationOptions, SimulationSummary
+
+PLAIN_INTERVAL = 5.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+async def run(options: "SimulationOptions", console: "Console") -> "SimulationSummary":
+    """Simulate, showing the progress, until the end or until a signal."""
+    from ledger.flabs import simulate
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Outside the main thread, and on Windows, there are no handlers; a run still works.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stop.set)
+    with _progress(options.bills, console) as on_progress:
+        return await simulate(options, stop=stop, on_progress=on_progress)
+
+
+@contextmanager
+def _progress(bills: int, console: "Console") -> Iterator[Callable[["Progress"], None]]:
+    """Give what shows the progress: a bar on a terminal, a line now and then otherwise."""
+    if not console.is_terminal:
+        yield _Plain()
+        return
+    from rich import progress as bars
+
+    with bars.Progress(
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.description}"),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=bills)
+        yield lambda progress: bar.update(
+            task, completed=progress.bills_begun, description=progress.in_words()
+        )
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self._due = time.monotonic() + PLAIN_INTERVAL
+
+    def __call__(self, progress: "Progress") -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + PLAIN_INTERVAL
+            share = 100 * progress.bills_begun // progress.bills
+            sys.stderr.write(f"{share} % of the bills begun, {progress.in_words()}\n")
+
+
+def print_summary(summary: "SimulationSummary", console: "Console") -> None:
+    """Print what was done, and how to do it again."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(justify="right")
+    table.add_column()
+    for count, meaning in summary.in_words():
+        table.add_row(f"{count:,}", meaning)
+    console.print(table)
+    start = datetime.fromtimestamp(summary.start, UTC).isoformat().removesuffix("+00:00")
+    console.print(
+        f"Took {summary.seconds:.1f} s. The same events again, all else equal: "
+        f"--seed {summary.seed} --start {start}Z",
+        soft_wrap=True,
+    )
