@@ -1,5 +1,6 @@
 """`ledger missing`."""
 
+import sys
 from typing import get_args
 
 import rich_click as click
@@ -7,6 +8,9 @@ import rich_click as click
 from ledger.cli.common import prepared_database
 from ledger.model.event import EventType
 from ledger.model.missing import Certainty, MissingState
+
+WIDE = 1_000
+"""Columns; a table takes no more than it needs."""
 
 
 @click.command()
@@ -64,7 +68,7 @@ def missing(
         return
     table = Table(box=box.SIMPLE)
     for name in ("lab", "bill", "event", "test", "certainty", "state", "due (UTC)", "request"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in ("state", "certainty", "due (UTC)"))
     for item in found[:limit]:
         cells = (
             item.lab_id,
@@ -78,6 +82,7 @@ def missing(
         )
         # What is not printable could drive the terminal.
         table.add_row(*(Text(cell if cell.isprintable() else ascii(cell)) for cell in cells))
-    Console().print(table)
+    # Where it is no terminal, a line stays a line.
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
     if len(found) > limit:
         click.echo(f"... and more; --limit {limit} was given")

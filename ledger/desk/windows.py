@@ -38,11 +38,22 @@ WHERE %(lab_id)s::text IS NULL OR lab_id = %(lab_id)s
 ORDER BY lab_id
 """
 
+# Only so far after a window, for a lab may have been silent ever since.
 _HEARD = """
 SELECT EXISTS (
-    SELECT FROM event_log
-    WHERE position > %s AND position <= %s AND lab_id = %s AND received_at BETWEEN %s AND %s
-        AND source <> 'operator'
+    SELECT
+    FROM (
+        SELECT lab_id, bill_id, position, received_at, source
+        FROM event_log
+        WHERE position > %s AND position <= %s
+        ORDER BY position
+        LIMIT 200000
+    ) e
+    WHERE e.lab_id = %s AND e.received_at BETWEEN %s AND %s AND e.source <> 'operator'
+        AND NOT EXISTS (
+            SELECT FROM state.unreadable_event u
+            WHERE u.lab_id = e.lab_id AND u.bill_id = e.bill_id AND u.position = e.position
+        )
 )
 """
 
