@@ -111,6 +111,7 @@ HANDLERS: dict[int | type[Exception], Any] = {
     HTTPException: on_http,
     psycopg.OperationalError: on_database,
     psycopg.errors.UndefinedTable: on_lost_state,
+    psycopg.errors.UndefinedColumn: on_lost_state,
     psycopg_pool.PoolTimeout: on_database,
     DatabaseUnavailableError: on_database,
     DecisionError: on_decision,

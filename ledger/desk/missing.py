@@ -27,7 +27,7 @@ SUBSCRIBED: LiteralString = """m.event_type = ANY(coalesce(
 
 COLUMNS: LiteralString = """
     m.event_type, m.test_id, m.certainty, m.count, m.evidence_position, m.evidence_event_type,
-    m.evidence_event_time, m.evidence_received_at, m.expected, m.request, m.requested_at,
+    m.evidence_event_time, m.evidence_received_at, m.decided, m.request, m.requested_at,
     m.waived_at
 """
 """A row of state.missing_event m, to be read as `StoredMissing`."""
@@ -59,7 +59,7 @@ class StoredMissing(Struct, frozen=True, array_like=True):
     evidence_event_type: str
     evidence_event_time: datetime
     evidence_received_at: datetime
-    expected: int
+    decided: int
     request: int | None
     requested_at: datetime | None
     waived_at: datetime | None
@@ -77,7 +77,7 @@ class StoredMissing(Struct, frozen=True, array_like=True):
                 event_time=self.evidence_event_time.astimezone(UTC),
                 received_at=self.evidence_received_at.astimezone(UTC),
             ),
-            expected=self.expected,
+            decided=self.decided,
             request=self.request,
             requested_at=self.requested_at,
             waived_at=self.waived_at,

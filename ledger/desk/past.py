@@ -143,7 +143,7 @@ def _missing_rows(lab_id: str, bill_id: str, events: BillEvents) -> list[dict[st
             **{
                 name: getattr(missing, name)
                 for name in (
-                    "event_type", "certainty", "count", "expected", "request", "requested_at",
+                    "event_type", "certainty", "count", "decided", "request", "requested_at",
                     "waived_at",
                 )
             },

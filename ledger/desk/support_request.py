@@ -236,7 +236,7 @@ def close_request(
                 bill_id=bill_id,
                 event_type=line.asked.event_type,
                 test_id=line.asked.test_id,
-                expected=line.asked.expected,
+                count=line.asked.count,
                 request=number,
                 reason=reason,
             )
@@ -282,13 +282,13 @@ def _ask(row: tuple[Any, ...], number: int, now: datetime, by: str) -> EventRequ
         bill_id=bill_id,
         event_type=stored.event_type,
         test_id=stored.test_id or None,
-        expected=stored.expected,
+        # Asked for again: all of it. Else what was not decided about before.
+        count=stored.count - (stored.decided if stored.requested_at is None else 0),
         request=number,
         certainty=stored.certainty,
-        count=stored.count,
         integrator_id=integrator_id,
         evidence=stored.folded().evidence,
-        previous=stored.request,
+        previous=None if stored.requested_at is None else stored.request,
     )
 
 

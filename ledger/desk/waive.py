@@ -84,7 +84,7 @@ def waive(
                 bill_id=bill_id,
                 event_type=event_type,
                 test_id=test_id,
-                expected=stored.expected,
+                count=stored.count,
                 reason=reason,
             )
             position = record(connection, [decision])
@@ -122,7 +122,7 @@ def waive_matching(
                             bill_id=bill_id,
                             event_type=stored.event_type,
                             test_id=stored.test_id or None,
-                            expected=stored.expected,
+                            count=stored.count,
                             reason=reason,
                         )
                         for lab_id, bill_id, _, *columns in found[start : start + BATCH]

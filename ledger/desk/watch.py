@@ -25,7 +25,7 @@ LOOK_SECONDS = 30.0
 _log = structlog.get_logger(__name__)
 
 _OVERDUE = SQL("""
-SELECT m.lab_id, m.bill_id, m.event_type, m.test_id, m.expected, m.certainty
+SELECT m.lab_id, m.bill_id, m.event_type, m.test_id, m.count, m.certainty
 FROM state.missing_event m
 WHERE {overdue} AND {subscribed}
 ORDER BY m.evidence_received_at
@@ -59,11 +59,11 @@ def subjects(connection: Connection, terms: Terms, now: datetime) -> Iterator[Su
         yield Subject("unseen_bill", key, lab_id or None, words)
     with connection.transaction(), connection.cursor(name="overdue") as cursor:
         cursor.execute(_OVERDUE, parameters(terms, now))
-        for lab_id, bill_id, event_type, test_id, expected, certainty in cursor:
+        for lab_id, bill_id, event_type, test_id, count, certainty in cursor:
             test = f" of test {test_id}" if test_id else ""
             possible = " (possible)" if certainty == "possible" else ""
             words = f"{event_type}{test} of bill {bill_id}, lab {lab_id}{possible}"
-            key = _key(lab_id, bill_id, event_type, test_id, expected)
+            key = _key(lab_id, bill_id, event_type, test_id, count)
             yield Subject("overdue", key, lab_id, words)
 
 

@@ -35,15 +35,15 @@ class Decision(Struct, frozen=True, kw_only=True, tag_field="decision", tag=True
 class BillDecision(Decision, frozen=True, kw_only=True, tag=True):
     """Something decided about a missing event, named by its bill, type and test.
 
-    `expected` says how many such events there must have been: 1, or, of reports whose tests are
-    not known, all that must have been sent. A later lack of more is not covered by the decision.
+    `count` says how many of those that are missing it is about: of reports whose tests are not
+    known, more may be missing later.
     """
 
     lab_id: Identifier
     bill_id: Identifier
     event_type: EventType
     test_id: Identifier | None = None
-    expected: Number = 1
+    count: Number = 1
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -65,7 +65,6 @@ class EventRequested(BillDecision, frozen=True, kw_only=True, tag="event.request
 
     request: Number
     certainty: Certainty
-    count: Number
     integrator_id: str | None
     evidence: Evidence
     previous: Number | None = None

@@ -30,9 +30,9 @@ class MissingEvent(Struct, frozen=True):
     """One event, or `count` of them, of which another event tells and which has not come.
 
     `test_id` is None where the event is of the bill, or where it is not known of which test.
-    `expected` says how many such events there must have been, `count` of which did not come.
     `request` is the last support request that asked for it, at `requested_at`; `waived_at` is when
-    an operator said that it will not be asked for, or closed what had been asked.
+    an operator said that it will not be asked for, or closed what had been asked. `decided` says of
+    how many of the `count` any of that was said; both times stand only where it was of all.
     """
 
     event_type: str
@@ -40,7 +40,7 @@ class MissingEvent(Struct, frozen=True):
     certainty: Certainty
     count: int
     evidence: Evidence
-    expected: int = 1
+    decided: int = 0
     request: int | None = None
     requested_at: datetime | None = None
     waived_at: datetime | None = None
@@ -107,8 +107,7 @@ def _reports_of_unknown_tests(history: History) -> Iterable[MissingEvent]:
     count = len(history.reported) - len(history.reports)
     if history.reports and count > 0:
         last = by_reception(history.reports)[-1]
-        expected = len(history.reported)
-        yield _missing("report.completed", "possible", last, count=count, expected=expected)
+        yield _missing("report.completed", "possible", last, count=count)
 
 
 def _bill_completed(
@@ -133,14 +132,12 @@ def _missing(
     *,
     test_id: str | None = None,
     count: int = 1,
-    expected: int = 1,
 ) -> MissingEvent:
     return MissingEvent(
         event_type=event_type,
         test_id=test_id,
         certainty=certainty,
         count=count,
-        expected=expected,
         evidence=Evidence(
             position=evidence.position,
             event_type=evidence.type,

@@ -37,7 +37,7 @@ COLUMNS = {
     "missing_event": (
         "lab_id", "bill_id", "event_type", "test_id", "certainty", "count", "integrator_id",
         "evidence_position", "evidence_event_type", "evidence_event_time", "evidence_received_at",
-        "expected", "request", "requested_at", "waived_at",
+        "decided", "request", "requested_at", "waived_at",
     ),
     "request_line": (
         "lab_id", "bill_id", "request", "event_type", "test_id", "state", "received_position",
@@ -238,7 +238,7 @@ def _bill_rows(bill: Bill) -> Rows:
                 missing.evidence.event_type.encode(),
                 timestamptz(missing.evidence.event_time),
                 timestamptz(missing.evidence.received_at),
-                int4(missing.expected),
+                int4(missing.decided),
                 None if missing.request is None else int4(missing.request),
                 None if missing.requested_at is None else timestamptz(missing.requested_at),
                 None if missing.waived_at is None else timestamptz(missing.waived_at),

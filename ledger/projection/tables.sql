@@ -36,7 +36,7 @@ CREATE TABLE missing_event (
     evidence_event_type  text        NOT NULL COLLATE "C",
     evidence_event_time  timestamptz NOT NULL,
     evidence_received_at timestamptz NOT NULL,
-    expected             integer     NOT NULL,
+    decided              integer     NOT NULL,
     request              integer,
     requested_at         timestamptz,
     waived_at            timestamptz

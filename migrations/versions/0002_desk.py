@@ -102,6 +102,45 @@ COMMENT ON TABLE reconciliation_run IS
     'Runs of ledger reconcile --since-last that were finished; the newest is the last.';
 
 
+-- State that an older version made is served until it is rebuilt, so it gets what the questions of
+-- this version name, empty. (All else of its shape comes with the rebuild.)
+DO $$
+BEGIN
+    IF to_regclass('state.missing_event') IS NULL THEN
+        RETURN;
+    END IF;
+    ALTER TABLE state.missing_event
+        ADD COLUMN decided      integer NOT NULL DEFAULT 0,
+        ADD COLUMN request      integer,
+        ADD COLUMN requested_at timestamptz,
+        ADD COLUMN waived_at    timestamptz;
+    CREATE TABLE state.request_line (
+        lab_id text, bill_id text, request integer, event_type text, test_id text, state text,
+        received_position bigint, line json
+    );
+    CREATE TABLE state.desk_event (
+        lab_id text, position bigint, kind text, request integer, decision json
+    );
+    CREATE TABLE state.subscription (lab_id text, position bigint, events text[]);
+    CREATE TABLE state.former_integrator (lab_id text, bill_id text, integrator_id text);
+    CREATE TABLE state.expected_bill (
+        integrator_id text, lab_id text, position bigint, expected_by timestamptz, is_seen boolean
+    );
+    CREATE TABLE state.lab (
+        lab_id text, first_received_at timestamptz, last_received_at timestamptz
+    );
+    CREATE TABLE state.delay (lab_id text, day date, seconds integer, deliveries bigint);
+    GRANT SELECT ON ALL TABLES IN SCHEMA state TO ledger_service;
+    ALTER TABLE state.request_line OWNER TO ledger_service;
+    ALTER TABLE state.desk_event OWNER TO ledger_service;
+    ALTER TABLE state.subscription OWNER TO ledger_service;
+    ALTER TABLE state.former_integrator OWNER TO ledger_service;
+    ALTER TABLE state.expected_bill OWNER TO ledger_service;
+    ALTER TABLE state.lab OWNER TO ledger_service;
+    ALTER TABLE state.delay OWNER TO ledger_service;
+END $$;
+
+
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON liveness, alert_subject, alert, alert_delivery, reconciliation_run TO ledger_service;
 """

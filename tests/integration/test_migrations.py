@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import LiteralString
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -15,10 +16,13 @@ from psycopg import Connection, sql
 
 from ledger import schema
 from ledger.database import connect
+from ledger.desk.reconciliation import Question, reconcile
+from ledger.desk.terms import Terms
 from ledger.errors import SchemaError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.projection import rebuild
+from ledger.settings import Settings
 from tests.integration.histories import RECEIVED, body, deliveries, delivery
 from tests.integration.sessions import (
     drain,
@@ -361,3 +365,33 @@ def test_a_cloned_log_goes_on_where_it_was(
         schema.migrate(url)
         with connect(url, "test") as clone:
             assert append(clone, [delivery(b"3")])[0].position == 3
+
+
+def test_state_of_the_version_before_can_be_asked_until_it_is_rebuilt(
+    empty_database_url: str,
+) -> None:
+    """The projector leaves it alone, but what it says of missing events is still told."""
+    schema.migrate(empty_database_url, revision="0001")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("""
+            CREATE SCHEMA state AUTHORIZATION ledger_service;
+            CREATE TABLE state.missing_event (
+                lab_id text, bill_id text, event_type text, test_id text, certainty text,
+                count integer, integrator_id text, evidence_position bigint,
+                evidence_event_type text, evidence_event_time timestamptz,
+                evidence_received_at timestamptz
+            );
+            CREATE TABLE state.checkpoint (position bigint, fold_version integer);
+            INSERT INTO state.checkpoint VALUES (7, 1);
+            INSERT INTO state.missing_event VALUES
+                ('L', 'B', 'bill.created', '', 'certain', 1, NULL, 7, 'bill.deleted',
+                    '2024-01-20Z', '2024-01-20Z');
+            GRANT SELECT ON ALL TABLES IN SCHEMA state TO ledger_service;
+        """)
+    schema.migrate(empty_database_url)
+    terms = Terms.of(Settings())
+    with connect(empty_database_url, "test") as service:
+        question = Question(as_of=datetime(2024, 1, 21, tzinfo=UTC))
+        with reconcile(service, terms, question) as (report, missing_events):
+            assert report.totals["overdue"] == 1
+            assert [item.bill_id for item in missing_events] == ["B"]
