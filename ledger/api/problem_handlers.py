@@ -79,7 +79,9 @@ def on_question(request: AnyRequest, error: Exception) -> Response[bytes]:
 
 
 def on_lost_state(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer that the state's tables are not there."""
+    """Answer that the state's tables are not there, or not as they should be."""
+    if "state." not in str(error):
+        return on_any(request, error)
     _log.error("state tables missing: run `ledger rebuild`", error=" ".join(str(error).split()))
     detail = "the state is missing: run `ledger rebuild`"
     return _response(request, 503, detail, {"Retry-After": "60"})

@@ -62,8 +62,8 @@ def _import(url: str, lines: IO[bytes]) -> None:
     if not report.settled_count and not report.still_open_count:
         return
     click.echo(
-        f"settled {report.settled_count} lines of support requests, "
-        f"{report.still_open_count} are still open"
+        f"lines of support requests: settled {report.settled_count}, "
+        f"still open {report.still_open_count}"
     )
     for settled in report.settled[:SHOWN]:
         click.echo(f"  settled     {_words(settled)}")

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -11,6 +11,17 @@ from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
     from ledger.desk.render import Screen
+
+
+def check_writable(output: Path | None) -> None:
+    """Raise `LedgerError` if a file cannot be written, before anything is done for its sake."""
+    if output is not None:
+        unfinished = _unfinished(output)
+        try:
+            unfinished.open("wb").close()
+        except OSError as error:
+            raise _failure(output, error) from error
+        unfinished.unlink()
 
 
 @contextmanager
@@ -28,12 +39,21 @@ def written(output: Path | None) -> Iterator[tuple[BinaryIO, "Screen"]]:
         yield cast("BinaryIO", sys.stdout.buffer), screen
         sys.stdout.buffer.flush()
         return
-    unfinished = output.with_name(f".{output.name}.part")
+    unfinished = _unfinished(output)
     try:
         with unfinished.open("wb") as file:
             yield file, PLAIN
         unfinished.replace(output)
     except OSError as error:
-        raise LedgerError(f"cannot write {output}: {error.strerror or error}") from error
+        raise _failure(output, error) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def _unfinished(output: Path) -> Path:
+    return output.with_name(f".{output.name}.part")
+
+
+def _failure(output: Path, error: OSError) -> LedgerError:
+    return LedgerError(f"cannot write {output}: {error.strerror or error}")

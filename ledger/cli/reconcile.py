@@ -96,6 +96,7 @@ def reconcile(
         request_only=include_possible or note is not None,
         binary_to_terminal=form == "xlsx" and output is None and sys.stdout.isatty(),
     )
+    moment = read_time(as_of, "--as-of") or datetime.now(UTC)
     url = prepared_database()
     terms = Terms.of(Settings.from_environment())
     if request:
@@ -115,7 +116,7 @@ def reconcile(
             sys.exit(FOUND)
         return
     question = Question(
-        as_of=read_time(as_of, "--as-of") or datetime.now(UTC),
+        as_of=moment,
         position=position,
         lab_id=lab,
         since=job.last_run(url) if since_last else None,
@@ -183,10 +184,11 @@ def _request(
     by: str,
 ) -> bool:
     """Make a request and write it; tell whether there was anything to ask for."""
-    from ledger.cli.output import written
+    from ledger.cli.output import check_writable, written
     from ledger.desk.render import write_request
     from ledger.desk.support_request import make_request
 
+    check_writable(output)
     made = make_request(
         url,
         terms,
@@ -203,8 +205,8 @@ def _request(
     with written(output) as (to, screen):
         write_request(support_request, form, to, screen=screen)
     click.echo(
-        f"Support request {support_request.number} was made: {len(support_request.lines)} lines, "
-        f"{len(support_request.loss_windows)} loss windows. `ledger request "
+        f"Support request {support_request.number} was made; lines: {len(support_request.lines)}, "
+        f"loss windows: {len(support_request.loss_windows)}. `ledger request "
         f"{support_request.number} --format markdown` writes the letter again.",
         err=True,
     )

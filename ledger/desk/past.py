@@ -45,12 +45,14 @@ _THEN = """(
 _EXPECTED_THEN = """(
     SELECT * FROM state.expected_bill WHERE position <= %(position)s
     UNION ALL
-    SELECT DISTINCT ON (x.integrator_id)
-        x.integrator_id, x.lab_id, x.position, x.expected_by, e.is_seen
-    FROM state.expected_bill e
-    JOIN state.expectation x ON x.integrator_id = e.integrator_id
-    WHERE e.position > %(position)s AND x.position <= %(position)s
-    ORDER BY x.integrator_id, x.position DESC
+    (
+        SELECT DISTINCT ON (x.integrator_id)
+            x.integrator_id, x.lab_id, x.position, x.expected_by, e.is_seen
+        FROM state.expected_bill e
+        JOIN state.expectation x ON x.integrator_id = e.integrator_id
+        WHERE e.position > %(position)s AND x.position <= %(position)s
+        ORDER BY x.integrator_id, x.position DESC
+    )
 )"""
 
 _ELSEWHERE = """

@@ -6,7 +6,7 @@ step of the other one invents no outage.
 
 import time
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 
 from psycopg import Connection
 
@@ -15,6 +15,9 @@ BEAT_SECONDS = 2.0
 
 LONGEST_GAP = 5.0
 """Seconds between two records that are no outage yet: an attempt waits longer than that."""
+
+
+_TAKE_BACK = "DELETE FROM liveness WHERE instance = %s AND alive_from = %s"
 
 
 def steady_clock() -> float:
@@ -27,8 +30,10 @@ class Liveness:
 
     def __init__(self) -> None:
         self._instance = uuid.uuid4()
-        self._since: datetime | None = None
+        self._begun: list[datetime] = []
+        """When the rows of a time without interruption began; one, but for steps of the clock."""
         self._last_beat = 0.0
+        self._last_now = datetime.min.replace(tzinfo=UTC)
 
     def is_due(self, monotonic: float) -> bool:
         """Tell whether it is time for the next record."""
@@ -38,12 +43,21 @@ class Liveness:
         """Record that a delivery could be made durable now; `psycopg.Error` if none could."""
         gap = monotonic - self._last_beat
         self._last_beat = monotonic  # also of a beat that fails: the next try has time, too
-        # A clock that was set back begins a new row: the old one's end is not reached yet.
-        since = self._since if self._since and gap <= LONGEST_GAP and self._since <= now else now
-        self._since = None
+        begun = self._begun if gap <= LONGEST_GAP else []
+        # A clock that was set back to before the row begins a new one. When it is set forward
+        # again, the old one goes on, and what the wrong clock said is taken back.
+        set_forward = (now - self._last_now).total_seconds() > gap + LONGEST_GAP
+        possible = [each for each in begun if each <= now]
+        since = max(possible) if possible and set_forward else (possible or [now])[-1]
+        wrong = begun[begun.index(since) + 1 :] if since in begun else []
+        self._begun, self._last_now = [], now
         connection.execute("SELECT record_liveness(%s, %s, %s)", (self._instance, since, now))
-        self._since = since
+        for each in wrong:
+            connection.execute(_TAKE_BACK, (self._instance, each))
+        self._begun = [each for each in begun if each not in wrong]
+        if since not in self._begun:
+            self._begun.append(since)
 
     def interrupt(self) -> None:
         """Take note that a delivery could not be made durable."""
-        self._since = None
+        self._begun = []
