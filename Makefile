@@ -10,7 +10,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format bench lock clean
+.PHONY: help setup demo up test lint format bench recall lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ format: $(READY) ## format the code and mend what the linter can
 
 bench: $(READY) ## run the benchmarks
 	$(VENV)/bin/python -m benchmarks
+
+recall: $(READY) ## measure on simulated months how much of what was lost is found
+	$(VENV)/bin/python -m benchmarks.recall
 
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or make lock UV=path/to/uv" >&2; exit 1; }

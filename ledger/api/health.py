@@ -1,6 +1,8 @@
 """Whether the service lives, whether it can do its work, and what it counts. Open to everybody."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 from litestar import Response, get
@@ -15,6 +17,7 @@ from ledger.api.problem_handlers import ProblemError
 from ledger.api.projection import read_status
 from ledger.api.services import Services
 from ledger.api.wire import Health
+from ledger.desk.missing import IN_STATE, SUBSCRIBED, parameters
 from ledger.errors import DatabaseUnavailableError, SchemaError
 from ledger.settings import metrics_are_shared
 
@@ -56,6 +59,33 @@ def _not_ready(detail: str) -> ProblemError:
     return ProblemError(503, detail, {"Retry-After": "1"})
 
 
+# Alerts are sent by the projector, which nobody scrapes; the database knows of them.
+_DESK = SQL("""
+SELECT
+    (SELECT count(*) FROM state.missing_event m WHERE {overdue} AND {subscribed}),
+    (SELECT count(*) FROM state.missing_event m WHERE {requested} AND {subscribed}),
+    (SELECT count(*) FROM state.expected_bill WHERE NOT is_seen AND expected_by <= %(now)s),
+    (SELECT count(*) FROM alert_delivery WHERE sent_at IS NULL AND given_up_at IS NULL),
+    (SELECT count(*) FROM alert_delivery WHERE given_up_at IS NOT NULL)
+""").format(
+    overdue=SQL(IN_STATE["overdue"]),
+    requested=SQL(IN_STATE["requested"]),
+    subscribed=SQL(SUBSCRIBED),
+)
+_DESK_GAUGES = (
+    ("ledger_overdue_events", "Missing events that are overdue and not asked for."),
+    ("ledger_requested_events", "Missing events that a support request asks for."),
+    ("ledger_unseen_bills", "Expected bills of which no event came in time."),
+    ("ledger_alerts_waiting", "Alerts that a channel has not taken yet."),
+    ("ledger_alerts_given_up", "Alerts that a channel did not take for a day."),
+)
+
+
+def _add_desk(registry: CollectorRegistry, rows: list[tuple[Any, ...]]) -> None:
+    for (name, words), value in zip(_DESK_GAUGES, rows[0], strict=True):
+        Gauge(name, words, registry=registry).set(value)
+
+
 @get("/metrics", operation_id="GetMetrics", media_type="text/plain")
 async def get_metrics(services: Services) -> Response[bytes]:
     """Expose what Prometheus scrapes: what this server counted, and how far the state is."""
@@ -75,6 +105,9 @@ async def _gauges(services: Services) -> bytes:
     except (psycopg.Error, DatabaseUnavailableError):
         return expose(registry)
     up.set(1)
+    with suppress(psycopg.Error, DatabaseUnavailableError):
+        values = parameters(services.terms, datetime.now(UTC))
+        _add_desk(registry, await services.fetch(_DESK, values))
     for name, words, value in (
         ("ledger_head", "The last position of the log.", status.head),
         ("ledger_position", "The position for which the state is true.", status.position),

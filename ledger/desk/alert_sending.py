@@ -10,7 +10,6 @@ from queue import Empty, SimpleQueue
 import psycopg
 import structlog
 from msgspec import Struct
-from prometheus_client import Counter
 from psycopg import Connection
 
 from ledger.binary import text_array
@@ -32,8 +31,6 @@ AT_ONCE = 100
 ROUND_SECONDS = 60.0
 """After which a round begins no more sends; the next round goes on."""
 
-SENT = Counter("ledger_alerts_sent", "Alerts sent, by kind of channel.", ["kind"])
-FAILED = Counter("ledger_alerts_failed", "Tries to send an alert that failed.", ["kind"])
 
 _log = structlog.get_logger(__name__)
 
@@ -189,7 +186,6 @@ def _note_sent(connection: Connection, channel: Channel, delivery: _Due, now: da
         " WHERE alert_id = %s AND channel = %s",
         (now, delivery.alert, channel_id(channel.url)),
     )
-    SENT.labels(kind=channel.kind).inc()
     _log.info("alert sent", alert=delivery.alert, channel=str(channel))
 
 
@@ -205,7 +201,6 @@ def _note_failed(
         " WHERE alert_id = %s AND channel = %s",
         (tries, next_try, now if over else None, delivery.alert, channel_id(channel.url)),
     )
-    FAILED.labels(kind=channel.kind).inc()
     told = {"alert": delivery.alert, "channel": str(channel), "error": why, "tries": tries}
     if over:
         _log.error("alert given up: check the channel in LEDGER_ALERT_URLS", **told)

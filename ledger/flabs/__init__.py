@@ -8,18 +8,21 @@
 
 from ledger.errors import SimulationError, SimulationOptionError
 from ledger.flabs.options import SimulationOptions
+from ledger.flabs.outages import Outage
 from ledger.flabs.simulation import Progress, simulate
 from ledger.flabs.summary import SimulationSummary
-from ledger.flabs.truth import Delivery, EventTruth, read_truth
+from ledger.flabs.truth import Delivery, EventTruth, read_truth, read_truth_outages
 
 __all__ = [
     "Delivery",
     "EventTruth",
+    "Outage",
     "Progress",
     "SimulationError",
     "SimulationOptionError",
     "SimulationOptions",
     "SimulationSummary",
     "read_truth",
+    "read_truth_outages",
     "simulate",
 ]

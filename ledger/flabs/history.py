@@ -60,11 +60,12 @@ class History:
     bills: int
     labs: int
     test_data: TestData  # what a report.completed lists: all tests of the bill, or its own
+    days: int | None = None  # None: a day for each 5,000 bills begun
 
     @property
     def seconds(self) -> int:
-        """How long the history is: a day for each 5,000 bills begun."""
-        return DAY * -(-self.bills // BILLS_PER_DAY)
+        """How long the history is."""
+        return DAY * (self.days or -(-self.bills // BILLS_PER_DAY))
 
     @property
     def end(self) -> int:
@@ -75,6 +76,8 @@ class History:
     def tag(self) -> str:
         """Eight characters for the bills' ids, so that two histories never share a bill."""
         told = f"{self.seed}/{self.start}/{self.bills}/{self.labs}/{self.test_data}"
+        if self.days:
+            told += f"/{self.days}"
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
@@ -132,6 +135,7 @@ class _Bill:
         # A generator of its own makes a bill independent of how many draws the others took.
         self._chance = random.Random(f"{history.seed}/{index}").random
         self._end = history.end
+        self._prompt = history.days is not None
         self._delta = history.test_data == "delta"
         self._time = history.start + int((index + self._chance()) * spacing)
         self._lab_id = f"lab_{1 + self._below(history.labs):04}"
@@ -147,7 +151,12 @@ class _Bill:
         if not self._happens(DELETED):
             yield from story
             return
-        yield from itertools.islice(story, 1 + self._below(4))
+        for event in itertools.islice(story, 1 + self._below(4)):
+            yield event
+        # No deletion comes between the last report and the completion, which follows at once.
+        # Histories of no given days had it there before, and keep their bytes.
+        if self._prompt and event.event_type == "report.completed" and not self._waiting():
+            yield from itertools.islice(story, 1)
         newest = self._time
         self._pass(1, 3_600)
         # Not left out at the end of the day: the completion that it prevents would seem missing.
@@ -188,13 +197,16 @@ class _Bill:
         return self._event("bill.created", "pending", tests)
 
     def _reports(self, *, leave: int) -> Iterator[Event]:
-        waiting = [test for test, status in self._tests.items() if status not in COMPLETED]
+        waiting = self._waiting()
         for test in waiting[: len(waiting) - leave]:
             last = test == waiting[-1]
             status = self._pick(COMPLETED) if last and self._happens(0.5) else "in progress"
             yield self._report(test, status)
             if not last and not self._happens(0.15):
                 self._pass(120, 5_400)
+
+    def _waiting(self) -> list[str]:
+        return [test for test, status in self._tests.items() if status not in COMPLETED]
 
     def _report(self, test: str, status: str) -> Event:
         self._tests[test] = self._pick(COMPLETED)

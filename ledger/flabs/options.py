@@ -9,6 +9,7 @@ import httpx
 
 from ledger.errors import SimulationOptionError
 from ledger.flabs.history import History, TestData
+from ledger.flabs.outages import Outage, Outages, draw_outages
 from ledger.flabs.plan import Faults
 
 EARLIEST, LATEST = 946_684_800, 4_102_444_800
@@ -24,6 +25,7 @@ class SimulationOptions:
 
     # What happens.
     bills: int = 100
+    days: int | None = None  # that the bills are spread over; None: one for each 5,000
     labs: int = 3
     seed: int = 1
     start: int | None = None  # Unix time, seconds; None: so that the day ends now
@@ -33,10 +35,14 @@ class SimulationOptions:
     late: float = 0.0  # one to three attempts are lost on the way, the next one arrives
     duplicate: float = 0.0  # delivered once more although acknowledged
     reorder: float = 0.0  # held back until later events of its bill were sent
+    lose_bills: float = 0.0  # the probability for each bill that all its events are dropped
+    outage: tuple[Outage, ...] = ()  # times in which every attempt fails; only with output
+    outages: int = 0  # how many more of them are drawn from the seed
     # Where it goes.
     url: str | None = None
     token: str | None = field(default=None, repr=False)  # sent as `Authorization: Bearer ...`
     output: Path | None = None  # payloads as JSON Lines instead of sending; "-": standard output
+    received: bool = False  # output lines as of `ledger export`, with the time of reception
     truth: Path | None = None  # what was done with each event, JSON Lines; overwritten
     # How the sender behaves.
     rate: float = 0.0  # events taken up per second; 0: as fast as possible
@@ -46,10 +52,10 @@ class SimulationOptions:
     timeout: float = 10.0  # seconds
 
     def __post_init__(self) -> None:
-        for option in ("bills", "labs", "concurrency"):
-            if getattr(self, option) < 1:
-                _refuse(option, f"takes a whole number from 1, not {getattr(self, option)}")
-        for option in ("drop", "late", "duplicate", "reorder"):
+        for option in ("bills", "labs", "concurrency", "days"):
+            if (number := getattr(self, option)) is not None and number < 1:
+                _refuse(option, f"takes a whole number from 1, not {number}")
+        for option in ("drop", "late", "duplicate", "reorder", "lose_bills"):
             if not 0 <= getattr(self, option) <= 1:
                 _refuse(option, f"takes a probability from 0 to 1, not {getattr(self, option):g}")
         for option in ("speed", "retry_interval", "timeout"):
@@ -63,6 +69,7 @@ class SimulationOptions:
         if self.test_data not in ("snapshot", "delta"):
             _refuse("test_data", f"takes 'snapshot' or 'delta', not {self.test_data!r}")
         self._check_way()
+        self._check_file()
         self._check_start()
 
     def _check_way(self) -> None:
@@ -83,6 +90,17 @@ class SimulationOptions:
         if self.truth is not None and self.truth == self.output:
             _refuse("truth", "takes another file than output")
 
+    def _check_file(self) -> None:
+        if self.outages < 0:
+            _refuse("outages", f"takes a whole number from 0, not {self.outages}")
+        for each in self.outage:
+            if each.begin >= each.end:
+                _refuse("outage", "takes FROM..TO with FROM before TO")
+        # A receiver that is sent to has its own outages, and its own times of reception.
+        for option in ("outage", "outages", "received"):
+            if getattr(self, option) and self.output is None:
+                _refuse(option, "goes with output only")
+
     def _check_start(self) -> None:
         if self.start is None:
             return
@@ -98,16 +116,33 @@ class SimulationOptions:
             bills=self.bills,
             labs=self.labs,
             test_data=self.test_data,
+            days=self.days,
         )
+
+    def all_outages(self) -> Outages:
+        """Give the outages, those given and those drawn. `start` must be known."""
+        return Outages([*self.outage, *draw_outages(self.history(), self.outages)])
 
     def faults(self) -> Faults:
         """Give what decides the fates."""
         return Faults(
-            drop=self.drop, late=self.late, duplicate=self.duplicate, reorder=self.reorder
+            drop=self.drop,
+            late=self.late,
+            duplicate=self.duplicate,
+            reorder=self.reorder,
+            lose_bills=self.lose_bills,
         )
 
 
-def parse_start(text: str) -> int:
+def parse_outage(text: str) -> Outage:
+    """Read an outage, two times with .. between them. Raises SimulationOptionError."""
+    begin, dots, end = text.partition("..")
+    if not dots:
+        _refuse("outage", f"takes two times like 2024-01-20T07:00..2024-01-20T08:00, not {text}")
+    return Outage(parse_start(begin, option="outage"), parse_start(end, option="outage"))
+
+
+def parse_start(text: str, *, option: str = "start") -> int:
     """Read a day (its midnight, UTC) or an RFC 3339 time as Unix time in whole seconds.
 
     A time without a zone is taken as UTC. Raises SimulationOptionError.
@@ -116,7 +151,7 @@ def parse_start(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise SimulationOptionError(
-            "start", f"takes a day like 2024-01-20 or a time like 2024-01-20T07:00:00Z, not {text}"
+            option, f"takes a day like 2024-01-20 or a time like 2024-01-20T07:00:00Z, not {text}"
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -1,20 +1,29 @@
 """Writes the payloads to a file instead of sending them, in the order in which they would arrive.
 
-JSON Lines, as `ledger import` reads them.
+JSON Lines, as `ledger import` reads them: payloads alone, or with the time of their reception.
 """
 
 import asyncio
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from ledger.errors import SimulationError
-from ledger.flabs.plan import PlannedEvent, arrivals
+from ledger.eventlog.transfer import ExportLine
+from ledger.flabs.outages import Outages
+from ledger.flabs.plan import PlannedEvent, Try, arrivals, tries
 from ledger.flabs.truth import Delivery, Record, timestamp
 
 STANDARD_OUTPUT = Path("-")
+AWAY = "receiver away"
+"""The error of an attempt that met an outage."""
+
 TURN = 500
 """Events written before others on the event loop have their turn."""
 
@@ -24,32 +33,47 @@ async def write_payloads(
     path: Path,
     *,
     interval: int,
+    outages: Outages,
+    received: bool,
     on_delivery: Callable[[Delivery], None],
     on_end: Callable[[Record], None],
 ) -> None:
     """Write each delivery as one line; `interval` is the sender's between two attempts, seconds.
 
-    `on_delivery` is called for each line, `on_end` for each event. Raises SimulationError.
+    An attempt in an outage writes nothing. `received`: lines as `ledger export` writes them, with
+    the time of the attempt as that of the reception. `on_delivery` is called for each attempt,
+    `on_end` for each event. Raises SimulationError.
     """
+    positions = itertools.count(1)
     with _opened(path) as file:
-        for count, planned in enumerate(arrivals(events, interval)):
+        for count, planned in enumerate(arrivals(events, interval, outages)):
             if count % TURN == 0:
                 await asyncio.sleep(0)
             record = Record(planned=planned, state="dropped")
-            if not planned.fate.dropped:
-                record.state = "delivered"
-                for delivery in _deliveries(planned, interval):
-                    _write(file, path, planned.event.body + b"\n")
+            for each in tries(planned, interval, outages):
+                record.state = "lost" if each.fails else "delivered"
+                for delivery in _deliveries(planned, each):
+                    if not each.fails:
+                        body = planned.event.body
+                        line = _received(body, each.at, next(positions)) if received else body
+                        _write(file, path, line + b"\n")
                     record.deliveries.append(delivery)
                     on_delivery(delivery)
             on_end(record)
 
 
-def _deliveries(planned: PlannedEvent, interval: int) -> Iterator[Delivery]:
-    fate = planned.fate
-    sent_at = timestamp(planned.send_at + (fate.attempt - 1) * interval)
-    for repeat in (False, True)[: 1 + fate.duplicate]:
-        yield Delivery(attempt=fate.attempt, repeat=repeat, sent_at=sent_at, seconds=0.0)
+def _deliveries(planned: PlannedEvent, each: Try) -> Iterator[Delivery]:
+    sent_at = timestamp(each.at)
+    error = AWAY if each.fails else None
+    for repeat in (False, True)[: 1 + (planned.fate.duplicate and not each.fails)]:
+        yield Delivery(
+            attempt=each.attempt, repeat=repeat, sent_at=sent_at, seconds=0.0, error=error
+        )
+
+
+def _received(body: bytes, at: int, position: int) -> bytes:
+    moment = datetime.fromtimestamp(at, UTC)
+    return msgspec.json.encode(ExportLine(position, moment, "webhook", body=msgspec.Raw(body)))
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ledger.flabs.history import Event, merge
+from ledger.flabs.outages import NEVER, Outages
 
 ATTEMPTS = 4
 """A first attempt and at most three retries."""
@@ -27,9 +29,10 @@ class Faults:
     late: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
+    lose_bills: float = 0.0  # for a whole bill: all its events are dropped
 
     def any(self) -> bool:
-        """Tell whether there is any fault at all."""
+        """Tell whether an event has any fault of its own."""
         return max(self.drop, self.late, self.duplicate, self.reorder) > 0
 
 
@@ -40,10 +43,12 @@ class Fate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempt: int = 1  # the first attempt that is not lost on the way, 1 to 4
     duplicate: bool = False  # delivered once more although acknowledged
     reordered: bool = False  # held back until later events of its bill were sent
+    bill_lost: bool | UnsetType = UNSET  # true: dropped as all events of its bill are
 
 
 PLAIN = Fate()
 DROPPED = Fate(dropped=True)
+BILL_LOST = Fate(dropped=True, bill_lost=True)
 
 
 class PlannedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -55,34 +60,65 @@ class PlannedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fate: Fate
 
 
+class Try(msgspec.Struct, frozen=True, gc=False):
+    """An attempt that is not lost on the way, at a Unix time; it fails in an outage."""
+
+    attempt: int
+    at: int
+    fails: bool
+
+
+def tries(planned: PlannedEvent, interval: int, outages: Outages) -> Iterator[Try]:
+    """Yield the attempts of an event until one does not fail or none is left."""
+    if planned.fate.dropped:
+        return
+    for attempt in range(planned.fate.attempt, ATTEMPTS + 1):
+        at = planned.send_at + (attempt - 1) * interval
+        fails = outages.cover(at)
+        yield Try(attempt, at, fails)
+        if not fails:
+            return
+
+
 def plan(bills: Iterable[Sequence[Event]], faults: Faults, seed: int) -> Iterator[PlannedEvent]:
     """Yield the events of all bills with their fates, in order of sending; lazily."""
     timed = merge(
-        (events[0].event_time, _send_times(events, faults, f"{seed}/{index}/fate"))
+        (events[0].event_time, _sent(events, faults, f"{seed}/{index}"))
         for index, events in enumerate(bills)
     )
     for number, (send_at, (event, fate)) in enumerate(timed, start=1):
         yield PlannedEvent(number=number, send_at=send_at, event=event, fate=fate)
 
 
-def arrivals(planned: Iterable[PlannedEvent], interval: int) -> Iterator[PlannedEvent]:
+def arrivals(
+    planned: Iterable[PlannedEvent], interval: int, outages: Outages = NEVER
+) -> Iterator[PlannedEvent]:
     """Yield events in the order in which they would arrive; `interval` in seconds.
 
-    An event that arrives with its third attempt comes two intervals later than it was due; a
-    dropped one keeps its place.
+    An event that arrives with its third attempt comes two intervals later than it was due; one
+    that is lost in an outage has its place at its last attempt, a dropped one keeps its own.
     """
     held: list[tuple[int, int, PlannedEvent]] = []
     order = itertools.count()
     for item in planned:
         while held and held[0][0] <= item.send_at:
             yield heapq.heappop(held)[2]
-        if item.fate.attempt == 1:
+        *_, due = (item.send_at, *(each.at for each in tries(item, interval, outages)))
+        if item.fate.attempt == 1 and due == item.send_at:
             yield item
         else:
-            due = item.send_at + (item.fate.attempt - 1) * interval
             heapq.heappush(held, (due, next(order), item))
     while held:
         yield heapq.heappop(held)[2]
+
+
+def _sent(
+    events: Sequence[Event], faults: Faults, seed: str
+) -> list[tuple[int, tuple[Event, Fate]]]:
+    # Drawn apart: whether bills are lost changes nothing for those that are not.
+    if faults.lose_bills and random.Random(f"{seed}/bill").random() < faults.lose_bills:
+        return [(event.event_time, (event, BILL_LOST)) for event in events]
+    return _send_times(events, faults, f"{seed}/fate")
 
 
 def _send_times(

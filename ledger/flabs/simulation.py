@@ -49,7 +49,7 @@ async def simulate(
     stop: asyncio.Event | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SimulationSummary:
-    """Simulate a lab day as `options` say, and tell what was done.
+    """Simulate a day of labs, or several, as `options` say, and tell what was done.
 
     Set `stop` to end it early; a refused token ends it early as well and sets `stop`. The summary's
     `failure` then says why. Raises SimulationError if a file cannot be written.
@@ -61,7 +61,7 @@ async def simulate(
         simulation = _Simulation(options, truth, stop or asyncio.Event(), on_progress)
         await simulation.run()
         summary = simulation.summary()
-        truth.write_summary(summary)
+        truth.write_summary(summary.as_told())
     return summary
 
 
@@ -91,6 +91,9 @@ class _Simulation:
     async def run(self) -> None:
         events = plan(self._counted(), self._options.faults(), self._options.seed)
         errors: BaseExceptionGroup[SimulationError] | None = None
+        outages = self._options.all_outages()
+        for outage in outages:
+            self._truth.write_outage(outage)
         try:
             async with self._watched():
                 if self._options.output is not None:
@@ -98,6 +101,8 @@ class _Simulation:
                         events,
                         self._options.output,
                         interval=round(self._options.retry_interval),
+                        outages=outages,
+                        received=self._options.received,
                         on_delivery=self._delivered,
                         on_end=self._ended,
                     )
@@ -119,7 +124,7 @@ class _Simulation:
             seconds=round(time.perf_counter() - self._begun, 3),
             failure=self._failure,
         )
-        if summary.failure is None and summary.lost and not summary.delivered:
+        if not (summary.failure or summary.delivered) and summary.lost and self._options.url:
             return replace(summary, failure=_reached_nobody(summary))
         return summary
 

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ledger.flabs.truth import Delivery, Record
 
 
@@ -31,6 +33,14 @@ class SimulationSummary:
     outcomes: Mapping[str, int]  # HTTP attempts by the `outcome` that the receiver answered
     seconds: float  # how long it took
     failure: str | None = None  # why the simulation ended early or reached nobody, else None
+    bills_lost: int = 0  # whole bills dropped; their events are among the dropped
+
+    def as_told(self) -> dict[str, object]:
+        """Give the fields for the truth file; lost bills only where there are some."""
+        told: dict[str, object] = msgspec.to_builtins(self, str_keys=True)
+        if not self.bills_lost:
+            del told["bills_lost"]
+        return told
 
     def in_words(self) -> Iterator[tuple[int, str]]:
         """Yield each number with what it means; a number that is usually 0 only if it is not."""
@@ -41,6 +51,8 @@ class SimulationSummary:
         if self.reordered:
             yield self.reordered, "of these after later events of their bill (out of order)"
         yield self.dropped, "were dropped on purpose (--drop): nothing of them was ever sent"
+        if self.bills_lost:
+            yield self.bills_lost, "whole bills were lost on purpose (--lose-bills), counted there"
         yield self.lost, "were lost: no attempt was answered with success, retries included"
         if self.unfinished:
             yield self.unfinished, "were still under way when the simulation was stopped"
@@ -80,6 +92,9 @@ class Tally:
     def count_event(self, record: Record) -> None:
         """Count an event whose story has ended."""
         self.states[record.state] += 1
+        planned = record.planned
+        if planned.fate.bill_lost is True and planned.event.event_type == "bill.created":
+            self.faults["bills"] += 1  # each bill has one
         if record.state == "delivered":
             self.faults["late"] += record.late
             self.faults["reordered"] += record.planned.fate.reordered
@@ -105,4 +120,5 @@ class Tally:
             outcomes=dict(sorted(self.outcomes.items())),
             seconds=seconds,
             failure=failure,
+            bills_lost=self.faults["bills"],
         )

@@ -11,11 +11,12 @@ JSON Lines. One line for each event, written when its story has ended:
 
 `number`      in order of sending, from 1
 `state`       `delivered`: a delivery was answered with 2xx; `dropped`: never sent, because the
-              simulation was asked to drop it; `lost`: no attempt was answered with 2xx;
-              `unfinished`: the simulation was stopped first
+              simulation was asked to drop it; `lost`: no attempt was answered with 2xx, as in an
+              outage of the receiver; `unfinished`: the simulation was stopped first
 `delivered`   whether the state is `delivered`
 `outcome`     what the receiver said of the delivery that it acknowledged first; null if nothing
-`fate`        what was decided beforehand: `attempt` is the first that is not lost on the way
+`fate`        what was decided beforehand: `attempt` is the first that is not lost on the way;
+              `bill_lost` stands there, true, where the whole bill was dropped
 `deliveries`  the HTTP attempts really made; `repeat` marks one made although the event was
               acknowledged; `status` is null where no answer came, and `error` then says why
 `payload`     the body, byte for byte
@@ -26,7 +27,10 @@ delivery is another than "cannot connect": the request may have reached it.
 The last line is `{"summary": {...}}`. Without it the simulation was killed: the lines are whole,
 and only the events then under way, or waiting for a retry, have none. Written to a file instead
 of sent (`output`), each delivery stands for a line of that file, with the time at which it would
-have been sent in the simulated day.
+have been sent in the simulated day; one whose `error` is "receiver away" fell into an outage and
+stands for none. The outages come first, before all events:
+
+    {"outage": {"from": "2024-01-20T10:00:00Z", "to": "2024-01-20T11:00:00Z"}}
 """
 
 import os
@@ -40,6 +44,7 @@ from typing import Literal, Self
 import msgspec
 
 from ledger.errors import SimulationError
+from ledger.flabs.outages import Outage
 from ledger.flabs.plan import Fate, PlannedEvent
 
 State = Literal["delivered", "dropped", "lost", "unfinished"]
@@ -77,6 +82,18 @@ class EventTruth(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Summary(msgspec.Struct, frozen=True):
     summary: dict[str, object]
+
+
+class _Span(msgspec.Struct, frozen=True, rename={"begin": "from", "end": "to"}):
+    begin: datetime
+    end: datetime
+
+
+class _Outage(msgspec.Struct, frozen=True):
+    outage: _Span
+
+
+_NO_EVENT = (b'{"summary":', b'{"outage":')
 
 
 @dataclass(kw_only=True, slots=True)
@@ -122,6 +139,12 @@ class TruthFile:
         if self._path is not None:
             os.close(self._file)
 
+    def write_outage(self, outage: Outage) -> None:
+        """Write the line of an outage; before all events."""
+        if self._path is not None:
+            begin, end = (datetime.fromtimestamp(at, UTC) for at in (outage.begin, outage.end))
+            self._write(_Outage(_Span(begin, end)))
+
     def write_event(self, record: Record) -> None:
         """Write the line of an event whose story has ended."""
         if self._path is None:
@@ -157,11 +180,11 @@ class TruthFile:
 
 
 def read_truth(path: Path) -> Iterator[EventTruth]:
-    """Yield the events of a truth file, without its summary, in the order of the lines."""
+    """Yield the events of a truth file and nothing else, in the order of the lines."""
     decoder = msgspec.json.Decoder(EventTruth)
     with path.open("rb") as file:
         for line in file:
-            if not line.startswith(b'{"summary":'):
+            if not line.startswith(_NO_EVENT):
                 yield decoder.decode(line)
 
 
@@ -172,6 +195,18 @@ def read_truth_summary(path: Path) -> dict[str, object] | None:
             if line.startswith(b'{"summary":'):
                 return msgspec.json.decode(line, type=_Summary).summary
     return None
+
+
+def read_truth_outages(path: Path) -> list[Outage]:
+    """Give the outages of a truth file, in order."""
+    outages = []
+    with path.open("rb") as file:
+        for line in file:
+            if not line.startswith(b'{"outage":'):
+                break
+            span = msgspec.json.decode(line, type=_Outage).outage
+            outages.append(Outage(int(span.begin.timestamp()), int(span.end.timestamp())))
+    return outages
 
 
 def timestamp(seconds: float) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 from apprise import Apprise
-from prometheus_client import REGISTRY
 from psycopg import Connection
 from structlog.testing import capture_logs
 
@@ -713,18 +712,3 @@ def test_no_secret_is_ever_said(
         "SELECT string_agg(a::text, ' ') || string_agg(d::text, ' ') FROM alert a, alert_delivery d"
     ).fetchone()
     assert "SECRET" not in said + caplog.text + str(kept)
-
-
-def test_what_is_sent_and_what_fails_is_counted_by_kind_of_channel(
-    service: Connection, receiver: Receiver
-) -> None:
-    def counted(name: str) -> float:
-        return REGISTRY.get_sample_value(name, {"kind": "json"}) or 0.0
-
-    before = counted("ledger_alerts_sent_total"), counted("ledger_alerts_failed_total")
-    channels = [receiver.channel(name) for name in ("one", "two", "bad")]
-    receiver.status["bad"] = 500
-    note(service, subjects(1), channels, NOW)
-    send_due(service, channels, NOW)
-    assert counted("ledger_alerts_sent_total") == before[0] + 2
-    assert counted("ledger_alerts_failed_total") == before[1] + 1

@@ -282,8 +282,10 @@ def test_duplicates_repeat_what_was_acknowledged(truth: Path) -> None:
 
 
 def test_events_are_taken_up_at_the_rate(truth: Path) -> None:
+    # From before the first: on a busy machine that one may come late, and the last one does not.
+    begun = monotonic()
     receiver, summary, _ = run(lambda _: 200, truth, bills=10, rate=100.0)
-    assert receiver.times[-1] - receiver.times[0] >= (summary.events - 2) / 100
+    assert receiver.times[-1] - begun >= (summary.events - 1) / 100
 
 
 def test_a_truth_file_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
