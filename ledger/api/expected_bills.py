@@ -22,7 +22,7 @@ from ledger.api.parameters import (
 )
 from ledger.api.paths import identifier
 from ledger.api.services import PATIENCE, Services
-from ledger.api.uploads import receive_file
+from ledger.api.uploads import receive_file, whole
 from ledger.api.wire import Page
 from ledger.desk import expected
 from ledger.desk.expected import Expectation, Expected, ExpectedItem
@@ -89,8 +89,8 @@ async def expect_bills(
     file = await receive_file(request)
 
     def work(_: Connection) -> tuple[Expected, int]:
-        with file:
-            expectations = expected.read_expectations(file)
+        with whole(file) as lines:
+            expectations = expected.read_expectations(lines)
             return expected.expect(services.url, expectations, by=operator, patience=PATIENCE)
 
     found, position = await services.run(work)

@@ -8,9 +8,8 @@ from psycopg import Connection
 from ledger.api.answers import answer, ok
 from ledger.api.guards import OPERATE
 from ledger.api.services import PATIENCE, Services
-from ledger.api.uploads import receive_file
+from ledger.api.uploads import receive_file, whole
 from ledger.desk.imports import ImportReport, import_file
-from ledger.eventlog.transfer import unpacked
 from ledger.projection.rows import encode
 
 
@@ -31,7 +30,7 @@ async def import_events(request: Request[Any, Any, Any], services: Services) -> 
     file = await receive_file(request)
 
     def work(connection: Connection) -> ImportReport:
-        with unpacked(file, "the body") as lines:
+        with whole(file) as lines:
             return import_file(
                 services.url,
                 connection,

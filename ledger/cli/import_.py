@@ -8,7 +8,7 @@ import rich_click as click
 from ledger.cli.common import operator_option, prepared_database
 
 if TYPE_CHECKING:
-    from ledger.desk.imports import SettledLine
+    from ledger.desk.imports import ImportReport, SettledLine
 
 
 @click.command("import")
@@ -59,8 +59,15 @@ def _import(url: str, lines: IO[bytes]) -> None:
             f"position {event.position} repeats the webhook at position {event.same_as_position} "
             f"(bill {event.bill_id}, lab {event.lab_id}) with another eventTime: no second fact"
         )
-    if not report.settled_count and not report.still_open_count:
-        return
+    if not report.complete:
+        click.echo("The array is cut off; what is there of it was taken. Get the rest.", err=True)
+    if report.settled_count or report.still_open_count:
+        _tell_lines(report)
+    if not report.complete:
+        sys.exit(1)
+
+
+def _tell_lines(report: "ImportReport") -> None:
     click.echo(
         f"lines of support requests: settled {report.settled_count}, "
         f"still open {report.still_open_count}"

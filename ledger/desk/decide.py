@@ -67,6 +67,22 @@ def catch_up(url: str, connection: Connection, *, patience: float, upto: int | N
             time.sleep(LOOK_SECONDS)
 
 
+def see(url: str, connection: Connection, *, patience: float, position: int | None) -> int:
+    """Return when the state knows what was recorded at a position; None: when it knows all.
+
+    Raises `DecisionError` after `patience` seconds, which says that it was recorded.
+    """
+    try:
+        return catch_up(url, connection, patience=patience, upto=position)
+    except DecisionError as error:
+        if position is None:
+            raise
+        raise DecisionError(
+            f"this was decided and stands in the log at position {position}; do not repeat it. "
+            "The state has not caught up yet: look again with that as min_position"
+        ) from error
+
+
 def _follow(url: str, upto: int, deadline: float) -> bool:
     """Fold in a projector's place, if none leads; tell whether this did."""
     with closing(connect(url, "desk")) as connection:

@@ -2,27 +2,33 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import IO, Annotated, Any, LiteralString
 
 import msgspec
 from msgspec import Meta, Struct
+from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.database import connect
-from ledger.desk.decide import catch_up, deciding, record
+from ledger.desk.decide import catch_up, deciding, record, see
 from ledger.desk.shapes import ExpectedState
-from ledger.errors import ImportFileError, UnknownSubjectError
+from ledger.errors import DecisionError, ImportFileError, UnknownSubjectError
 from ledger.model.decision import BillExpected, Moment, is_storable
 from ledger.model.event import Identifier
+from ledger.projection import tables
+
+COLUMNS = ("integrator_id", "expected_by", "lab_id")
 
 BATCH = 2_000
 """Expectations in one transaction."""
 
 
-class Expectation(Struct, frozen=True):
+class Expectation(Struct, frozen=True, forbid_unknown_fields=True):
     """A line of a file: what `PUT /v1/expected-bills/{integrator_id}` takes, and the id."""
 
     integrator_id: Identifier
@@ -123,7 +129,7 @@ def stop_expecting(url: str, integrator_id: str, *, by: str, patience: float) ->
             expected_by=None,
         )
         position = record(connection, [decision])
-        return catch_up(url, connection, patience=patience, upto=position)
+        return see(url, connection, patience=patience, position=position)
 
 
 def expect(
@@ -132,34 +138,58 @@ def expect(
     """Record expectations, thousands in a transaction; what came before a failure stays.
 
     Of one id the last counts, so a file may be taken in again. Returns the position for which they
-    are true. Raises `ImportFileError`; `DecisionError`.
+    are true, having waited for it as far as `patience` seconds allow. Raises `ImportFileError`;
+    `DecisionError`.
     """
     taken = 0
     refused: list[Refused] = []
-    batch: list[BillExpected] = []
-    with deciding(url, patience=None) as connection:
-        for one in expectations:
-            if isinstance(one, Refused):
-                refused.append(one)
-                continue
-            batch.append(
+    told: set[str] = set()
+    with deciding(url, patience=patience) as connection:
+        position = tables.read_checkpoint(connection).position
+        while some := list(islice(expectations, BATCH)):
+            refused += [one for one in some if isinstance(one, Refused)]
+            batch = [one for one in some if isinstance(one, Expectation)]
+            taken += len(batch)
+            now = datetime.now(UTC)
+            decisions = [
                 BillExpected(
-                    at=datetime.now(UTC),
+                    at=now,
                     by=by,
                     integrator_id=one.integrator_id,
                     lab_id=one.lab_id,
                     expected_by=one.expected_by,
                 )
-            )
-            if len(batch) == BATCH:
-                record(connection, batch)
-                taken += len(batch)
-                batch = []
-        if batch:
-            record(connection, batch)
-            taken += len(batch)
-        position = catch_up(url, connection, patience=patience)
+                for one in _news(connection, batch, told)
+            ]
+            told.update(one.integrator_id for one in batch)
+            if decisions:
+                position = record(connection, decisions)
+        with suppress(DecisionError):  # they are taken
+            catch_up(url, connection, patience=patience, upto=position)
     return Expected(taken, refused), position
+
+
+def _news(connection: Connection, batch: list[Expectation], told: set[str]) -> list[Expectation]:
+    """Return those that are not expected just so already: a nightly file says much again.
+
+    `told` are ids that the file named before: of them the state may not know the last yet.
+    """
+    times = Counter(one.integrator_id for one in batch)
+    known = set(connection.execute(_KNOWN, (list(times),)))
+    return [
+        one
+        for one in batch
+        if times[one.integrator_id] > 1
+        or one.integrator_id in told
+        or (one.integrator_id, one.lab_id or "", one.expected_by) not in known
+    ]
+
+
+_KNOWN = """
+SELECT integrator_id, lab_id, expected_by
+FROM state.expected_bill
+WHERE integrator_id = ANY(%s)
+"""
 
 
 def read_expectations(file: IO[bytes]) -> Iterator[Expectation | Refused]:
@@ -188,13 +218,16 @@ def _from_json(first: str, rest: io.TextIOWrapper) -> Iterator[Expectation | Ref
 
 def _from_csv(first: str, rest: io.TextIOWrapper) -> Iterator[Expectation | Refused]:
     header = [name.strip() for name in next(csv.reader([first]), [])]
-    if not {"integrator_id", "expected_by"} <= set(header):
+    if not {"integrator_id", "expected_by"} <= set(header) <= set(COLUMNS):
         raise ImportFileError(
-            "the file is neither JSON Lines nor CSV whose first line names integrator_id and "
-            "expected_by (and lab_id, where it is known)"
+            "the file is neither JSON Lines nor CSV whose first line names integrator_id, "
+            "expected_by and, where it is known, lab_id, and nothing else; it names "
+            f"{', '.join(header)[:200]!r}"
         )
     for number, cells in enumerate(csv.reader(rest), start=2):
-        if any(cells):
+        if len(cells) > len(header):
+            yield Refused(number, f"it has {len(cells)} cells, and the first line names fewer")
+        elif any(cells):
             row = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell}
             yield _read(number, lambda row=row: msgspec.convert(row, Expectation, strict=False))
 

@@ -52,6 +52,7 @@ class ImportReport(Struct, frozen=True):
     `settled` are lines of support requests that events of this file answered; `still_open` are
     those that no event has answered yet, whatever the file. Of both, and of `resent`, the first
     thousand are listed. `resent` is null for a file of very many bills, where it was not looked at.
+    `complete` is false where a JSON array was cut off: what was there of it is taken.
     """
 
     recorded: int
@@ -63,6 +64,7 @@ class ImportReport(Struct, frozen=True):
     still_open_count: int
     still_open: list[SettledLine]
     resent: list[ResentEvent] | None
+    complete: bool
     position: int
 
 
@@ -120,6 +122,7 @@ def report(connection: Connection, imported: Imported, position: int) -> ImportR
         still_open_count=open_count,
         still_open=still_open,
         resent=_resent(connection, imported, position),
+        complete=imported.complete,
         position=position,
     )
 

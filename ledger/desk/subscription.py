@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from msgspec import Struct
 from psycopg import Connection
 
-from ledger.desk.decide import catch_up, deciding, record
+from ledger.desk.decide import deciding, record, see
 from ledger.desk.terms import Terms
 from ledger.model.decision import SubscriptionSet
 from ledger.model.event import EventType
+from ledger.projection import tables
 
 _LAST = "SELECT events FROM state.subscription WHERE lab_id = %s ORDER BY position DESC LIMIT 1"
 
@@ -36,8 +37,11 @@ def set_subscription(
     Returns it with the position for which that is true. Raises `DecisionError`.
     """
     unique = None if events is None else list(dict.fromkeys(events))
-    with deciding(url, patience=None) as connection:
+    with deciding(url, patience=patience) as connection:
+        before = read_subscription(connection, terms, lab_id)
+        if before.is_own == (unique is not None) and unique in (None, before.events):
+            return before, tables.read_checkpoint(connection).position
         decision = SubscriptionSet(at=datetime.now(UTC), by=by, lab_id=lab_id, events=unique)
         position = record(connection, [decision])
-        position = catch_up(url, connection, patience=patience, upto=position)
+        position = see(url, connection, patience=patience, position=position)
         return read_subscription(connection, terms, lab_id), position

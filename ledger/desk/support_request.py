@@ -1,6 +1,7 @@
 """Support requests: made of what is overdue, read with what came of them, closed with a reason."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from ledger.desk.decide import MOST_AT_ONCE, catch_up, deciding, record
+from ledger.desk.decide import MOST_AT_ONCE, catch_up, deciding, record, see
 from ledger.desk.missing import COLUMNS, IN_STATE, SUBSCRIBED, StoredMissing, parameters
 from ledger.desk.shapes import (
     LossWindow,
@@ -19,7 +20,7 @@ from ledger.desk.shapes import (
 )
 from ledger.desk.terms import Terms
 from ledger.desk.windows import closed_windows, read_windows
-from ledger.errors import UnknownSubjectError
+from ledger.errors import DecisionError, UnknownSubjectError
 from ledger.model.decision import (
     EventClosed,
     EventRequested,
@@ -153,8 +154,26 @@ def make_request(
             windows=windows,
         )
         position = record(connection, [made, *lines])
-        position = catch_up(url, connection, patience=patience, upto=position)
-        return read_request(connection, number), position
+        with suppress(DecisionError):  # it is made: whoever asked must learn its number
+            catch_up(url, connection, patience=patience, upto=position)
+        return _new_request(made, lines), position
+
+
+def _new_request(made: RequestMade, lines: list[EventRequested]) -> SupportRequest:
+    asked = sorted(lines, key=lambda line: (line.lab_id, line.bill_id, *reversed(line.subject)))
+    return SupportRequest(
+        number=made.request,
+        state="open",
+        made_at=made.at,
+        made_by=made.by,
+        lab_id=made.lab_id,
+        note=made.note,
+        lines=[_request_line(line.lab_id, line.bill_id, Line(line, "requested")) for line in asked],
+        loss_windows=[
+            LossWindow(span.begin, span.end, span.labs, "requested") for span in made.windows
+        ],
+        closed_reason=None,
+    )
 
 
 def read_request(connection: Connection, number: int) -> SupportRequest:
@@ -247,7 +266,7 @@ def close_request(
         if lines is None and request.closed_reason is None:
             decisions.append(RequestClosed(at=now, by=by, request=number, reason=reason))
         position = record(connection, decisions) if decisions else None
-        position = catch_up(url, connection, patience=patience, upto=position)
+        position = see(url, connection, patience=patience, position=position)
         return read_request(connection, number), position
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from ledger.desk.decide import catch_up, deciding, record
+from ledger.desk.decide import catch_up, deciding, record, see
 from ledger.desk.missing import (
     COLUMNS,
     ORDER,
@@ -22,9 +23,10 @@ from ledger.desk.missing import (
 )
 from ledger.desk.shapes import MissingEventItem
 from ledger.desk.terms import Terms
-from ledger.errors import UnknownSubjectError
+from ledger.errors import DecisionError, UnknownSubjectError
 from ledger.model.decision import EventWaived
 from ledger.model.event import EventType
+from ledger.projection import tables
 
 Subject = tuple[str, str, EventType, str | None]
 """A missing event by name: lab, bill, event type, test."""
@@ -88,7 +90,7 @@ def waive(
                 reason=reason,
             )
             position = record(connection, [decision])
-        position = catch_up(url, connection, patience=patience, upto=position)
+        position = see(url, connection, patience=patience, position=position)
         for row in _of_bill(connection, terms, subject):
             if _is(_stored(row), subject):
                 return item_of(row, terms, datetime.now(UTC)), position
@@ -109,10 +111,11 @@ def waive_matching(
         found = _matching(connection, terms, wanted)
         for row in found:
             labs.setdefault(row[0], Counter())[row[3]] += 1
+        position = tables.read_checkpoint(connection).position
         if not dry_run:
             for start in range(0, len(found), BATCH):
                 now = datetime.now(UTC)
-                record(
+                position = record(
                     connection,
                     [
                         EventWaived(
@@ -129,7 +132,8 @@ def waive_matching(
                         for stored in [StoredMissing(*columns)]
                     ],
                 )
-        position = catch_up(url, connection, patience=patience)
+            with suppress(DecisionError):  # they are waived
+                catch_up(url, connection, patience=patience, upto=position)
     waived = Waived(
         len(found),
         {lab: dict(sorted(types.items())) for lab, types in sorted(labs.items())},

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from psycopg import Connection
 
-from ledger.desk.decide import catch_up, deciding, record
+from ledger.desk.decide import deciding, record, see
 from ledger.desk.missing import LAST_POSITION
 from ledger.desk.shapes import LossWindow, WindowState
 from ledger.desk.terms import Terms
@@ -214,12 +214,13 @@ def close_window(
         if not within or unknown or begin >= end:
             raise UnknownSubjectError(_what_windows(found, unknown))
         position = None
-        if any(one.state != "closed" for one in within):
+        meant = set(labs or there)
+        if any(one.state != "closed" and (not labs or meant & {*one.labs}) for one in within):
             decision = WindowClosed(
                 at=datetime.now(UTC), by=by, window=Span(begin, end, labs or there), reason=reason
             )
             position = record(connection, [decision])
-        position = catch_up(url, connection, patience=patience, upto=position)
+        position = see(url, connection, patience=patience, position=position)
         now = read_windows(connection, terms, datetime.now(UTC), position=LAST_POSITION)
         return [one for one in now if begin < one.end and one.begin < end], position
 

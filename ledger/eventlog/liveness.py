@@ -26,12 +26,16 @@ def steady_clock() -> float:
 
 
 class Liveness:
-    """One run of one process. Its rows are the times through which it was alive."""
+    """One run of one process. Its rows are the times through which it was alive.
+
+    One row, but for steps of the clock: set back to before the row, it begins another; set forward
+    again by as much, the first goes on, and what the wrong clock said is taken back.
+    """
 
     def __init__(self) -> None:
         self._instance = uuid.uuid4()
-        self._begun: list[datetime] = []
-        """When the rows of a time without interruption began; one, but for steps of the clock."""
+        self._rows: list[tuple[datetime, float]] = []
+        """Where each row of this time begins, and by how many seconds the clock was set back."""
         self._last_beat = 0.0
         self._last_now = datetime.min.replace(tzinfo=UTC)
 
@@ -42,22 +46,22 @@ class Liveness:
     def beat(self, connection: Connection, now: datetime, monotonic: float) -> None:
         """Record that a delivery could be made durable now; `psycopg.Error` if none could."""
         gap = monotonic - self._last_beat
-        self._last_beat = monotonic  # also of a beat that fails: the next try has time, too
-        begun = self._begun if gap <= LONGEST_GAP else []
-        # A clock that was set back to before the row begins a new one. When it is set forward
-        # again, the old one goes on, and what the wrong clock said is taken back.
-        set_forward = (now - self._last_now).total_seconds() > gap + LONGEST_GAP
-        possible = [each for each in begun if each <= now]
-        since = max(possible) if possible and set_forward else (possible or [now])[-1]
-        wrong = begun[begun.index(since) + 1 :] if since in begun else []
-        self._begun, self._last_now = [], now
-        connection.execute("SELECT record_liveness(%s, %s, %s)", (self._instance, since, now))
-        for each in wrong:
-            connection.execute(_TAKE_BACK, (self._instance, each))
-        self._begun = [each for each in begun if each not in wrong]
-        if since not in self._begun:
-            self._begun.append(since)
+        step = (now - self._last_now).total_seconds() - gap
+        self._last_beat, self._last_now = monotonic, now  # also of a beat that fails
+        rows = self._rows if gap <= LONGEST_GAP else []
+        self._rows = []
+        wrong = None
+        if not rows:
+            rows = [(now, 0.0)]
+        elif now < rows[-1][0]:
+            rows = [*rows, (now, -step)]
+        elif len(rows) > 1 and abs(step - rows[-1][1]) <= LONGEST_GAP:
+            wrong, rows = rows[-1][0], rows[:-1]
+        connection.execute("SELECT record_liveness(%s, %s, %s)", (self._instance, rows[-1][0], now))
+        if wrong:
+            connection.execute(_TAKE_BACK, (self._instance, wrong))
+        self._rows = rows
 
     def interrupt(self) -> None:
         """Take note that a delivery could not be made durable."""
-        self._begun = []
+        self._rows = []

@@ -40,6 +40,10 @@ BATCH_BYTES = 8 * 1024 * 1024
 _GZIP = b"\x1f\x8b"
 
 
+class _CutOffError(Exception):
+    """A JSON array ends before it is closed; what is there of it was yielded."""
+
+
 class ExportLine(Struct, frozen=True, forbid_unknown_fields=True):
     """One event of an export."""
 
@@ -70,6 +74,8 @@ class Imported(Struct):
     unreadable_lines: list[UnreadableLine] = []
     ranges: list[tuple[int, int]] = []
     keys: set[tuple[str, str]] | None = set()
+    complete: bool = True
+    """Whether the file ended where it should; a JSON array can be cut off."""
 
     def add(self, number: int, delivery: Delivery, outcome: Outcome) -> None:
         """Count a line."""
@@ -96,8 +102,9 @@ _LINE = msgspec.json.Decoder(ExportLine)
 _UNREADABLE_SHOWN = 100
 _KEYS_REMEMBERED = 10_000
 _RANGES_APART = 100_000
+_ONE_EVENT = 1024 * 1024
 _BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-_BROKEN_FILE = (ImportFileError, OSError, *_BROKEN_GZIP)
+_BROKEN_FILE = (ImportFileError, _CutOffError, OSError, *_BROKEN_GZIP)
 
 
 def import_lines(
@@ -115,11 +122,20 @@ def import_lines(
     then. `on_progress` is told the lines done.
     """
     imported = Imported(unreadable_lines=[], ranges=[], keys=set())
-    for batch in _batches(lines, _delivery if exports else _payload):
-        outcomes = append(connection, [delivery for _, delivery in batch])
-        for (number, delivery), outcome in zip(batch, outcomes, strict=True):
-            imported.add(number, delivery, outcome)
-        on_progress(batch[-1][0])
+    try:
+        for batch in _batches(lines, _delivery if exports else _payload):
+            outcomes = append(connection, [delivery for _, delivery in batch])
+            for (number, delivery), outcome in zip(batch, outcomes, strict=True):
+                imported.add(number, delivery, outcome)
+            on_progress(batch[-1][0])
+    except _CutOffError:
+        imported.complete = False
+    except _BROKEN_FILE as error:
+        raise ImportFileError(
+            f"{'no whole gzip file: ' if isinstance(error, _BROKEN_GZIP) else ''}{error}. What comes before that was taken: recorded "
+            f"{imported.recorded}, duplicate {imported.duplicate}, unreadable "
+            f"{imported.unreadable}. Take it in again when it is whole"
+        ) from error
     return imported
 
 
@@ -248,19 +264,26 @@ def _numbered(lines: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         if not (stripped := line.strip()):
             continue
         if first and stripped.startswith(b"["):  # no payload does; an array goes over many lines
-            for element in elements(_whole_array(stripped, lines)):
+            for element in elements(_whole(stripped, lines)):
                 yield number, element
                 number += 1
             return
+        if first and stripped.startswith(b"{") and not is_json(stripped):
+            # One event over many lines, or JSON Lines whose first is broken.
+            more = lines.read(_ONE_EVENT)
+            if len(more) < _ONE_EVENT and is_json(whole := stripped + b"\n" + more):
+                yield number, whole.strip()
+                return
+            lines = cast("IO[bytes]", io.BufferedReader(_Rejoined(more, lines)))
         first = False
         yield number, stripped
 
 
-def _whole_array(begin: bytes, rest: IO[bytes]) -> bytes:
+def _whole(begin: bytes, rest: IO[bytes]) -> bytes:
     text = begin + b"\n" + rest.read(MAX_LINE + 1)
     if len(text) > MAX_LINE:
         raise ImportFileError(
-            f"the array is longer than {MAX_LINE >> 20} MiB: send it as JSON Lines, or in parts"
+            f"the file is longer than {MAX_LINE >> 20} MiB: send it as JSON Lines, or in parts"
         )
     return text
 
@@ -268,7 +291,8 @@ def _whole_array(begin: bytes, rest: IO[bytes]) -> bytes:
 def elements(text: bytes) -> Iterator[bytes]:
     """Yield the elements of a JSON array as they were written, then lines that follow it.
 
-    Of a broken one, too: what is whole, then what is left, as a mail program may have cut it.
+    Of a broken one, too: what is whole, then what is left, as a mail program may have cut it; then
+    raises `_CutOffError`.
     """
     depth = begin = 0
     for found in _TOKEN.finditer(text):
@@ -283,9 +307,10 @@ def elements(text: bytes) -> Iterator[bytes]:
             depth += 1
         elif depth == 0:
             break
-    yield from filter(
-        None, map(bytes.strip, text[begin:].splitlines() if depth == 0 else [text[begin:]])
-    )
+    rest = [text[begin:]] if depth else text[begin:].splitlines()
+    yield from filter(None, map(bytes.strip, rest))
+    if depth:
+        raise _CutOffError
 
 
 # Strings are taken whole, so that what they hold counts for nothing.

@@ -2,8 +2,8 @@
 
 A line is settled by the event that it asked for, whoever sent it, and whatever else was decided. Of
 reports whose tests are not known nobody can say which of them came: such a line is settled when
-none is missing any more, if only for a while; what is missing after that is new. So what was decided
-about them depends on the order of the log, in which decisions stand between events.
+none is missing any more, if only for a while; what is missing after that is new. So what was
+decided about them depends on the order of the log, in which decisions stand between events.
 """
 
 from collections.abc import Sequence
