@@ -19,7 +19,8 @@ from ledger.database import connect
 from ledger.desk.expected import Expectation, expect
 from ledger.desk.imports import import_file
 from ledger.desk.reconciliation import Question, reconcile
-from ledger.desk.support_request import make_request, read_request
+from ledger.desk.requests_made import read_request
+from ledger.desk.support_request import make_request
 from ledger.desk.terms import Terms
 from ledger.eventlog.transfer import ExportLine
 from ledger.flabs import SimulationOptions, simulate

@@ -14,7 +14,7 @@ from ledger.api.guards import OPERATE, READ
 from ledger.api.parameters import DEFAULT_LIMIT, CursorText, Limit, read_cursor, write_cursor
 from ledger.api.services import PATIENCE, Services
 from ledger.api.wire import Page
-from ledger.desk import support_request
+from ledger.desk import requests_made, support_request
 from ledger.desk.render import write_request
 from ledger.desk.shapes import RequestItem, SupportRequest
 from ledger.projection import tables
@@ -74,7 +74,7 @@ async def list_support_requests(
 
     def work(connection: Connection) -> tuple[int, list[RequestItem]]:
         position = tables.read_checkpoint(connection).position
-        found = support_request.list_requests(
+        found = requests_made.list_requests(
             connection, limit=limit + 1, before=before[0] if before else None
         )
         return position, found
@@ -103,7 +103,7 @@ async def get_support_request(
 
     def work(connection: Connection) -> Written:
         position = tables.read_checkpoint(connection).position
-        found = support_request.read_request(connection, number)
+        found = requests_made.read_request(connection, number)
         return Written(form, f"support-request-{number}").write(
             position, lambda file: write_request(found, form, file)
         )

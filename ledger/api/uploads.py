@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException
 
 from ledger.api.problem_handlers import ProblemError
 from ledger.errors import ImportFileError
-from ledger.eventlog.transfer import unpacked
+from ledger.eventlog.files import unpacked
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_UNPACKED = 1024 * 1024 * 1024

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
@@ -43,6 +44,21 @@ def not_blank(_: click.Context, parameter: click.Parameter, text: str | None) ->
 
 
 LONGEST_WORDS = 2000
+
+form_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "csv", "markdown", "xlsx"]),
+    default="text",
+    show_default=True,
+    help="Of a support request, markdown is a letter that asks for what is still open.",
+)
+output_option = click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="F",
+    help="Write to a file instead of standard output.",
+)
 
 yes_option = click.option("--yes", is_flag=True, help="Don't ask, do it.")
 dry_run_option = click.option(

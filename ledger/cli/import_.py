@@ -27,7 +27,7 @@ def import_(*, file: str, expected_bills: bool, by: str) -> None:
     wrote. What is in the log already is not taken again, so an interrupted import is simply
     repeated. Says which lines of which support requests the file settled.
     """
-    from ledger.eventlog.transfer import open_lines
+    from ledger.eventlog.files import open_lines
 
     url = prepared_database()
     with open_lines(file, sys.stdin.buffer) as lines:

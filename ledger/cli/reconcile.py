@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from ledger.cli.common import not_blank, operator_option, prepared_database
+from ledger.cli.common import (
+    form_option,
+    not_blank,
+    operator_option,
+    output_option,
+    prepared_database,
+)
 
 if TYPE_CHECKING:
     from ledger.desk.reconciliation import Question
@@ -20,20 +26,8 @@ FOUND = 3
 
 
 @click.command()
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "csv", "markdown", "xlsx"]),
-    default="text",
-    show_default=True,
-    help="Of the report, or, with --request, of the support request: its markdown is a letter.",
-)
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="F",
-    help="Write to a file instead of standard output.",
-)
+@form_option
+@output_option
 @click.option("--lab", metavar="LAB", help="Of this lab alone.")
 @click.option(
     "--request",

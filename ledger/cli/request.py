@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from ledger.cli.common import not_blank, operator_option, prepared_database
+from ledger.cli.common import (
+    form_option,
+    not_blank,
+    operator_option,
+    output_option,
+    prepared_database,
+)
 
 if TYPE_CHECKING:
     from ledger.desk.render import Format
@@ -13,20 +19,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("number", type=click.IntRange(min=1), required=False)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "csv", "markdown", "xlsx"]),
-    default="text",
-    show_default=True,
-    help="Markdown is a letter that asks support for what is still open.",
-)
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="F",
-    help="Write to a file instead of standard output.",
-)
+@form_option
+@output_option
 @click.option("--close", is_flag=True, help="Close what has not come and will not; needs --reason.")
 @click.option("--reason", callback=not_blank, metavar="WORDS", help="Why it will not come.")
 @operator_option
@@ -49,7 +43,8 @@ def request(
     from ledger.cli.reconcile import PATIENCE
     from ledger.database import connect
     from ledger.desk.render import write_request
-    from ledger.desk.support_request import close_request, read_request
+    from ledger.desk.requests_made import read_request
+    from ledger.desk.support_request import close_request
 
     if close != (reason is not None) or (close and number is None):
         raise click.UsageError("closing takes NUMBER, --close and --reason WORDS")
@@ -74,7 +69,7 @@ def _list(url: str) -> None:
     from contextlib import closing
 
     from ledger.database import connect
-    from ledger.desk.support_request import list_requests
+    from ledger.desk.requests_made import list_requests
 
     with closing(connect(url, "request")) as connection:
         found = list_requests(connection, limit=100)

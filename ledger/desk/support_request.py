@@ -1,25 +1,20 @@
-"""Support requests: made of what is overdue, read with what came of them, closed with a reason."""
+"""Support requests: made of what is overdue, closed with a reason."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.desk.decide import MOST_AT_ONCE, catch_up, deciding, record, see
 from ledger.desk.missing import COLUMNS, IN_STATE, SUBSCRIBED, StoredMissing, parameters
-from ledger.desk.shapes import (
-    LossWindow,
-    RequestItem,
-    RequestLine,
-    SupportRequest,
-)
+from ledger.desk.requests_made import last_number, open_lines, read_request, request_line
+from ledger.desk.shapes import LossWindow, SupportRequest
 from ledger.desk.terms import Terms
-from ledger.desk.windows import closed_windows, read_windows
+from ledger.desk.windows import read_windows
 from ledger.errors import DecisionError, UnknownSubjectError
 from ledger.model.decision import (
     EventClosed,
@@ -29,7 +24,6 @@ from ledger.model.decision import (
     Span,
 )
 from ledger.model.event import EventType
-from ledger.model.loss import Interval, difference
 from ledger.model.settlement import Line
 
 # What was asked for long ago, and neither came nor was closed, is asked for again.
@@ -48,51 +42,6 @@ LIMIT %(limit)s
     requested=SQL(IN_STATE["requested"]),
     subscribed=SQL(SUBSCRIBED),
 )
-
-_MADE = """
-SELECT d.decision::text, c.decision::text
-FROM state.desk_event d
-LEFT JOIN LATERAL (
-    SELECT decision FROM state.desk_event
-    WHERE kind = 'request.closed' AND request = d.request
-    ORDER BY position LIMIT 1
-) c ON true
-WHERE d.kind = 'request.made' AND d.request = %s
-"""
-
-_LIST = """
-SELECT d.decision::text, c.decision::text, l.requested, l.received, l.closed
-FROM state.desk_event d
-LEFT JOIN LATERAL (
-    SELECT decision FROM state.desk_event
-    WHERE kind = 'request.closed' AND request = d.request
-    ORDER BY position LIMIT 1
-) c ON true
-LEFT JOIN LATERAL (
-    SELECT
-        count(*) FILTER (WHERE state = 'requested') AS requested,
-        count(*) FILTER (WHERE state = 'received') AS received,
-        count(*) FILTER (WHERE state = 'closed') AS closed
-    FROM state.request_line
-    WHERE request = d.request
-) l ON true
-WHERE d.kind = 'request.made' AND (%(before)s::int IS NULL OR d.request < %(before)s)
-ORDER BY d.request DESC
-LIMIT %(limit)s
-"""
-
-_LINES = """
-SELECT lab_id, bill_id, line::text
-FROM state.request_line
-WHERE request = %s AND (%s OR state = 'requested')
-ORDER BY lab_id, bill_id, test_id, event_type
-"""
-
-_LAST = "SELECT max(request) FROM state.desk_event WHERE kind = 'request.made'"
-
-_made = msgspec.json.Decoder(RequestMade).decode
-_closed = msgspec.json.Decoder(RequestClosed).decode
-_line = msgspec.json.Decoder(Line).decode
 
 
 class LineName(Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,7 +91,7 @@ def make_request(
         ]
         if not rows and not windows:
             return None
-        number = 1 + (_one(connection, _LAST) or 0)
+        number = 1 + last_number(connection)
         lines = [_ask(row, number, now, by) for row in rows]
         made = RequestMade(
             at=now,
@@ -168,65 +117,12 @@ def _new_request(made: RequestMade, lines: list[EventRequested]) -> SupportReque
         made_by=made.by,
         lab_id=made.lab_id,
         note=made.note,
-        lines=[_request_line(line.lab_id, line.bill_id, Line(line, "requested")) for line in asked],
+        lines=[request_line(line.lab_id, line.bill_id, Line(line, "requested")) for line in asked],
         loss_windows=[
             LossWindow(span.begin, span.end, span.labs, "requested") for span in made.windows
         ],
         closed_reason=None,
     )
-
-
-def read_request(connection: Connection, number: int) -> SupportRequest:
-    """Return a request with all its lines. Raises `UnknownSubjectError` with those there are."""
-    row = connection.execute(_MADE, (number,)).fetchone()
-    if row is None:
-        raise UnknownSubjectError(_what_requests(connection, number))
-    made = _made(row[0])
-    lines = [
-        _request_line(lab_id, bill_id, _line(text))
-        for lab_id, bill_id, text in connection.execute(_LINES, (number, True))
-    ]
-    windows = _windows(connection, made)
-    is_open = any(line.state == "requested" for line in lines) or any(
-        window.state == "requested" for window in windows
-    )
-    return SupportRequest(
-        number=number,
-        state="open" if is_open else "closed",
-        made_at=made.at,
-        made_by=made.by,
-        lab_id=made.lab_id,
-        note=made.note,
-        lines=lines,
-        loss_windows=windows,
-        closed_reason=_closed(row[1]).reason if row[1] else None,
-    )
-
-
-def list_requests(
-    connection: Connection, *, limit: int, before: int | None = None
-) -> list[RequestItem]:
-    """Return requests, the newest first; `before`: those with a smaller number."""
-    rows = connection.execute(_LIST, {"before": before, "limit": limit}).fetchall()
-    found = []
-    for text, closing, requested, received, closed in rows:
-        made = _made(text)
-        windows = _windows(connection, made)
-        is_open = requested or any(window.state == "requested" for window in windows)
-        found.append(
-            RequestItem(
-                number=made.request,
-                state="open" if is_open else "closed",
-                made_at=made.at,
-                made_by=made.by,
-                lab_id=made.lab_id,
-                note=made.note,
-                lines={"requested": requested, "received": received, "closed": closed},
-                loss_windows=windows,
-                closed_reason=_closed(closing).reason if closing else None,
-            )
-        )
-    return found
 
 
 def close_request(
@@ -259,8 +155,7 @@ def close_request(
                 request=number,
                 reason=reason,
             )
-            for lab_id, bill_id, text in connection.execute(_LINES, (number, False))
-            for line in [_line(text)]
+            for lab_id, bill_id, line in open_lines(connection, number)
             if (lab_id, bill_id, *line.asked.subject) in to_close
         ]
         if lines is None and request.closed_reason is None:
@@ -311,53 +206,11 @@ def _ask(row: tuple[Any, ...], number: int, now: datetime, by: str) -> EventRequ
     )
 
 
-def _request_line(lab_id: str, bill_id: str, line: Line) -> RequestLine:
-    asked = line.asked
-    return RequestLine(
-        lab_id=lab_id,
-        bill_id=bill_id,
-        integrator_id=asked.integrator_id,
-        event_type=asked.event_type,
-        test_id=asked.test_id,
-        certainty=asked.certainty,
-        count=asked.count,
-        evidence=asked.evidence,
-        previous=asked.previous,
-        state=line.state,
-        received_position=line.received_position,
-        reason=line.reason,
-    )
-
-
-def _windows(connection: Connection, made: RequestMade) -> list[LossWindow]:
-    """Return the windows that a request asked for, each closed if it is for all its labs."""
-    if not made.windows:
-        return []
-    closed = closed_windows(connection)
-    return [
-        LossWindow(
-            span.begin,
-            span.end,
-            span.labs,
-            "requested"
-            if any(difference([Interval(span.begin, span.end)], closed[lab]) for lab in span.labs)
-            else "closed",
-        )
-        for span in made.windows
-    ]
-
-
 def _check_lab(connection: Connection, lab_id: str) -> None:
     if _one(connection, "SELECT EXISTS (SELECT FROM state.lab WHERE lab_id = %s)", lab_id):
         return
     labs = connection.execute("SELECT lab_id FROM state.lab ORDER BY 1 LIMIT 11").fetchall()
     raise UnknownSubjectError(f"no event of lab {lab_id!r} has been received; {_named(labs)}")
-
-
-def _what_requests(connection: Connection, number: int) -> str:
-    last = _one(connection, _LAST)
-    there = f"there are 1 to {last}" if last else "none has been made yet"
-    return f"there is no support request {number}; {there}"
 
 
 def _named(labs: Iterable[tuple[Any, ...]]) -> str:

@@ -15,9 +15,10 @@ from psycopg import Connection
 
 from ledger.database import connect
 from ledger.errors import ImportFileError
-from ledger.eventlog import transfer
+from ledger.eventlog import files, transfer
 from ledger.eventlog.append import Delivery, append
-from ledger.eventlog.transfer import Imported, as_text, export_lines, import_lines, open_lines
+from ledger.eventlog.files import open_lines
+from ledger.eventlog.transfer import Imported, export_lines, import_lines
 from tests.integration.histories import HOSTILE, RECEIVED, body, deliveries, delivery, mixed_history
 from tests.integration.sessions import drain, log_rows, one, state_rows
 from tests.support.postgres import database_of, new_database
@@ -172,7 +173,8 @@ def test_broken_lines_are_kept_and_told_with_their_numbers(undone: Connection) -
         (6, "not_an_object"),
         (7, "not_json"),
     ]
-    assert as_text(imported.unreadable_lines[0]).startswith("line 3: not_json at $")
+    line = imported.unreadable_lines[0]
+    assert (line.number, line.unreadable.reason, line.unreadable.path) == (3, "not_json", "$")
     assert stored(undone)[1:] == [b"broken", b'{"labID":"L"}', b"[1]", b"\xff\xfe"]
 
 
@@ -269,7 +271,7 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
 def test_a_too_long_line_is_a_sentence_and_the_lines_before_it_are_taken(
     undone: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "MAX_LINE", 1 << 20)
+    monkeypatch.setattr(files, "MAX_LINE", 1 << 20)
     lines = [*payloads(3), b"x" * ((1 << 20) + 1), body(bill="after")]
     with pytest.raises(ImportFileError, match="line 4 is longer than 1 MiB"):
         import_bytes(undone, b"\n".join(lines))
@@ -279,7 +281,7 @@ def test_a_too_long_line_is_a_sentence_and_the_lines_before_it_are_taken(
 def test_a_line_of_the_greatest_length_is_taken(
     undone: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "MAX_LINE", 1000)
+    monkeypatch.setattr(files, "MAX_LINE", 1000)
     lines = [b"x" * 999, b"y" * 1000]
     assert import_bytes(undone, b"\n".join(lines)).unreadable == 2
 
