@@ -1,0 +1,314 @@
+"""Operators' decisions for tests, each with all that a case does not care about filled in."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from psycopg import Connection
+
+from ledger.desk.terms import Terms
+from ledger.eventlog import read
+from ledger.eventlog.append import Delivery, append
+from ledger.model.decision import (
+    AnyDecision,
+    BillExpected,
+    EventClosed,
+    EventRequested,
+    EventWaived,
+    RequestClosed,
+    RequestMade,
+    Span,
+    SubscriptionSet,
+    WindowClosed,
+    write_decision,
+)
+from ledger.model.event import RANK, EventType
+from ledger.model.missing import Evidence
+from ledger.projection import parallel, rebuild, tables, verify
+from ledger.projection.follow import follow_once
+from ledger.projection.parallel import chunks
+from tests.integration.histories import RECEIVED, TYPES, body
+from tests.integration.sessions import run_here, state_rows
+
+DECIDED = datetime(2024, 1, 20, 13, tzinfo=UTC)
+"""The time of decision that `at` counts from, in seconds."""
+
+SECOND = timedelta(seconds=1)
+WHO = "ann"
+WHY = "asked by telephone"
+EVIDENCE = Evidence(1, "bill.completed", DECIDED, DECIDED)
+TERMS = Terms(
+    events=tuple(RANK),
+    retry_interval=120 * SECOND,
+    retry_count=3,
+    budget=400 * SECOND,
+    ask_again_after=7 * 86_400 * SECOND,
+)
+
+Subject = tuple[EventType, str | None]
+"""Event type and test."""
+
+CREATED: Subject = ("bill.created", None)
+COMPLETED: Subject = ("bill.completed", None)
+REPORTS: Subject = ("report.completed", None)
+Key = tuple[str, str]
+
+
+def at(seconds: float) -> datetime:
+    """Return a time of decision."""
+    return DECIDED + seconds * SECOND
+
+
+def report_of(test: str) -> Subject:
+    """Name the report of a test."""
+    return ("report.completed", test)
+
+
+def waived(
+    subject: Subject = CREATED, *, key: Key = ("L", "B"), count: int = 1, when: float = 0
+) -> EventWaived:
+    return EventWaived(
+        at=at(when),
+        by=WHO,
+        lab_id=key[0],
+        bill_id=key[1],
+        event_type=subject[0],
+        test_id=subject[1],
+        count=count,
+        reason=WHY,
+    )
+
+
+def requested(
+    subject: Subject = CREATED,
+    request: int = 1,
+    *,
+    key: Key = ("L", "B"),
+    count: int = 1,
+    when: float = 0,
+    previous: int | None = None,
+) -> EventRequested:
+    return EventRequested(
+        at=at(when),
+        by=WHO,
+        lab_id=key[0],
+        bill_id=key[1],
+        event_type=subject[0],
+        test_id=subject[1],
+        count=count,
+        request=request,
+        certainty="certain",
+        integrator_id=None,
+        evidence=EVIDENCE,
+        previous=previous,
+    )
+
+
+def closed(
+    subject: Subject = CREATED,
+    request: int = 1,
+    *,
+    key: Key = ("L", "B"),
+    count: int = 1,
+    when: float = 0,
+    reason: str = WHY,
+) -> EventClosed:
+    return EventClosed(
+        at=at(when),
+        by=WHO,
+        lab_id=key[0],
+        bill_id=key[1],
+        event_type=subject[0],
+        test_id=subject[1],
+        count=count,
+        request=request,
+        reason=reason,
+    )
+
+
+def request_made(
+    request: int = 1,
+    *,
+    lab: str | None = None,
+    lines: int = 0,
+    windows: Sequence[Span] = (),
+    when: float = 0,
+) -> RequestMade:
+    return RequestMade(
+        at=at(when),
+        by=WHO,
+        request=request,
+        lab_id=lab,
+        note=None,
+        lines=lines,
+        windows=list(windows),
+    )
+
+
+def request_closed(request: int = 1, *, when: float = 0) -> RequestClosed:
+    return RequestClosed(at=at(when), by=WHO, request=request, reason=WHY)
+
+
+def span(begin: datetime, end: datetime, *labs: str) -> Span:
+    return Span(begin, end, list(labs))
+
+
+def window_closed(window: Span, *, when: float = 0) -> WindowClosed:
+    return WindowClosed(at=at(when), by=WHO, window=window, reason=WHY)
+
+
+def expected_bill(
+    integrator_id: str = "one",
+    expected_by: float | None = 0,
+    *,
+    lab: str | None = None,
+    when: float = 0,
+) -> BillExpected:
+    return BillExpected(
+        at=at(when),
+        by=WHO,
+        integrator_id=integrator_id,
+        lab_id=lab,
+        expected_by=None if expected_by is None else at(expected_by),
+    )
+
+
+def subscribed(lab: str, events: list[EventType] | None, *, when: float = 0) -> SubscriptionSet:
+    return SubscriptionSet(at=at(when), by=WHO, lab_id=lab, events=events)
+
+
+def decided(decision: AnyDecision) -> Delivery:
+    """Make the delivery that puts a decision into the log, received when it was taken."""
+    return Delivery.of(write_decision(decision), received_at=decision.at, source="operator")
+
+
+PARKED = "B9"
+"""A bill whose fold fails in some tests, always."""
+
+# Few names and times, so that much falls together.
+_names = st.sampled_from(["one", "two", "three"])
+some_events = st.builds(
+    body,
+    st.sampled_from([*TYPES, "report.completed", "bill.completed", "lead.created"]),
+    bill=st.sampled_from(["B1", "B1", "B2", PARKED]),
+    lab=st.sampled_from(["L1", "L1", "L2"]),
+    at=st.integers(0, 3),
+    tests=st.dictionaries(st.sampled_from("ab"), st.sampled_from(["completed", "open"])),
+    status=st.sampled_from([None, "completed"]),
+    integratorID=st.none() | _names,
+)
+_keys = st.tuples(st.sampled_from(["L1", "L2"]), st.sampled_from(["B1", "B2", "never", PARKED]))
+_subjects = st.sampled_from([CREATED, COMPLETED, report_of("a"), report_of("b")])
+_numbers = st.integers(1, 3)
+_times = st.integers(0, 9)
+_labs = st.none() | st.sampled_from(["L1", "L2"])
+_windows = st.builds(
+    lambda begin, length, labs: span(
+        RECEIVED + timedelta(seconds=begin), RECEIVED + timedelta(seconds=begin + length), *labs
+    ),
+    _times,
+    _numbers,
+    st.lists(st.sampled_from(["L1", "L2"]), max_size=2),
+)
+
+
+def _about(subjects: st.SearchStrategy[Subject]) -> st.SearchStrategy[AnyDecision]:
+    return (
+        st.builds(waived, subjects, key=_keys, count=_numbers, when=_times)
+        | st.builds(requested, subjects, _numbers, key=_keys, count=_numbers, when=_times)
+        | st.builds(closed, subjects, _numbers, key=_keys, when=_times)
+        | st.builds(request_made, _numbers, lab=_labs, windows=st.lists(_windows, max_size=2))
+        | st.builds(request_closed, _numbers, when=_times)
+        | st.builds(window_closed, _windows, when=_times)
+        | st.builds(expected_bill, _names, st.none() | _times, lab=_labs, when=_times)
+        | st.builds(
+            subscribed,
+            st.sampled_from(["L1", "L2", "never"]),
+            st.none() | st.lists(st.sampled_from(["bill.created", "bill.completed"])),
+            when=_times,
+        )
+    )
+
+
+# What became of reports of unknown tests depends on which of them came first, too.
+decisions_of_known = _about(_subjects)
+some_decisions = _about(_subjects | st.just(REPORTS))
+
+
+SAID = {
+    "bill": "lab_id, bill_id, state, integrator_id, reports::text FROM state.bill",
+    "report": "lab_id, bill_id, test_id, report::text FROM state.report",
+    "missing_event": "lab_id, bill_id, event_type, test_id, certainty, count, decided, request,"
+    " integrator_id, evidence_received_at, requested_at, waived_at FROM state.missing_event",
+    "request_line": "lab_id, bill_id, request, event_type, test_id, state, line ->> 'reason',"
+    " (line -> 'asked')::text FROM state.request_line",
+    "former_integrator": "* FROM state.former_integrator",
+    "parked_bill": "lab_id, bill_id, error FROM state.parked_bill",
+    "desk_event": "lab_id, kind, request, decision::text FROM state.desk_event",
+    "subscription": "DISTINCT ON (lab_id) lab_id, events FROM state.subscription"
+    " ORDER BY lab_id, position DESC",
+    "expectation": "lab_id, integrator_id, expected_by FROM state.expectation",
+    "expected_bill": "integrator_id, lab_id, expected_by, is_seen FROM state.expected_bill",
+    "lab": "* FROM state.lab",
+    "delay": "* FROM state.delay",
+}
+"""What depends on no position, and so on no order of events."""
+
+
+class Log:
+    """A log that can be emptied for the next example, which nobody but its owner can do."""
+
+    def __init__(self, owner: Connection, service: Connection) -> None:
+        self._owner = owner
+        self.service = service
+        self.url = f"{owner.info.dsn} password={owner.info.password}"
+
+    def empty(self) -> None:
+        names = ", ".join(f"state.{table}" for table in tables.TABLES)
+        self._owner.execute(
+            f"""
+            ALTER TABLE event_log DISABLE TRIGGER event_log_is_append_only;
+            ALTER TABLE repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
+            TRUNCATE liveness, event_log, repeat_delivery, {names};
+            UPDATE state.checkpoint SET position = 0;
+            ALTER TABLE event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
+            ALTER TABLE repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
+            """.encode()
+        )
+
+    @contextmanager
+    def undone(self, table: str) -> Iterator[None]:
+        """Put back, at the end of the block, what a table held at its beginning."""
+        self.service.execute(f"CREATE TEMP TABLE saved AS TABLE state.{table}".encode())
+        yield
+        put_back = f"TRUNCATE state.{table}; INSERT INTO state.{table} TABLE saved"
+        self.service.execute(f"{put_back}; DROP TABLE saved".encode())
+
+    def follow(self, batches: list[list[Delivery]], limit: int) -> dict[str, list[str]]:
+        """Return the state that the projector makes, following between the batches."""
+        self.empty()
+        for batch in batches:
+            append(self.service, batch)
+            follow_once(self.service, read.head(self.service), limit=limit)
+        while follow_once(self.service, read.head(self.service), limit=limit).events:
+            pass
+        return state_rows(self.service)
+
+    def verify_and_rebuild(self, size: int) -> str | None:
+        """Make the state anew, in chunks of so many events; return what was wrong before."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parallel, "run", run_here)
+            patch.setattr(parallel, "chunks", partial(chunks, events=size))
+            found = verify.verify(self.url, processes=1, on_progress=lambda *_: None).difference
+            rebuild.rebuild(self.url, processes=1, started_at=DECIDED, on_progress=lambda *_: None)
+        return found.words if found else None
+
+    def said(self) -> dict[str, list[tuple[Any, ...]]]:
+        return {
+            table: sorted(self.service.execute(f"SELECT {query}".encode()), key=repr)
+            for table, query in SAID.items()
+        }
