@@ -135,13 +135,14 @@ def _lost(connection: Connection, terms: Terms, now: datetime) -> list[Interval]
     ]
     if not rows:
         return []
-    # The last record is a moment old. That is no outage yet.
-    now = min(now, datetime.now(UTC))  # and what is to come none at all
-    recent = now - timedelta(seconds=LONGEST_GAP)
-    alive = [Interval(row.begin, now) if recent <= row.end <= now else row for row in rows]
+    # The last record is a moment old. That is no outage yet, and what is to come is none at all.
+    now = min(now, datetime.now(UTC))
+    newest = max(rows, key=lambda row: row.end)
+    if newest.end <= now <= newest.end + timedelta(seconds=LONGEST_GAP):
+        rows.append(Interval(newest.end, now))
     since = min(row.begin for row in rows)
     return loss_windows(
-        outages(alive, since=since, until=now),
+        outages(rows, since=since, until=now),
         interval=terms.retry_interval,
         count=terms.retry_count,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from operator import attrgetter
 
+import msgspec
 from msgspec import Struct
 
 from ledger.model.event import RANK, BillEvent, is_completed
@@ -136,7 +137,11 @@ def _fact(logged: LoggedEvent) -> Fact:
 
 
 def _all_but_time(event: BillEvent) -> tuple[str, str]:
-    return (event.event_type, repr(event.data))  # the structs' lists cannot be hashed
+    """Return what tells an event from others but its time; the order of its tests says nothing."""
+    bill = event.data.bill_data
+    tests = sorted(map(repr, bill.tests)) if bill and bill.tests else []
+    plain = msgspec.structs.replace(event.data, bill_data=None)
+    return (event.event_type, f"{plain!r} {bill and bill.status!r} {tests}")
 
 
 def _order(fact: Fact) -> tuple[int, int, int, bytes]:

@@ -96,6 +96,8 @@ def rebuild(
         _catch_up(connection)
         position = _swap(connection)
         connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(OLD)))
+        # The server would let go of it a moment after the connection is closed.
+        connection.execute("SELECT pg_advisory_unlock(7402, 5)")
     return Rebuilt(counts, position)
 
 

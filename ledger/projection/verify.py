@@ -127,6 +127,8 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
             if found and (first is None or found.place < first.place):
                 first = found
         first = first or _contradiction_over_all(connection, heard)
+        connection.execute("COMMIT")
+        connection.execute("SELECT pg_advisory_unlock_shared(7402, 5)")
     return Verified(head, checkpoint.position, bills, first)
 
 

@@ -47,7 +47,8 @@ def tampered(url: str, statement: str) -> None:
             (
                 "INSERT INTO state.missing_event SELECT lab_id, 'ghost', event_type, test_id,"
                 " certainty, count, integrator_id, evidence_position, evidence_event_type,"
-                " evidence_event_time, evidence_received_at FROM state.missing_event LIMIT 1"
+                " evidence_event_time, evidence_received_at, decided FROM state.missing_event"
+                " LIMIT 1"
             ),
             ["ghost", "should not be there"],
         ),

@@ -58,4 +58,4 @@ def test_others_are_recorded_while_a_slow_body_is_read(server: LedgerServer, lab
             others += server.record(event(lab, f"b{len(others)}"))
     (position,) = reading.result()
     # Were it read in their way, only those that came before all of it had come would be before it.
-    assert sum(other < position for other in others) > 10
+    assert sum(other < position for other in others) > 5

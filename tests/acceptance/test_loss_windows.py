@@ -68,6 +68,8 @@ def past(
         ready_database(postgres_url, migrated_template) as url,
         outage(url, tmp_path_factory.mktemp("past")) as found,
     ):
+        # As soon as the new process has told that it lives.
+        wait_until(lambda: found.desk.items(WINDOWS), "the window is there")
         assert [window["labs"] for window in found.desk.items(WINDOWS)] == [[]]
         found.hear()
         yield found

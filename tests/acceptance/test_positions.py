@@ -6,6 +6,7 @@ import time
 import httpx
 import pytest
 
+from ledger.model.bill import FOLD_VERSION
 from tests.acceptance.payloads import event
 from tests.support.answers import READS, assert_problem
 from tests.support.server import LedgerServer
@@ -15,7 +16,7 @@ def test_the_projection_says_how_far_it_is(server: LedgerServer, lab: str) -> No
     server.record(event(lab, "b"))
     head = server.settle()
     assert server.get("/v1/projection").json() == {
-        "version": 1,
+        "version": FOLD_VERSION,
         "position": head,
         "head": head,
         "lag_events": 0,

@@ -147,7 +147,7 @@ SCENE: list[bytes | AnyDecision] = [
     subscribed("L2", None),
     waived(key=("L2", "B2")),
     expected_bill("five", -2_000),
-    body("report.completed", lab="L1", bill="B1", integratorID="three"),
+    body("report.completed", lab="L1", bill="B1", at=5, integratorID="three"),
     closed(key=("L1", "B1")),
     waived(report_of("a"), key=("L1", "B1")),
     body("report.completed", lab="L1", bill="B1", tests={"a": "completed"}),

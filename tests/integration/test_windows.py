@@ -124,11 +124,12 @@ def lost(runs: Runs, now: int) -> set[int]:
     beats = [(begin, begin + length) for begin, length in runs]
     first = min(begin for begin, _ in beats)
 
+    last = max(end for _, end in beats)
+    # Of the last record nobody can tell yet whether another follows.
+    grace = range(last, now) if last <= now <= last + LONGEST_GAP else range(0)
+
     def nobody(second: int) -> bool:
-        alive = any(
-            begin <= second < (now if now - LONGEST_GAP <= end <= now else end)
-            for begin, end in beats
-        )
+        alive = second in grace or any(begin <= second < end for begin, end in beats)
         return first <= second < now and not alive
 
     return {

@@ -120,7 +120,7 @@ def test_a_report_sent_again_does_not_stand_for_one_that_never_came() -> None:
             "the same tests in another order",
             report(4, a=DONE, b=DONE),
             report(9, b=DONE, a=DONE),
-            {},
+            RESENT,
         ),
     ],
 )
