@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from benchmarks import stage
+from benchmarks import reading, stage
 from ledger import __version__
 from ledger.projection.rebuild import rebuild
 
@@ -27,6 +27,7 @@ def main() -> None:
         _say_where(url)
         _intake(url, given.rounds, given.seconds)
         _rebuild(url, given.rounds)
+        _reading(stage.new_database(server, "reading"), given.rounds, given.seconds)
 
 
 def _say_where(url: str) -> None:
@@ -89,6 +90,15 @@ def _rebuild(url: str, rounds: int) -> None:
     print(f"rebuild of {events:,} events, two processes, median of {rounds}:")
     print(f"  ledger   {statistics.median(rates):8,.0f} events/s")
     _ratio("ledger / COPY of the log to nowhere, one process", rates, copied)
+
+
+def _reading(url: str, rounds: int, seconds: int) -> None:
+    reading.fill(url)
+    ours, constant = reading.measure(url, rounds, seconds)
+    print(f"reading a bill with {reading.TESTS} reports, {stage.CONNECTIONS} connections:")
+    print(f"  ledger   {statistics.median(ours):8,.0f}/s")
+    print(f"  constant {statistics.median(constant):8,.0f}/s")
+    _ratio("ledger / constant", ours, constant)
 
 
 def _copy_out(url: str) -> float:

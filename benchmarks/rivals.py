@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from litestar import Litestar, Request, Response, post
+from litestar import Litestar, Request, Response, get, post
 from psycopg_pool import AsyncConnectionPool
 
 from ledger.model.event import examine
@@ -72,3 +72,35 @@ def make_obvious() -> Litestar:
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     return Litestar([receive], lifespan=[lifespan], openapi_config=None, logging_config=None)
+
+
+def make_constant() -> Litestar:
+    """Make the ceiling of a read: a route that answers a bill of five reports from memory."""
+    reports = [
+        {
+            "test_id": f"test_{test}",
+            "status": "completed",
+            "completed_at": "2024-01-20T10:51:00Z",
+            "evidence": "report.completed",
+        }
+        for test in range(5)
+    ]
+    content = msgspec.json.encode(
+        {
+            "lab_id": "lab_read", "bill_id": "read_0", "integrator_id": "booking_0",
+            "state": "completed", "flabs_status": "completed",
+            "created_at": "2024-01-20T10:50:00Z", "completed_at": "2024-01-20T11:00:00Z",
+            "deleted_at": None, "report_url": "https://reports.flabs.in/bill/read_0",
+            "reports_total": 5, "reports_completed": 5, "findings": [], "events": 7,
+            "first_received_at": "2024-01-20T10:50:01.123456Z",
+            "last_received_at": "2024-01-20T11:00:01.123456Z",
+            "last_event_at": "2024-01-20T11:00:00Z", "position": 7,
+            "reports": reports, "missing_events": [],
+        }
+    )  # fmt: skip
+
+    @get("/v1/labs/{lab_id:str}/bills/{bill_id:str}")
+    async def read(lab_id: str, bill_id: str) -> Response[bytes]:  # noqa: ARG001 -- as Ledger's
+        return Response(content, media_type="application/json")
+
+    return Litestar([read], openapi_config=None, logging_config=None)

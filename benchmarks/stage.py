@@ -18,8 +18,10 @@ from ledger import embedded, schema
 from ledger.settings import child_environment
 
 TOKEN = "token-of-the-benchmark"  # noqa: S105 -- protects nothing
+KEY = "key"
 CONNECTIONS = 64
 _LOAD = Path(__file__).parent / "load.lua"
+_READ = Path(__file__).parent / "read.lua"
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def served(url: str, target: str, *, factory: bool) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = child_environment(
-        {"LEDGER_DATABASE_URL": url, "LEDGER_WEBHOOK_TOKENS": TOKEN, "LEDGER_ADMIN_KEY": "key"}
+        {"LEDGER_DATABASE_URL": url, "LEDGER_WEBHOOK_TOKENS": TOKEN, "LEDGER_ADMIN_KEY": KEY}
     )
     command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port)]
     command += ["--http", "1", "--no-ws", "--log-level", "error", target]
@@ -63,15 +65,24 @@ def served(url: str, target: str, *, factory: bool) -> Iterator[str]:
 
 def load(address: str, seconds: int, seed: str) -> tuple[float, float]:
     """Send events for some seconds; return requests per second and the 99th percentile in ms."""
+    return _wrk(address, seconds, _LOAD, TOKEN, seed)
+
+
+def read(address: str, seconds: int, path: str, count: int) -> float:
+    """Read `path`0 to `path`(count - 1) for some seconds; return requests per second."""
+    return _wrk(address, seconds, _READ, KEY, path, str(count))[0]
+
+
+def _wrk(address: str, seconds: int, script: Path, *arguments: str) -> tuple[float, float]:
     wrk = shutil.which("wrk")
     if wrk is None:
         sys.exit("make bench needs wrk: on Debian and Ubuntu, apt install wrk")
-    command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(_LOAD)]
+    command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(script)]
     done = subprocess.run(
-        [*command, address, "--", TOKEN, seed], capture_output=True, text=True, check=True
+        [*command, address, "--", *arguments], capture_output=True, text=True, check=True
     )
     if "Non-2xx" in done.stdout:
-        sys.exit(f"the server refused deliveries:\n{done.stdout}")
+        sys.exit(f"the server refused requests:\n{done.stdout}")
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     slow = re.search(r"99%\s+([\d.]+)(us|ms|s)", done.stdout)
     assert rate, done.stdout  # noqa: S101 -- wrk's own format

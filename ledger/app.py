@@ -15,6 +15,7 @@ from psycopg.types.json import set_json_loads
 
 from ledger import processes
 from ledger.api import openapi
+from ledger.api.bill_reader import BillReader
 from ledger.api.paths import with_slashes_kept
 from ledger.api.problem_handlers import HANDLERS
 from ledger.api.routes import make_routes
@@ -67,8 +68,9 @@ def make_litestar(settings: Settings, url: str, lane: Lane) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
+        terms = Terms.of(settings)
         services = Services(
-            settings, pool, Watch(url), _admin_keys(settings), url, Terms.of(settings)
+            settings, pool, Watch(url), _admin_keys(settings), url, terms, BillReader(terms)
         )
         app.state["services"] = services
         await pool.open()

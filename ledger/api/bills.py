@@ -23,7 +23,7 @@ from ledger.api.paths import identifier
 from ledger.api.problem_handlers import ProblemError
 from ledger.api.services import Services
 from ledger.api.wire import Bill, BillItem, Page
-from ledger.desk.missing import COLUMNS, SUBSCRIBED, decode_many, items, parameters
+from ledger.desk.missing import SUBSCRIBED, decode_many, items, parameters
 from ledger.desk.shapes import MissingEventItem
 from ledger.eventlog.read import LogRow
 from ledger.model.bill import Bill as FoldedBill
@@ -31,23 +31,6 @@ from ledger.model.bill import State, fold
 from ledger.model.findings import Finding, findings
 from ledger.model.history import history_of
 from ledger.projection.rows import BillEvents, encode, read_row
-
-_BILL = SQL("""
-SELECT
-    c.position,
-    b.integrator_id,
-    b.summary,
-    b.reports,
-    (
-        SELECT json_agg(json_build_array({columns}) ORDER BY m.test_id, m.event_type)
-        FROM state.missing_event m
-        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id AND {subscribed}
-    ) AS missing,
-    p.error
-FROM state.checkpoint c
-LEFT JOIN state.bill b ON b.lab_id = %(lab_id)s AND b.bill_id = %(bill_id)s
-LEFT JOIN state.parked_bill p ON p.lab_id = %(lab_id)s AND p.bill_id = %(bill_id)s
-""").format(columns=SQL(COLUMNS), subscribed=SQL(SUBSCRIBED))
 
 _HISTORY = SQL("""
 SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body, e.source
@@ -92,19 +75,16 @@ async def get_bill(
     if known or happened:
         return await _bill_from_log(services, key, known or datetime.now(UTC), happened)
     now = datetime.now(UTC)
-    values = {**parameters(services.terms, now), "lab_id": key[0], "bill_id": key[1]}
-    position, integrator_id, summary, reports, missing, error = (
-        await services.fetch(_BILL, values)
-    )[0]
-    if error is not None:
-        raise _parked(key, error)
-    if summary is None:
-        raise unknown_bill(key, position)
+    bill = await services.bills.read(services.fetch, key)
+    if bill.error is not None:
+        raise _parked(key, bill.error)
+    if bill.summary is None or bill.reports is None:
+        raise unknown_bill(key, bill.position)
     shown = []
-    if missing:
-        folded = (stored.folded() for stored in decode_many(missing))
-        shown = items(folded, key, integrator_id, services.terms, now)
-    return answer(_whole(summary, reports, shown), position)
+    if bill.missing:
+        folded = (stored.folded() for stored in decode_many(bill.missing))
+        shown = items(folded, key, bill.integrator_id, services.terms, now)
+    return answer(_whole(bill.summary, bill.reports, shown), bill.position)
 
 
 async def _bill_from_log(

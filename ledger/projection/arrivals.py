@@ -3,16 +3,16 @@
 Sums, so that any order and any split of the log gives the same.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from ledger.eventlog.append import from_unix
 from ledger.eventlog.read import LogRow
 from ledger.model.event import Event
 
@@ -21,8 +21,6 @@ FARTHEST = 3_600
 it says nothing of attempts that are minutes apart."""
 
 DelayKey = tuple[str, date, int]
-
-_SECOND = timedelta(seconds=1)
 
 
 class Arrivals(Struct):
@@ -42,7 +40,7 @@ class Arrivals(Struct):
         first, last = self.labs.get(event.lab_id, (received, received))
         self.labs[event.lab_id] = (min(first, received), max(last, received))
         if row.source == "webhook":
-            seconds = (received - from_unix(event.event_time)) // _SECOND
+            seconds = math.floor(received.timestamp() - event.event_time)
             seconds = max(-FARTHEST - 1, min(FARTHEST + 1, seconds))
             self.delays[event.lab_id, received.date(), seconds] += 1
 

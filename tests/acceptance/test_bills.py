@@ -1,5 +1,6 @@
 """Bills, their reports and what they miss, as those who read over HTTP meet them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.acceptance.conftest import whole_day
 from tests.acceptance.payloads import BASE, event
-from tests.support.answers import at, parsed
+from tests.support.answers import assert_problem, at, parsed
 from tests.support.server import LedgerServer
 
 # --- shapes -----------------------------------------------------------------------------------
@@ -163,3 +164,20 @@ def test_nul_in_a_path_does_not_lead_to_another_bill(server: LedgerServer) -> No
 
 def test_very_long_query_values_find_nothing(server: LedgerServer) -> None:
     assert server.items("/v1/bills", lab_id="x" * 10_000) == []
+
+
+def test_bills_read_at_the_same_time_are_each_their_own(server: LedgerServer, lab: str) -> None:
+    """Some are there, some are not, some are asked for twice: one query answers them all."""
+    server.record(
+        *(event(lab, f"b{number}", integrator=f"i{number}") for number in range(0, 60, 2))
+    )
+    server.settle()
+    numbers = [number % 60 for number in range(300)]
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda n: server.get(f"/v1/labs/{lab}/bills/b{n}"), numbers))
+    for number, answer in zip(numbers, answers, strict=True):
+        if number % 2:
+            assert f"'b{number}'" in assert_problem(answer, 404)
+        else:
+            assert answer.json()["bill_id"] == f"b{number}"
+            assert answer.json()["integrator_id"] == f"i{number}"
