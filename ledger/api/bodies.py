@@ -112,8 +112,6 @@ BODIES: dict[str, type[Body]] = {
 }
 """By operation, for the OpenAPI document."""
 
-MAX_BYTES = 1024 * 1024
-
 T = TypeVar("T", bound=Body)
 
 

@@ -27,11 +27,11 @@ LOOK_SECONDS = 0.05
 
 
 @contextmanager
-def deciding(url: str, *, patience: float | None) -> Iterator[Connection]:
+def deciding(url: str, *, patience: float) -> Iterator[Connection]:
     """Give a connection that alone may decide, with the state true for all that is in the log.
 
-    Raises `DecisionError` if another decision is under way, or if the state is still behind, after
-    `patience` seconds; None: the decision does not depend on the state.
+    Raises `DecisionError` if another decision is under way, or if the state is still behind after
+    `patience` seconds.
     """
     with closing(connect(url, "desk")) as connection:
         connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
@@ -41,8 +41,7 @@ def deciding(url: str, *, patience: float | None) -> Iterator[Connection]:
             raise DecisionError(
                 "another operator's decision is under way; try again when it is done"
             ) from None
-        if patience is not None:
-            catch_up(url, connection, patience=patience)
+        catch_up(url, connection, patience=patience)
         yield connection
 
 
@@ -99,7 +98,8 @@ def record(connection: Connection, decisions: Sequence[AnyDecision]) -> int:
     """Append decisions in one transaction, all or none; return the last position.
 
     They count as received when they were made, so that all questions about a time agree. Raises
-    `QuestionError` for one that could not be read again: too long an id, a time out of range.
+    `QuestionError` for one that could not be read again: too long an id, a time out of range;
+    `DecisionError` if somebody else holds the log for too long.
     """
     deliveries = [
         Delivery.of(write_decision(decision), received_at=decision.at, source="operator")
@@ -108,5 +108,11 @@ def record(connection: Connection, decisions: Sequence[AnyDecision]) -> int:
     for delivery in deliveries:
         if unreadable := delivery.examined.unreadable:
             raise QuestionError(f"this cannot be decided: {unreadable.detail}")
-    outcomes = append(connection, deliveries)
+    try:
+        outcomes = append(connection, deliveries)
+    except psycopg.errors.LockNotAvailable:
+        raise DecisionError(
+            f"nothing could be appended to the log for {LOCK_SECONDS} s: somebody else holds it. "
+            "Nothing was decided; try again"
+        ) from None
     return max((outcome.position for outcome in outcomes), default=0)

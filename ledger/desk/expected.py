@@ -94,14 +94,18 @@ def item_of(row: Sequence[Any], now: datetime) -> ExpectedItem:
 
 
 def expect_one(url: str, one: Expectation, *, by: str, patience: float) -> tuple[ExpectedItem, int]:
-    """Record one expectation; return how it is then, and the position for which that is true."""
-    expect(url, iter([one]), by=by, patience=patience)
+    """Record one expectation; return how it is then, and the position for which that is true.
+
+    Raises `DecisionError`, which says whether it was recorded.
+    """
+    _, position = expect(url, iter([one]), by=by, patience=patience)
     with closing(connect(url, "desk")) as connection:
+        see(url, connection, patience=0, position=position)
         row = connection.execute(
             SQL(LIST).format(where=SQL("e.integrator_id = %(integrator_id)s")),
             {"integrator_id": one.integrator_id, "limit": 1},
         ).fetchone()
-    assert row  # noqa: S101 -- it was stored just now
+    assert row  # noqa: S101 -- the state knows it, as `see` made sure
     return item_of(row, datetime.now(UTC)), row[0]
 
 

@@ -8,6 +8,7 @@ from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.desk.decide import catch_up
+from ledger.errors import DecisionError
 from ledger.eventlog import read
 from ledger.eventlog.transfer import Imported, import_lines
 from ledger.model.history import LoggedEvent, resent
@@ -98,7 +99,14 @@ def import_file(
     the log then, and taking the file in again tells what it settled.
     """
     imported = import_lines(connection, lines, exports=exports, on_progress=on_progress)
-    position = catch_up(url, connection, patience=patience)
+    try:
+        position = catch_up(url, connection, patience=patience)
+    except DecisionError as error:
+        raise DecisionError(
+            f"the file is taken: recorded {imported.recorded}, duplicate {imported.duplicate}, "
+            f"unreadable {imported.unreadable}. What it settled is not known yet, for {error}; "
+            "taking the file in again does no harm, and tells"
+        ) from error
     return report(connection, imported, position)
 
 

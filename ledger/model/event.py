@@ -158,7 +158,6 @@ def _read(body: bytes, *, deep: bool) -> Event | Unreadable:
 
 
 _BILL_EVENT = msgspec.json.Decoder(BillEvent)
-_EVENT = msgspec.json.Decoder(Event)
 
 
 def _decode(body: bytes) -> Event:

@@ -14,6 +14,7 @@ from psycopg import Connection
 from ledger.database import connect
 from ledger.desk import decide
 from ledger.desk.decide import catch_up, deciding, record
+from ledger.desk.expected import Expectation, expect_one
 from ledger.desk.requests_made import read_request
 from ledger.desk.support_request import make_request
 from ledger.errors import DecisionError, FoldVersionError
@@ -24,11 +25,12 @@ from ledger.model.bill import FOLD_VERSION
 from ledger.model.decision import write_decision
 from ledger.projection import follow
 from ledger.projection.follow import Projector
-from tests.integration.histories import body, deliveries, delivery
+from tests.integration.histories import RECEIVED, body, deliveries, delivery
 from tests.integration.sessions import (
     LONG,
     drain,
     in_thread,
+    lane_held,
     one,
     pid_of,
     sessions_named,
@@ -118,7 +120,7 @@ def test_who_waits_too_long_for_another_is_told_so(
 ) -> None:
     monkeypatch.setattr(decide, "LOCK_SECONDS", "0.05")
     with (
-        deciding(database_url, patience=None),
+        deciding(database_url, patience=LONG),
         pytest.raises(DecisionError, match="another operator's decision"),
         deciding(database_url, patience=LONG),
     ):
@@ -127,7 +129,7 @@ def test_who_waits_too_long_for_another_is_told_so(
 
 
 def test_the_lock_is_free_after_an_error(database_url: str, owner: Connection) -> None:
-    with pytest.raises(ZeroDivisionError), deciding(database_url, patience=None):
+    with pytest.raises(ZeroDivisionError), deciding(database_url, patience=LONG):
         raise ZeroDivisionError
     wait_until(lambda: one(owner, DECIDERS) == 0, "the lock is free")
     with deciding(database_url, patience=LONG):
@@ -139,7 +141,7 @@ def test_decisions_that_are_many_are_recorded_all_or_none(
 ) -> None:
     owner.execute("ALTER TABLE event_log ADD CONSTRAINT no CHECK (bill_id <> 'refused')")
     refused = [waived(key=("L", "B")), waived(key=("L", "refused")), waived(key=("L", "C"))]
-    with deciding(database_url, patience=None) as connection:
+    with deciding(database_url, patience=LONG) as connection:
         with pytest.raises(psycopg.errors.CheckViolation):
             record(connection, refused)
         assert read.head(service) == 0
@@ -251,6 +253,32 @@ def test_a_state_of_another_version_is_a_sentence_and_nothing_is_recorded(
     ):
         pass
     assert (read.head(service), position(service)) == (1, 0)
+
+
+def test_while_somebody_holds_the_log_nothing_is_decided_and_that_is_said(
+    database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decide, "LOCK_SECONDS", 1)
+    with deciding(database_url, patience=LONG) as connection:
+        with lane_held(database_url), pytest.raises(DecisionError, match="Nothing was decided"):
+            record(connection, [expected_bill("i")])
+        assert read.head(service) == 0
+        assert record(connection, [expected_bill("i")]) == 1
+
+
+def test_an_expectation_that_the_state_does_not_know_yet_is_said_to_be_recorded(
+    database_url: str, service: Connection
+) -> None:
+    """It must not look like a fault, for it would be told again."""
+    one_bill = Expectation("i", RECEIVED)
+    with (
+        leading_elsewhere(database_url),
+        pytest.raises(DecisionError, match="stands in the log at position 1; do not repeat it"),
+    ):
+        expect_one(database_url, one_bill, by=WHO, patience=0.1)
+    assert (read.head(service), position(service)) == (1, 0)
+    item, at = expect_one(database_url, one_bill, by=WHO, patience=LONG)
+    assert (item.integrator_id, item.state, at) == ("i", "unseen", 1)
 
 
 # --- what is a decision -----------------------------------------------------------------------
