@@ -41,7 +41,7 @@ WHERE e.lab_id = %s AND e.bill_id = %s AND e.received_at <= %s AND (%s OR e.even
 _SUBSCRIPTION = SQL("""
 SELECT s.events
 FROM state.subscription s
-JOIN event_log e ON e.lab_id = s.lab_id AND e.bill_id = '' AND e.position = s.position
+JOIN event_log e ON e.lab_id = s.lab_id AND e.position = s.position
 WHERE s.lab_id = %s AND e.received_at <= %s
 ORDER BY s.position DESC LIMIT 1
 """)

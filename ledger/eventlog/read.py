@@ -60,7 +60,7 @@ CROSS JOIN LATERAL (
     SELECT *
     FROM event_log l
     WHERE l.lab_id = k.lab_id AND l.bill_id = k.bill_id AND l.position + 0 <= %s
-    ORDER BY l.lab_id, l.bill_id, l.position
+    ORDER BY l.lab_id, l.bill_id, l.digest
     OFFSET 0
 ) e
 """

@@ -44,7 +44,7 @@ CHANGES = {
 }
 UPSERT = (
     "INSERT INTO event_log SELECT * FROM event_log"
-    " ON CONFLICT ON CONSTRAINT event_log_digest_key DO UPDATE SET body = 'other'"
+    " ON CONFLICT ON CONSTRAINT event_log_pkey DO UPDATE SET body = 'other'"
 )
 REFUSALS = [
     pytest.param(table, statement.format(table), id=f"{name} of {table}")
