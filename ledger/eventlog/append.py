@@ -5,16 +5,17 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from msgspec import Struct
-from psycopg import Connection
+from psycopg import Connection, RawCursor
 
-from ledger.binary import bytea_array, text_array, timestamptz_array
+from ledger.binary import PackedArray, bytea_array, text_array, timestamptz_array
+from ledger.eventlog.prepared import Prepared
 from ledger.model.decision import examine_decision
 from ledger.model.event import Examined, examine
 
 Source = Literal["webhook", "import", "operator"]
 OutcomeWord = Literal["recorded", "duplicate", "unreadable"]
 
-APPEND = "SELECT at_position, recorded FROM append_events(%s, %s, %s, %s, %s, %s, %s, %s)"
+_APPEND = "SELECT at_position, recorded FROM append_events($1, $2, $3, $4, $5, $6, $7, $8)"
 
 
 class Delivery(Struct, frozen=True):
@@ -56,25 +57,43 @@ def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outco
     `psycopg.Error`; nothing of the call is stored then, or all of it, if the connection was lost
     while it committed.
     """
-    examined = [delivery.examined for delivery in deliveries]
-    cursor = connection.cursor(binary=True)
-    cursor.execute(
-        APPEND,
-        (
-            timestamptz_array(delivery.received_at for delivery in deliveries),
-            timestamptz_array(
-                None if said.event_time is None else from_unix(said.event_time) for said in examined
-            ),
-            text_array(delivery.source for delivery in deliveries),
-            text_array(said.lab_id for said in examined),
-            text_array(said.bill_id for said in examined),
-            text_array(said.event_type for said in examined),
-            bytea_array(said.digest for said in examined),
-            bytea_array(delivery.body for delivery in deliveries),
-        ),
-        prepare=True,
-    )
+    cursor = RawCursor(connection)
+    cursor.execute(_APPEND, _parameters(deliveries), prepare=True, binary=True)
     return [Outcome(*row) for row in cursor.fetchall()]
+
+
+class Appender:
+    """Appends from an event loop, on a connection that it has for itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Prepare the statement, which blocks. Raises `psycopg.Error`."""
+        self._append = Prepared(connection, _APPEND)
+
+    async def append(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """Do what `append` does."""
+        rows = await self._append.run(_parameters(deliveries))
+        value = rows.get_value
+        return [
+            Outcome(int.from_bytes(value(row, 0) or b"", "big"), value(row, 1) == b"\x01")
+            for row in range(rows.ntuples)
+        ]
+
+
+def _parameters(deliveries: Sequence[Delivery]) -> tuple[PackedArray, ...]:
+    """Return the parameters of `append_events`."""
+    examined = [delivery.examined for delivery in deliveries]
+    return (
+        timestamptz_array([delivery.received_at for delivery in deliveries]),
+        timestamptz_array(
+            [None if said.event_time is None else from_unix(said.event_time) for said in examined]
+        ),
+        text_array([delivery.source for delivery in deliveries]),
+        text_array([said.lab_id for said in examined]),
+        text_array([said.bill_id for said in examined]),
+        text_array([said.event_type for said in examined]),
+        bytea_array([said.digest for said in examined]),
+        bytea_array([delivery.body for delivery in deliveries]),
+    )
 
 
 def from_unix(seconds: int) -> datetime:
