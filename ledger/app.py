@@ -1,4 +1,4 @@
-"""The application: the intake on its own short way, everything else through Litestar."""
+"""The application: intake and the reading of a bill on short ways, all else through Litestar."""
 
 import asyncio
 import functools
@@ -15,6 +15,8 @@ from psycopg.types.json import set_json_loads
 
 from ledger import processes
 from ledger.api import openapi
+from ledger.api.bill_endpoint import PREFIX as BILLS_PREFIX
+from ledger.api.bill_endpoint import BillEndpoint
 from ledger.api.bill_reader import BillReader
 from ledger.api.paths import with_slashes_kept
 from ledger.api.problem_handlers import HANDLERS
@@ -46,7 +48,11 @@ def create_app(settings: Settings | None = None) -> "ASGIApp":
     url = settings.require_database()
     tokens = settings.require_tokens()
     lane = Lane(url)
-    litestar = make_litestar(settings, url, lane)
+    keys = _admin_keys(settings)
+    terms = Terms.of(settings)
+    reader = BillReader(url, terms)
+    litestar = make_litestar(settings, url, lane, reader)
+    bills = BillEndpoint(reader, keys, terms)
     intake = Intake(lane, tokens=tokens, header=settings.webhook_header, max_body=settings.max_body)
 
     async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -56,22 +62,22 @@ def create_app(settings: Settings | None = None) -> "ASGIApp":
                 await intake(scope, receive, send)
                 return
             if b"%" in scope["raw_path"]:
-                scope["path"] = with_slashes_kept(scope["raw_path"])
+                scope["path"] = path = with_slashes_kept(scope["raw_path"])
+            if path.startswith(BILLS_PREFIX) and await bills.answered(scope, send):
+                return
         await litestar(scope, receive, send)
 
     return application
 
 
-def make_litestar(settings: Settings, url: str, lane: Lane) -> Litestar:
+def make_litestar(settings: Settings, url: str, lane: Lane, reader: BillReader) -> Litestar:
     """Make the Litestar application that answers all but the intake."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
         terms = Terms.of(settings)
-        services = Services(
-            settings, pool, Watch(url), _admin_keys(settings), url, terms, BillReader(terms)
-        )
+        services = Services(settings, pool, Watch(url), _admin_keys(settings), url, terms)
         app.state["services"] = services
         await pool.open()
         lane.start()
@@ -87,6 +93,7 @@ def make_litestar(settings: Settings, url: str, lane: Lane) -> Litestar:
             yield
         finally:
             await services.watch.stop()
+            await reader.stop()
             await lane.stop()
             await pool.close()
 

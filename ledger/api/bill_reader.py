@@ -6,41 +6,54 @@ under way the next bills gather, so that a lone reader waits for nobody.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import LiteralString, NamedTuple
 
-from psycopg.sql import SQL, Composed
+import structlog
+from psycopg import Connection
 
-from ledger.binary import text_array
-from ledger.desk.missing import COLUMNS, SUBSCRIBED, Parameters, parameters
+from ledger.binary import int8, packed_text_array
+from ledger.database import connect
+from ledger.desk.missing import COLUMNS, LAST_POSITION, SUBSCRIBED
 from ledger.desk.terms import Terms
-from ledger.errors import StateError
+from ledger.prepared import Prepared
 
 MOST = 64
 """Bills in one query."""
 
-UNDER_WAY = 2
-"""Queries at a time: one is prepared while the other is answered."""
+PATIENCE = 1.0
+"""Seconds that a query may take."""
 
-_BILLS = SQL("""
+PAUSE = 1.0
+"""Seconds after a failure in which no other query is tried."""
+
+BILLS: LiteralString = f"""
 SELECT
     c.position,
     b.integrator_id,
     b.summary,
     b.reports,
     (
-        SELECT json_agg(json_build_array({columns}) ORDER BY m.test_id, m.event_type)
+        SELECT json_agg(json_build_array({COLUMNS}) ORDER BY m.test_id, m.event_type)
         FROM state.missing_event m
-        WHERE m.lab_id = k.lab_id AND m.bill_id = k.bill_id AND {subscribed}
+        WHERE m.lab_id = k.lab_id AND m.bill_id = k.bill_id AND {SUBSCRIBED}
     ) AS missing,
     p.error
 FROM state.checkpoint c
-CROSS JOIN unnest(%(labs)s, %(bills)s) WITH ORDINALITY AS k (lab_id, bill_id, nth)
+CROSS JOIN unnest(%(labs)s::text[], %(bills)s::text[]) WITH ORDINALITY AS k (lab_id, bill_id, nth)
 LEFT JOIN state.bill b ON b.lab_id = k.lab_id AND b.bill_id = k.bill_id
 LEFT JOIN state.parked_bill p ON p.lab_id = k.lab_id AND p.bill_id = k.bill_id
 ORDER BY k.nth
-""").format(columns=SQL(COLUMNS), subscribed=SQL(SUBSCRIBED))
+"""  # noqa: S608 -- our own columns and condition
+"""Reads bills, each as a `StoredBill`, in the order in which they are named."""
+
+_BY_NUMBER = BILLS % {"labs": "$1", "bills": "$2", "events": "$3", "position": "$4"}
+
+Key = tuple[bytes, bytes]
+"""`(lab_id, bill_id)`, as UTF-8."""
+
+_log = structlog.get_logger(__name__)
 
 
 class StoredBill(NamedTuple):
@@ -57,54 +70,98 @@ class StoredBill(NamedTuple):
     error: str | None
 
 
-Fetch = Callable[[Composed, Parameters], Awaitable[list[tuple[Any, ...]]]]
-
-_Waiting = tuple[tuple[str, str], asyncio.Future[StoredBill]]
+_Waiting = tuple[Key, asyncio.Future[StoredBill | None]]
 
 
 class BillReader:
-    """Reads bills for one event loop."""
+    """Reads bills for one event loop, on a connection of its own."""
 
-    def __init__(self, terms: Terms) -> None:
-        self._terms = terms
+    def __init__(self, url: str, terms: Terms) -> None:
+        self._url = url
+        self._events = packed_text_array(name.encode() for name in terms.events)
         self._waiting: deque[_Waiting] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._connected_by: tuple[Connection, Prepared] | None = None
+        self._paused_until = 0.0
 
-    async def read(self, fetch: Fetch, key: tuple[str, str]) -> StoredBill:
-        """Return a bill as it is now, by a query that `fetch` runs. Raises what that raises."""
-        answer: asyncio.Future[StoredBill] = asyncio.get_running_loop().create_future()
+    async def stop(self) -> None:
+        """Close the connection."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._disconnect()
+
+    async def read(self, key: Key) -> StoredBill | None:
+        """Return a bill as it is now, or None if that cannot be said here."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._paused_until:
+            return None
+        answer: asyncio.Future[StoredBill | None] = loop.create_future()
         self._waiting.append((key, answer))
-        if len(self._tasks) < UNDER_WAY:
-            task = asyncio.create_task(self._work(fetch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._task is None:
+            self._task = loop.create_task(self._work())
         return await answer
 
-    async def _work(self, fetch: Fetch) -> None:
+    async def _work(self) -> None:
         while self._waiting:
             count = min(MOST, len(self._waiting))
-            await self._answer(fetch, [self._waiting.popleft() for _ in range(count)])
+            batch = [self._waiting.popleft() for _ in range(count)]
+            bills: Sequence[StoredBill | None]
+            try:
+                bills = await self._fetch([key for key, _ in batch])
+            except Exception as error:  # noqa: BLE001 -- whatever it was, they can be read otherwise
+                _log.warning("bills are read one by one", error=" ".join(str(error).split()))
+                self._paused_until = asyncio.get_running_loop().time() + PAUSE
+                self._disconnect()
+                bills = [None] * count
+            for (_, answer), bill in zip(batch, bills, strict=True):
+                if not answer.done():
+                    answer.set_result(bill)
+        self._task = None
 
-    async def _answer(self, fetch: Fetch, batch: list[_Waiting]) -> None:
-        values = {
-            **parameters(self._terms, datetime.now(UTC)),
-            "labs": text_array(lab for (lab, _), _ in batch),
-            "bills": text_array(bill for (_, bill), _ in batch),
-        }
-        try:
-            rows = await fetch(_BILLS, values)
-        except Exception as error:  # noqa: BLE001 -- it is each reader's to see
-            _fail(batch, error)
-            return
-        if not rows:
-            _fail(batch, StateError("state.checkpoint is empty: run `ledger rebuild`"))
-            return
-        for (_, answer), row in zip(batch, rows, strict=True):
-            if not answer.done():
-                answer.set_result(StoredBill(*row))
+    async def _fetch(self, keys: Sequence[Key]) -> list[StoredBill]:
+        if self._connected_by is None:
+            self._connected_by = await asyncio.to_thread(_connect, self._url)
+        async with asyncio.timeout(PATIENCE):
+            rows = await self._connected_by[1].run(
+                (
+                    packed_text_array(lab for lab, _ in keys),
+                    packed_text_array(bill for _, bill in keys),
+                    self._events,
+                    int8(LAST_POSITION),
+                )
+            )
+        value = rows.get_value
+        return [
+            StoredBill(
+                int.from_bytes(value(row, 0) or b"", "big"),
+                _text(value(row, 1)),
+                value(row, 2),
+                value(row, 3),
+                value(row, 4),
+                _text(value(row, 5)),
+            )
+            for row in range(rows.ntuples)
+        ]
+
+    def _disconnect(self) -> None:
+        if self._connected_by:
+            with suppress(Exception):
+                self._connected_by[0].close()
+        self._connected_by = None
 
 
-def _fail(batch: list[_Waiting], error: Exception) -> None:
-    for _, answer in batch:
-        if not answer.done():
-            answer.set_exception(error)
+def _connect(url: str) -> tuple[Connection, Prepared]:
+    """Open the reader's connection, which blocks."""
+    connection = connect(url, "bills")
+    # One plan for good: look-ups along the primary keys, however small the tables were at first.
+    connection.execute(
+        "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
+        "SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan"
+    )
+    return connection, Prepared(connection, _BY_NUMBER)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()

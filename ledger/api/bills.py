@@ -9,6 +9,7 @@ from litestar.params import Parameter, QueryParameter
 from psycopg.sql import SQL, Composable, Placeholder
 
 from ledger.api.answers import answer, ok, page, with_members
+from ledger.api.bill_reader import BILLS, StoredBill
 from ledger.api.guards import READ
 from ledger.api.parameters import (
     DEFAULT_LIMIT,
@@ -25,12 +26,16 @@ from ledger.api.services import Services
 from ledger.api.wire import Bill, BillItem, Page
 from ledger.desk.missing import SUBSCRIBED, decode_many, items, parameters
 from ledger.desk.shapes import MissingEventItem
+from ledger.desk.terms import Terms
+from ledger.errors import StateError
 from ledger.eventlog.read import LogRow
 from ledger.model.bill import Bill as FoldedBill
 from ledger.model.bill import State, fold
 from ledger.model.findings import Finding, findings
 from ledger.model.history import history_of
 from ledger.projection.rows import BillEvents, encode, read_row
+
+_BILLS = SQL(BILLS)
 
 _HISTORY = SQL("""
 SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body, e.source
@@ -75,16 +80,30 @@ async def get_bill(
     if known or happened:
         return await _bill_from_log(services, key, known or datetime.now(UTC), happened)
     now = datetime.now(UTC)
-    bill = await services.bills.read(services.fetch, key)
-    if bill.error is not None:
-        raise _parked(key, bill.error)
-    if bill.summary is None or bill.reports is None:
-        raise unknown_bill(key, bill.position)
+    values = {**parameters(services.terms, now), "labs": [key[0]], "bills": [key[1]]}
+    rows = await services.fetch(_BILLS, values)
+    if not rows:
+        raise StateError("state.checkpoint is empty: run `ledger rebuild`")
+    stored = StoredBill(*rows[0])
+    if stored.error is not None:
+        raise _parked(key, stored.error)
+    content = bill_content(stored, key, services.terms, now)
+    if content is None:
+        raise unknown_bill(key, stored.position)
+    return answer(content, stored.position)
+
+
+def bill_content(
+    stored: StoredBill, key: tuple[str, str], terms: Terms, now: datetime
+) -> bytes | None:
+    """Return what is answered of a stored bill; None if the state has no such bill."""
+    if stored.summary is None or stored.reports is None:
+        return None
     shown = []
-    if bill.missing:
-        folded = (stored.folded() for stored in decode_many(bill.missing))
-        shown = items(folded, key, bill.integrator_id, services.terms, now)
-    return answer(_whole(bill.summary, bill.reports, shown), bill.position)
+    if stored.missing:
+        folded = (missing.folded() for missing in decode_many(stored.missing))
+        shown = items(folded, key, stored.integrator_id, terms, now)
+    return _whole(stored.summary, stored.reports, shown)
 
 
 async def _bill_from_log(

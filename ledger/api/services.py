@@ -13,7 +13,6 @@ from msgspec import Struct
 from psycopg import Connection, sql
 from psycopg_pool import AsyncConnectionPool
 
-from ledger.api.bill_reader import BillReader
 from ledger.api.watch import Watch
 from ledger.credentials import Secrets
 from ledger.database import connect
@@ -44,7 +43,6 @@ class Services(Struct, frozen=True):
     admin_keys: Secrets
     url: str
     terms: Terms
-    bills: BillReader
 
     async def fetch(
         self, query: sql.SQL | sql.Composed, parameters: Parameters = ()

@@ -8,9 +8,9 @@ from msgspec import Struct
 from psycopg import Connection, RawCursor
 
 from ledger.binary import PackedArray, bytea_array, text_array, timestamptz_array
-from ledger.eventlog.prepared import Prepared
 from ledger.model.decision import examine_decision
 from ledger.model.event import Examined, examine
+from ledger.prepared import Prepared
 
 Source = Literal["webhook", "import", "operator"]
 OutcomeWord = Literal["recorded", "duplicate", "unreadable"]
