@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import LiteralString, NamedTuple
 
+import psycopg
 import structlog
 from psycopg import Connection
 
@@ -158,9 +159,14 @@ def _connect(url: str) -> tuple[Connection, Prepared]:
     # One plan for good: look-ups along the primary keys, however small the tables were at first.
     connection.execute(
         "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
-        "SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan"
+        "SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;"
+        f"SET statement_timeout = {PATIENCE * 1000:.0f}"
     )
-    return connection, Prepared(connection, _BY_NUMBER)
+    try:
+        return connection, Prepared(connection, _BY_NUMBER)
+    except psycopg.Error:
+        connection.close()
+        raise
 
 
 def _text(value: bytes | None) -> str | None:

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import psycopg
 import structlog
 from psycopg import Connection
 
@@ -211,13 +212,17 @@ class Lane:
 def _connect(url: str) -> tuple[Connection, Appender]:
     """Open the lane's connection, which blocks."""
     connection = connect(url, "lane")
-    # Never less durable than "on", whatever the server's default; more is the operator's.
-    connection.execute(
-        f"SET statement_timeout = {STATEMENT_TIMEOUT};"
-        "SELECT set_config('synchronous_commit', 'on', false)"
-        " WHERE current_setting('synchronous_commit') = 'off'"
-    )
-    return connection, Appender(connection)
+    try:
+        # Never less durable than "on", whatever the server's default; more is the operator's.
+        connection.execute(
+            f"SET statement_timeout = {STATEMENT_TIMEOUT};"
+            "SELECT set_config('synchronous_commit', 'on', false)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        return connection, Appender(connection)
+    except psycopg.Error:
+        connection.close()
+        raise
 
 
 def _has_something_to_say(connection: Connection) -> bool:

@@ -128,6 +128,44 @@ def test_a_downgrade_waits_for_an_append_and_then_keeps_its_event(
     assert one(owner, "SELECT count(*) FROM event_log") == 1
 
 
+BUILT_BEFORE = {
+    "nothing": "",
+    "the index": "CREATE UNIQUE INDEX event_log_key ON event_log (lab_id, bill_id, digest)",
+    "an interrupted build of it": """
+        CREATE UNIQUE INDEX event_log_key ON event_log (lab_id, bill_id, digest);
+        UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'event_log_key'::regclass
+    """,
+}
+
+
+@pytest.mark.parametrize("before", BUILT_BEFORE)
+def test_a_log_with_the_former_keys_gets_the_present_one(
+    empty_database_url: str, before: str
+) -> None:
+    """Whether or not its index was built beforehand, as for a large log."""
+    schema.migrate(empty_database_url, revision="0002")
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        given = deliveries([body(), b"hello", body(lab="M"), body()])
+        assert [made.position for made in append(owner, given)] == [1, 2, 3, 1]
+        owner.execute(BUILT_BEFORE[before].encode())
+        indexed = owner.execute("SELECT to_regclass('event_log_key')::oid").fetchone()
+        schema.migrate(empty_database_url)
+        keys = (
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE conrelid = 'event_log'::regclass AND contype IN ('p', 'u')"
+        )
+        assert owner.execute(keys.encode()).fetchall() == [
+            ("PRIMARY KEY (lab_id, bill_id, digest)",)
+        ]
+        oid = "SELECT conindid FROM pg_constraint WHERE conname = 'event_log_pkey'"
+        assert (one(owner, oid) == (indexed and indexed[0])) == (before == "the index")
+        assert [made.position for made in append(owner, deliveries([body(lab="M"), b"new"]))] == [
+            3,
+            4,
+        ]
+    works(empty_database_url)
+
+
 def test_threads_that_migrate_one_database_at_once_all_succeed(empty_database_url: str) -> None:
     together = threading.Barrier(4)
 

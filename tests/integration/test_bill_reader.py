@@ -1,0 +1,183 @@
+"""Reading single bills, many at a time, and what becomes of who waits when it fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import msgspec
+import psycopg
+import pytest
+from psycopg import Connection
+
+from ledger.api import bill_reader
+from ledger.api.bill_reader import BillReader, Key, StoredBill
+from ledger.desk.terms import Terms
+from ledger.eventlog.append import append
+from ledger.projection import rebuild
+from ledger.settings import Settings
+from tests.integration.histories import body, deliveries
+from tests.integration.sessions import drain, sessions_named, terminate, wait_until
+
+TERMS = Terms.of(Settings())
+
+
+@asynccontextmanager
+async def running(url: str) -> AsyncIterator[BillReader]:
+    reader = BillReader(url, TERMS)
+    try:
+        yield reader
+    finally:
+        await reader.stop()
+
+
+async def read_all(reader: BillReader, keys: list[Key]) -> list[StoredBill | None]:
+    return await asyncio.gather(*map(reader.read, keys))
+
+
+def name_of(bill: StoredBill | None) -> str | None:
+    assert bill, "it cannot be said"
+    return None if bill.summary is None else msgspec.json.decode(bill.summary)["bill_id"]
+
+
+def test_each_reader_gets_its_own_bill(database_url: str, service: Connection) -> None:
+    """More than go into one query, some twice, some not there, one of another lab."""
+    append(service, deliveries(body(bill=f"B{number}") for number in range(100)))
+    append(service, deliveries([body(bill="B7", lab="other", integratorID="theirs")]))
+    head = drain(service)
+
+    async def use() -> None:
+        async with running(database_url) as reader:
+            numbers = [*range(150), *range(50)]
+            found = await read_all(reader, [(b"L", b"B%d" % number) for number in numbers])
+            names = [f"B{number}" if number < 100 else None for number in numbers]
+            assert list(map(name_of, found)) == names
+            assert {bill.position for bill in found if bill} == {head}
+            other = await reader.read((b"other", b"B7"))
+            assert other
+            assert other.integrator_id == "theirs"
+
+    asyncio.run(use())
+
+
+def test_those_who_wait_are_read_by_few_queries(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    fetch = BillReader._fetch  # noqa: SLF001 -- counted, and done as ever
+
+    async def counted(reader: BillReader, keys: Sequence[Key]) -> list[StoredBill]:
+        sizes.append(len(keys))
+        return await fetch(reader, keys)
+
+    monkeypatch.setattr(BillReader, "_fetch", counted)
+
+    async def use() -> None:
+        async with running(database_url) as reader:
+            await read_all(reader, [(b"L", b"B%d" % number) for number in range(640)])
+
+    asyncio.run(use())
+    assert sizes == [bill_reader.MOST] * 10
+
+
+def test_a_bill_is_read_anew_each_time(database_url: str, service: Connection) -> None:
+    async def use() -> None:
+        async with running(database_url) as reader:
+            nothing = await reader.read((b"L", b"B"))
+            assert (name_of(nothing), nothing and nothing.position) == (None, 0)
+            append(service, deliveries([body(bill="B")]))
+            drain(service)
+            there = await reader.read((b"L", b"B"))
+            assert (name_of(there), there and there.position) == ("B", 1)
+
+    asyncio.run(use())
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_state_that_was_rebuilt_meanwhile_is_the_one_that_is_read(
+    database_url: str, service: Connection
+) -> None:
+    """Not the old tables, which a statement prepared before had found under that name."""
+    append(service, deliveries([body(bill="B")]))
+    drain(service)
+
+    async def use() -> None:
+        async with running(database_url) as reader:
+            assert name_of(await reader.read((b"L", b"B"))) == "B"
+            await asyncio.to_thread(
+                rebuild.rebuild,
+                database_url,
+                processes=1,
+                started_at=datetime.now(UTC),
+                on_progress=lambda *_: None,
+            )
+            append(service, deliveries([body(bill="new")]))
+            drain(service)
+            found = await read_all(reader, [(b"L", b"B"), (b"L", b"new")])
+            assert list(map(name_of, found)) == ["B", "new"]
+            assert [bill and bill.position for bill in found] == [2, 2]
+
+    asyncio.run(use())
+
+
+def test_a_parked_bill_is_told_with_its_error(database_url: str, owner: Connection) -> None:
+    owner.execute("INSERT INTO state.parked_bill VALUES ('L', 'B', 1, 'why')")
+
+    async def use() -> None:
+        async with running(database_url) as reader:
+            assert await reader.read((b"L", b"B")) == StoredBill(0, None, None, None, None, "why")
+
+    asyncio.run(use())
+
+
+def test_after_a_lost_connection_nothing_is_said_for_a_pause_and_then_all_is_well(
+    database_url: str, service: Connection, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bill_reader, "PAUSE", 0.2)
+    append(service, deliveries([body(bill="B")]))
+    drain(service)
+
+    async def use() -> None:
+        async with running(database_url) as reader:
+            await reader.read((b"L", b"B"))
+            terminate(owner, *sessions_named(owner, "bills"))
+            assert await read_all(reader, [(b"L", b"B")] * 3) == [None] * 3
+            assert await reader.read((b"L", b"B")) is None
+            await asyncio.sleep(0.3)
+            assert name_of(await reader.read((b"L", b"B"))) == "B"
+
+    asyncio.run(use())
+
+
+def test_a_query_that_takes_too_long_is_given_up(
+    database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bill_reader, "PATIENCE", 0.3)
+
+    async def use() -> None:
+        async with running(database_url) as reader:
+            with psycopg.connect(database_url) as holder:
+                holder.execute("LOCK TABLE state.bill IN ACCESS EXCLUSIVE MODE")
+                async with asyncio.timeout(5):
+                    assert await reader.read((b"L", b"B")) is None
+
+    asyncio.run(use())
+    wait_until(lambda: not sessions_named(owner, "bills"), "the reader's connection is closed")
+
+
+def test_a_reader_who_gives_up_takes_nobody_along(database_url: str, service: Connection) -> None:
+    append(service, deliveries(body(bill=f"B{number}") for number in range(3)))
+    drain(service)
+
+    async def use() -> None:
+        async with running(database_url) as reader:
+            readers = [
+                asyncio.ensure_future(reader.read((b"L", b"B%d" % number))) for number in range(3)
+            ]
+            await asyncio.sleep(0)
+            readers[1].cancel()
+            assert name_of(await readers[0]) == "B0"
+            assert name_of(await readers[2]) == "B2"
+            assert name_of(await reader.read((b"L", b"B1"))) == "B1"
+
+    asyncio.run(use())
