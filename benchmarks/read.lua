@@ -1,11 +1,10 @@
--- Reads bills in turn. wrk -s read.lua URL -- KEY PATH COUNT: PATH is completed by 0 to COUNT - 1.
-local number, headers, path, count = 0, {}, "", 1
+-- Reads the bills that benchmarks/logs.py made, in turn. wrk -s read.lua URL -- KEY BILLS LABS
+local number, headers, bills, labs = 0, {}, 1, 1
 function init(args)
   headers["Authorization"] = "Bearer " .. args[1]
-  path = args[2]
-  count = tonumber(args[3])
+  bills, labs = tonumber(args[2]), tonumber(args[3])
 end
 function request()
-  number = number + 7919
-  return wrk.format("GET", path .. number % count, headers)
+  number = (number + 7919) % bills
+  return wrk.format("GET", "/v1/labs/lab_" .. number % labs .. "/bills/bill_" .. number, headers)
 end

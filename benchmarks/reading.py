@@ -1,65 +1,72 @@
-"""Reading a bill with five reports, against the same server answering a constant of that shape."""
+"""Row 4: reading a bill with five reports, against the same server answering a constant."""
 
-import io
-from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime
+from typing import Any
 
-import msgspec
+import httpx
 
-from benchmarks import stage
-from ledger.database import connect
-from ledger.eventlog.transfer import import_lines
-from ledger.projection.rebuild import rebuild
+from benchmarks import stage, wrk
+from benchmarks.logs import EVENTS_OF_A_BILL, LABS, TESTS
+from benchmarks.rebuild import rebuilt
+from benchmarks.row import Figure, Row, Run, Target, ratios
+from benchmarks.stage import MeasureError
 
-BILLS = 2_000
-TESTS = 5
-LAB = "lab_read"
-PATH = f"/v1/labs/{LAB}/bills/read_"
-BEGIN = 1_705_747_800
+EVENTS = 50_000
+LOOKED_AT = 50
+"""Answers that are read before the measurement, whether they are right."""
 
 
-def fill(url: str) -> None:
-    """Make the bills that are read, complete and nothing missing."""
-    with closing(connect(url, "bench")) as connection:
-        content = b"".join(msgspec.json.encode(event) + b"\n" for event in _events())
-        import_lines(connection, io.BytesIO(content), exports=False, on_progress=lambda _: None)
-    rebuild(url, processes=2, started_at=datetime.now(UTC), on_progress=lambda _a, _b: None)
+def measure(run: Run) -> list[Row]:
+    """Read from each server in turn."""
+    url = rebuilt(run, EVENTS)
+    targets = {"Ledger": stage.LEDGER, "constant": "benchmarks.rivals:make_constant"}
+    rates: dict[str, list[float]] = {name: [] for name in targets}
+    bills = EVENTS // EVENTS_OF_A_BILL
+    _compare(url)
+    for _, name in run.turns(list(targets)):
+        with stage.served(url, targets[name]) as address:
+            rates[name].append(wrk.read(address, run.seconds, bills=bills, labs=LABS).rate)
+    return [
+        Row(
+            number="4",
+            what=f"GET one bill with {TESTS} reports, requests/s, {wrk.CONNECTIONS} connections",
+            against="the same server, a Litestar route that answers a constant of the same shape",
+            target=Target(at_least=0.70),
+            values=ratios(rates["Ledger"], rates["constant"]),
+            figures=[
+                Figure("Ledger", rates["Ledger"], "/s"),
+                Figure("constant", rates["constant"], "/s"),
+            ],
+            remarks=[f"{bills:,} bills are read in turn; right answers were made sure of."],
+        )
+    ]
 
 
-def measure(url: str, rounds: int, seconds: int) -> tuple[list[float], list[float]]:
-    """Return requests per second, of Ledger and of the constant, of each round."""
-    ours: list[float] = []
-    constant: list[float] = []
-    for _ in range(rounds):
-        for target, rates in (
-            ("ledger.app:create_app", ours),
-            ("benchmarks.rivals:make_constant", constant),
-        ):
-            with stage.served(url, target, factory=True) as address:
-                rates.append(stage.read(address, seconds, PATH, BILLS))
-    return ours, constant
+def _compare(url: str) -> None:
+    """Raise `MeasureError` unless Ledger's answers are right and the constant is one of them."""
+    with stage.served(url, stage.LEDGER) as address:
+        answers = [_answer(address, number) for number in range(LOOKED_AT)]
+    for number, answer in enumerate(answers):
+        bill = answer.json()
+        whole = [report["status"] for report in bill["reports"]] == ["completed"] * TESTS
+        right = bill["bill_id"] == f"bill_{number}" and bill["state"] == "completed"
+        if not (whole and right and not bill["missing_events"]):
+            raise MeasureError(f"a bill was read wrongly: {bill}")
+    with stage.served(url, "benchmarks.rivals:make_constant") as address:
+        constant = _answer(address, 0)
+    if _shape(constant.json()) != _shape(answers[0].json()):
+        raise MeasureError("benchmarks.rivals:make_constant has not the keys of a bill any more")
+    length = len(answers[0].content)
+    if abs(len(constant.content) - length) > 0.1 * length:
+        raise MeasureError(f"the constant has {len(constant.content)} bytes, a bill {length}")
 
 
-def _events() -> Iterator[dict[str, object]]:
-    for number in range(BILLS):
-        tests = [{"_id": f"test_{test}", "status": "completed"} for test in range(TESTS)]
-        pending = [{"_id": f"test_{test}", "status": "pending"} for test in range(TESTS)]
-        yield _event(number, "bill.created", 0, pending)
-        for test in range(TESTS):
-            yield _event(number, "report.completed", 60 * (test + 1), tests[test : test + 1])
-        yield _event(number, "bill.completed", 600, tests)
+def _answer(address: str, number: int) -> httpx.Response:
+    path = f"/v1/labs/lab_{number % LABS}/bills/bill_{number}"
+    headers = {"Authorization": f"Bearer {stage.KEY}"}
+    return httpx.get(address + path, headers=headers, trust_env=False).raise_for_status()
 
 
-def _event(number: int, kind: str, after: int, tests: list[dict[str, str]]) -> dict[str, object]:
-    return {
-        "labID": LAB,
-        "eventType": kind,
-        "eventTime": BEGIN + after,
-        "data": {
-            "billID": f"read_{number}",
-            "integratorID": f"booking_{number}",
-            "billData": {"status": "completed", "testData": tests},
-            "reportURL": f"https://reports.flabs.in/bill/read_{number}",
-        },
-    }
+def _shape(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
+    if isinstance(value, dict):
+        return {key: _shape(member) for key, member in value.items()}
+    return [_shape(member) for member in value] if isinstance(value, list) else None

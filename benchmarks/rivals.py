@@ -12,11 +12,14 @@ from psycopg_pool import AsyncConnectionPool
 from ledger.model.event import examine
 from ledger.settings import Settings
 
+SEQUENCE = "CREATE SEQUENCE obvious_position"
+"""What the obvious handler takes its positions from: to be made in its database."""
+
 INSERT = """
 INSERT INTO event_log
     (position, received_at, event_time, source, lab_id, bill_id, event_type, digest, body)
 VALUES (nextval('obvious_position'), %s, to_timestamp(%s), 'webhook', %s, %s, %s, %s, %s)
-ON CONFLICT (digest, lab_id) DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING position
 """
 
@@ -87,10 +90,10 @@ def make_constant() -> Litestar:
     ]
     content = msgspec.json.encode(
         {
-            "lab_id": "lab_read", "bill_id": "read_0", "integrator_id": "booking_0",
+            "lab_id": "lab_0", "bill_id": "bill_0", "integrator_id": "your_unique_integrator_id_0",
             "state": "completed", "flabs_status": "completed",
             "created_at": "2024-01-20T10:50:00Z", "completed_at": "2024-01-20T11:00:00Z",
-            "deleted_at": None, "report_url": "https://reports.flabs.in/bill/read_0",
+            "deleted_at": None, "report_url": "https://reports.flabs.in/bill/bill_0",
             "reports_total": 5, "reports_completed": 5, "findings": [], "events": 7,
             "first_received_at": "2024-01-20T10:50:01.123456Z",
             "last_received_at": "2024-01-20T11:00:01.123456Z",

@@ -1,7 +1,5 @@
-"""The stage of a measurement: a durable PostgreSQL, a server on it, a load from outside."""
+"""The stage of a measurement: a durable PostgreSQL, databases on it, servers that use them."""
 
-import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,24 +11,41 @@ from pathlib import Path
 
 import httpx
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from ledger import embedded, schema
 from ledger.settings import child_environment
 
 TOKEN = "token-of-the-benchmark"  # noqa: S105 -- protects nothing
 KEY = "key"
-CONNECTIONS = 64
-_LOAD = Path(__file__).parent / "load.lua"
-_READ = Path(__file__).parent / "read.lua"
+LEDGER = "ledger.app:create_app"
+"""What a server runs to be Ledger: a factory."""
+
+_SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
+_TAIL = 2_000
+"""Characters of what a server said that are shown when a measurement on it fails."""
+
+_LARGE = 1024**3
+"""Bytes from which a database is copied file by file, and not through the write-ahead log."""
+
+
+class MeasureError(Exception):
+    """A measurement could not be made, or what was measured did not do what it should."""
 
 
 @contextmanager
 def postgres() -> Iterator[embedded.EmbeddedPostgres]:
     """Run a server with fsync and synchronous_commit on, in a folder that is thrown away."""
-    with tempfile.TemporaryDirectory(prefix="ledger-bench-") as folder:
-        settings = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
-        with embedded.start(Path(folder) / "postgres", settings=settings) as server:
-            yield server
+    with (
+        tempfile.TemporaryDirectory(prefix="ledger-bench-") as folder,
+        start_postgres(Path(folder)) as server,
+    ):
+        yield server
+
+
+def start_postgres(folder: Path, *, port: int | None = None) -> embedded.EmbeddedPostgres:
+    """Start such a server in a folder, which may hold the data of one that was killed."""
+    return embedded.start(folder / "postgres", port=port, settings=_SETTINGS)
 
 
 def new_database(server: embedded.EmbeddedPostgres, name: str) -> str:
@@ -38,63 +53,114 @@ def new_database(server: embedded.EmbeddedPostgres, name: str) -> str:
     server.ensure_database(name)
     url = server.dsn(name)
     schema.migrate(url)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE SEQUENCE IF NOT EXISTS obvious_position")
     return url
 
 
+def copy_database(server: embedded.EmbeddedPostgres, source: str, name: str) -> str:
+    """Make a database that equals another, which nobody may be using, and return its URL."""
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        row = connection.execute("SELECT pg_database_size(%s)", [source]).fetchone()
+        strategy = SQL("file_copy" if row and row[0] > _LARGE else "wal_log")
+        query = SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {}")
+        connection.execute(query.format(Identifier(name), Identifier(source), strategy))
+    url = server.dsn(name)
+    schema.migrate(url)  # for rights on the database itself, which are not copied
+    return url
+
+
+def drop_database(server: embedded.EmbeddedPostgres, name: str) -> None:
+    """Drop a database, whoever may still be connected to it."""
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+def settle(url: str) -> None:
+    """Do now what autovacuum and the checkpointer would do in the midst of a measurement."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE)")
+        connection.execute("CHECKPOINT")
+
+
 @contextmanager
-def served(url: str, target: str, *, factory: bool) -> Iterator[str]:
-    """Serve an application with one worker; yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = child_environment(
-        {"LEDGER_DATABASE_URL": url, "LEDGER_WEBHOOK_TOKENS": TOKEN, "LEDGER_ADMIN_KEY": KEY}
-    )
+def served(url: str, target: str, *, factory: bool = True) -> Iterator[str]:
+    """Serve an application by Granian with one worker; yield its address."""
+    port = _free_port()
     command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port)]
     command += ["--http", "1", "--no-ws", "--log-level", "error", target]
-    process = subprocess.Popen([*command, *(["--factory"] if factory else [])], env=environment)
-    try:
-        _wait(port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    command += ["--factory"] if factory else []
+    with _running(command, environment(url)) as process:
+        yield _address(process, port)
 
 
-def load(address: str, seconds: int, seed: str) -> tuple[float, float]:
-    """Send events for some seconds; return requests per second and the 99th percentile in ms."""
-    return _wrk(address, seconds, _LOAD, TOKEN, seed)
+@contextmanager
+def ledger_serve(url: str, *, workers: int = 1) -> Iterator[tuple[str, int]]:
+    """Run `ledger serve`; yield its address and the id of its first process."""
+    port = _free_port()
+    more = {"LEDGER_PORT": str(port), "LEDGER_WORKERS": str(workers)}
+    with _running([*_LEDGER_COMMAND, "serve", "--end-with-parent"], environment(url, more)) as it:
+        yield _address(it, port), it.pid
 
 
-def read(address: str, seconds: int, path: str, count: int) -> float:
-    """Read `path`0 to `path`(count - 1) for some seconds; return requests per second."""
-    return _wrk(address, seconds, _READ, KEY, path, str(count))[0]
+@contextmanager
+def ledger_project(url: str) -> Iterator[int]:
+    """Run `ledger project`; yield its process id."""
+    with _running([*_LEDGER_COMMAND, "project", "--end-with-parent"], environment(url)) as process:
+        yield process.pid
 
 
-def _wrk(address: str, seconds: int, script: Path, *arguments: str) -> tuple[float, float]:
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        sys.exit("make bench needs wrk: on Debian and Ubuntu, apt install wrk")
-    command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(script)]
+def ledger_verify(url: str) -> str:
+    """Run `ledger verify` and return what it says. Raises `MeasureError` if it found something."""
     done = subprocess.run(
-        [*command, address, "--", *arguments], capture_output=True, text=True, check=True
+        [*_LEDGER_COMMAND, "verify"],
+        env=environment(url),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if "Non-2xx" in done.stdout:
-        sys.exit(f"the server refused requests:\n{done.stdout}")
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    slow = re.search(r"99%\s+([\d.]+)(us|ms|s)", done.stdout)
-    assert rate, done.stdout  # noqa: S101 -- wrk's own format
-    assert slow, done.stdout  # noqa: S101 -- the same
-    return float(rate[1]), float(slow[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[slow[2]]
+    if done.returncode:
+        raise MeasureError(f"`ledger verify` ended with {done.returncode}: {done.stdout}")
+    return done.stdout.strip().splitlines()[-1]
 
 
-def _wait(port: int) -> None:
+def environment(url: str, more: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a Ledger process that uses a database."""
+    settings = {"LEDGER_DATABASE_URL": url, "LEDGER_WEBHOOK_TOKENS": TOKEN, "LEDGER_ADMIN_KEY": KEY}
+    return child_environment({**settings, **(more or {})})
+
+
+_LEDGER_COMMAND = [sys.executable, "-m", "ledger"]
+
+
+@contextmanager
+def _running(
+    command: list[str], its_environment: dict[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, env=its_environment, stdout=said, stderr=said)
+        try:
+            yield process
+        except Exception as error:
+            said.seek(0)
+            error.add_note(said.read().decode(errors="replace")[-_TAIL:])
+            raise
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _address(process: "subprocess.Popen[bytes]", port: int) -> str:
+    """Return the address when somebody answers there."""
+    address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         with suppress(httpx.HTTPError):
-            httpx.post(f"http://127.0.0.1:{port}/webhooks/flabs", content=b"")
-            return
-        time.sleep(0.05)
-    sys.exit("the server did not start")
+            httpx.post(f"{address}/webhooks/flabs", content=b"", trust_env=False)
+            return address
+        time.sleep(0.02)
+    raise MeasureError("the server did not start")
