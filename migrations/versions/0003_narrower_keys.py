@@ -47,8 +47,9 @@ ALTER TABLE event_log
 -- the end of the transaction, and a transaction lets go of its locks after it has become visible;
 -- so positions are in the order of the commits, and who sees one sees all before it.
 --
--- One call, so that the lock is not held over a round trip. Sequential scans are off because a plan
--- made while the table was small would stay when it no longer is.
+-- One call, so that the lock is not held over a round trip. One plan for good, for to plan for each
+-- batch costs as much as to look its digests up; and no sequential scans, for a plan made while the
+-- table was small stays when it no longer is.
 CREATE OR REPLACE FUNCTION append_events(
     received_ats timestamptz[],
     event_times  timestamptz[],
@@ -61,6 +62,7 @@ CREATE OR REPLACE FUNCTION append_events(
 ) RETURNS TABLE (at_position bigint, recorded boolean)
 LANGUAGE plpgsql
 SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     old_head   bigint;
