@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from tests.acceptance.conftest import whole_day
@@ -181,3 +182,54 @@ def test_bills_read_at_the_same_time_are_each_their_own(server: LedgerServer, la
         else:
             assert answer.json()["bill_id"] == f"b{number}"
             assert answer.json()["integrator_id"] == f"i{number}"
+
+
+# --- the short way ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bill", ["whole", "with/slash", "mißt ✓", "misses", "nowhere"])
+def test_a_bill_is_answered_alike_on_the_short_way_and_by_the_framework(
+    server: LedgerServer, lab: str, bill: str
+) -> None:
+    """A query sends the same question the long way."""
+    if bill != "nowhere":
+        tests = {"t1": "completed", "t2": "pending" if bill != "misses" else "completed"}
+        kind = "bill.completed" if bill == "misses" else "bill.created"
+        server.record(event(lab, bill, kind, tests=tests, integrator="x"))
+        server.settle()
+    path = f"/v1/labs/{quote(lab, safe='')}/bills/{quote(bill, safe='')}"
+    short, long = server.get(path), server.get(path, wait_ms=0)
+    assert short.status_code == long.status_code == (404 if bill == "nowhere" else 200)
+    assert short.content == long.content
+    told = ("content-type", "content-length", "ledger-position")
+    assert [short.headers[name] for name in told] == [long.headers[name] for name in told]
+    assert bool(short.json().get("missing_events")) == (bill == "misses")
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", "Bearer wrong", "webhook-token-of-the-tests"])
+def test_the_short_way_asks_for_the_key_as_well(
+    server: LedgerServer, lab: str, key: str | None
+) -> None:
+    server.record(event(lab, "bill", tests={"t1": "completed"}))
+    server.settle()
+    path = f"/v1/labs/{lab}/bills/bill"
+    headers = {} if key is None else {"Authorization": key}
+    answers = [
+        httpx.get(server.url + path, headers=headers, params=more) for more in ({}, {"wait_ms": 0})
+    ]
+    for answer in answers:
+        assert_problem(answer, 401)
+    assert answers[0].content == answers[1].content
+
+
+def test_many_readers_of_many_bills_get_their_own(server: LedgerServer, lab: str) -> None:
+    names = [f"bill_{number}" for number in range(150)]
+    server.record(*(event(lab, name, tests={f"t_{name}": "completed"}) for name in names))
+    server.settle()
+
+    def read(name: str) -> bool:
+        bill = server.get(f"/v1/labs/{lab}/bills/{name}").json()
+        return [bill["bill_id"], bill["reports"][0]["test_id"]] == [name, f"t_{name}"]
+
+    with ThreadPoolExecutor(24) as pool:
+        assert all(pool.map(read, names * 3))
