@@ -7,6 +7,7 @@ Source: PostgreSQL manual, "COPY, binary format", and the receive functions of t
 import struct
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import psycopg
 from psycopg.adapt import Dumper
@@ -21,7 +22,6 @@ _COPY_TRAILER = b"\xff\xff"
 _BYTEA, _TEXT, _TIMESTAMPTZ = 17, 25, 1184
 _BYTEA_ARRAY, _TEXT_ARRAY, _TIMESTAMPTZ_ARRAY = 1001, 1009, 1185
 
-_NULL = b"\xff\xff\xff\xff"
 _MANY = 1024
 _SIZES = [size.to_bytes(4, "big") for size in range(_MANY)]  # nearly all that are needed
 
@@ -92,7 +92,7 @@ def timestamptz_array(items: Iterable[datetime | None]) -> TimestamptzArray:
 
 
 def packed_text_array(items: Iterable[bytes]) -> bytes:
-    """Pack strings, given as UTF-8, as one field of a row."""
+    """Pack strings, given as UTF-8."""
     return _array(_TEXT, list(items))
 
 
@@ -106,25 +106,49 @@ def int8(number: int) -> bytes:
     return number.to_bytes(8, "big", signed=True)
 
 
-def int4(number: int) -> bytes:
-    """Pack one integer."""
-    return number.to_bytes(4, "big", signed=True)
+NULL = b"\xff\xff\xff\xff"
+"""A field of a row that is null."""
+
+FALSE, TRUE = b"\0\0\0\1\0", b"\0\0\0\1\1"
+"""Fields of a row."""
 
 
-def copy_data(rows: Iterable[Sequence[bytes | None]]) -> bytes:
-    """Pack rows, whose fields are packed already, as the data of one binary COPY."""
-    parts = [_COPY_HEADER]
-    for row in rows:
-        parts.append(len(row).to_bytes(2, "big"))
-        for field in row:
-            if field is None:
-                parts.append(_NULL)
-            else:
-                size = len(field)
-                parts.append(_SIZES[size] if size < _MANY else size.to_bytes(4, "big"))
-                parts.append(field)
-    parts.append(_COPY_TRAILER)
-    return b"".join(parts)
+def field(value: bytes) -> bytes:
+    """Make a field of a row: the value's size, then the value."""
+    size = len(value)
+    return (_SIZES[size] if size < _MANY else size.to_bytes(4, "big")) + value
+
+
+def text_field(text: str) -> bytes:
+    """Make a field of a string, which must hold neither NUL nor half a surrogate pair."""
+    return field(text.encode())
+
+
+def int8_field(number: int) -> bytes:
+    """Make a field of a bigint."""
+    return b"\0\0\0\x08" + int8(number)
+
+
+def int4_field(number: int) -> bytes:
+    """Make a field of an integer."""
+    return b"\0\0\0\x04" + number.to_bytes(4, "big", signed=True)
+
+
+def timestamptz_field(moment: datetime) -> bytes:
+    """Make a field of a time, which must be aware."""
+    return b"\0\0\0\x08" + timestamptz(moment)
+
+
+def text_array_field(items: Iterable[str]) -> bytes:
+    """Make a field of an array of strings."""
+    return field(packed_text_array(item.encode() for item in items))
+
+
+def copy_data(rows: Sequence[Sequence[bytes]]) -> bytes:
+    """Make of rows of fields, all of one table, the data of one binary COPY."""
+    count = len(rows[0]).to_bytes(2, "big") if rows else b""
+    fields = chain.from_iterable([(count, *row) for row in rows])
+    return b"".join([_COPY_HEADER, *fields, _COPY_TRAILER])
 
 
 def _array(element: int, items: Sequence[bytes | None]) -> bytes:
@@ -134,7 +158,7 @@ def _array(element: int, items: Sequence[bytes | None]) -> bytes:
     parts = [struct.pack("!iiIii", 1, has_null, element, len(items), 1)]
     for item in items:
         if item is None:
-            parts.append(_NULL)
+            parts.append(NULL)
         else:
             parts.append(len(item).to_bytes(4, "big"))
             parts.append(item)

@@ -101,7 +101,7 @@ def after(connection: Connection, position: int, upto: int, limit: int) -> list[
     """
     cursor = connection.cursor(binary=True)
     cursor.execute(_AFTER, (position, upto, limit), prepare=True)
-    return [NewRow(LogRow(*row[:-1]), row[-1]) for row in cursor]
+    return [NewRow(LogRow._make(row[:-1]), row[-1]) for row in cursor.fetchall()]
 
 
 def of_bills(connection: Connection, keys: Sequence[Key], upto: int) -> Iterator[LogRow]:
@@ -112,8 +112,7 @@ def of_bills(connection: Connection, keys: Sequence[Key], upto: int) -> Iterator
         (text_array(lab for lab, _ in keys), text_array(bill for _, bill in keys), upto),
         prepare=True,
     )
-    for row in cursor:
-        yield LogRow(*row)
+    yield from map(LogRow._make, cursor.fetchall())
 
 
 class LoggedDelivery(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from ledger.model.decision import LoggedDecision
+from ledger.model.event import is_completed
 from ledger.model.findings import findings
 from ledger.model.history import Fact, History, LoggedEvent, history_of
 from ledger.model.missing import MissingEvent, missing_events
@@ -22,8 +23,6 @@ FOLD_VERSION = 2
 another version is served as it is and not written to until `ledger rebuild` has made it anew."""
 
 State = Literal["open", "completed", "reopened", "deleted"]
-EVIDENCE = ("report.completed", "bill.completed", "bill.created", "bill.deleted")
-"""Event types from the best to the least evidence of when a report was completed."""
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -86,14 +85,20 @@ def fold(
     """
     history = history_of(events)
     facts = history.facts
-    newest_mention = {test: fact for fact in facts for test in fact.tests}
-    reports = _reports(facts, newest_mention)
+    statuses: dict[str, str | None] = {}
+    for fact in facts:  # oldest first, so the newest stays
+        statuses.update(fact.tests)
+    reports = _reports(history, statuses)
+    integrator_ids = [fact.integrator_id for fact in facts if fact.integrator_id]
+    integrator_id = integrator_ids[-1] if integrator_ids else None
     flabs_status = _newest([fact.status for fact in facts])
+    received = [event.received_at for event in events]
+    last = max([event.position for event in events])
     summary = Summary(
         lab_id=lab_id,
         bill_id=bill_id,
-        integrator_id=_newest([fact.integrator_id for fact in facts]),
-        state=_state(history, newest_mention),
+        integrator_id=integrator_id,
+        state=_state(history, reports),
         flabs_status=flabs_status,
         created_at=_from_unix(history.creations[0].at) if history.creations else None,
         completed_at=_from_unix(history.completions[-1].at) if history.completions else None,
@@ -103,12 +108,10 @@ def fold(
         reports_completed=len([report for report in reports if report.evidence]),
         findings=[found.finding for found in findings(history)],
         events=len(events),
-        first_received_at=min([event.received_at for event in events]),
-        last_received_at=max([event.received_at for event in events]),
+        first_received_at=min(received),
+        last_received_at=max(received),
         last_event_at=_from_unix(facts[-1].at),
-        position=max(
-            [event.position for event in events] + [decided.position for decided in decisions]
-        ),
+        position=max([last, *[decided.position for decided in decisions]]),
     )
     missing = [] if history.deletions else missing_events(history, flabs_status, reports)
     lines: list[Line] = []
@@ -119,38 +122,37 @@ def fold(
         reports=reports,
         missing_events=missing,
         lines=lines,
-        former_integrators=sorted(
-            {fact.integrator_id for fact in facts if fact.integrator_id} - {summary.integrator_id}
-        ),
+        former_integrators=sorted({*integrator_ids} - {integrator_id}),
     )
 
 
-def _reports(facts: list[Fact], newest_mention: dict[str, Fact]) -> list[Report]:
-    completed_at: dict[str, dict[str, int]] = {event_type: {} for event_type in EVIDENCE}
-    for fact in facts:
-        for test in fact.completed:  # oldest first, so the first one found stays
-            completed_at[fact.type].setdefault(test, fact.at)
+def _reports(history: History, statuses: dict[str, str | None]) -> list[Report]:
+    proofs: dict[str, Fact] = {}
+    # The best evidence last, and of one kind the oldest: the last to be put in stays.
+    for facts in (history.deletions, history.creations, history.completions, history.reports):
+        for fact in reversed(facts):
+            proofs.update(dict.fromkeys(fact.completed, fact))
     reports = []
-    for test, fact in sorted(newest_mention.items(), key=itemgetter(0)):
-        status = fact.tests[test]
-        if test in fact.completed:
-            evidence = next(kind for kind in EVIDENCE if test in completed_at[kind])
-            reports.append(Report(test, status, _from_unix(completed_at[evidence][test]), evidence))
+    for test, status in sorted(statuses.items(), key=itemgetter(0)):
+        if is_completed(status):
+            proof = proofs[test]
+            reports.append(Report(test, status, _from_unix(proof.at), proof.type))
         else:
             reports.append(Report(test, status, None, None))
     return reports
 
 
-def _state(history: History, newest_mention: dict[str, Fact]) -> State:
+def _state(history: History, reports: list[Report]) -> State:
     if history.deletions:
         return "deleted"
     if not history.completions:
         return "open"
-    last = history.completions[-1].moment
-    reopened = any(
-        test not in fact.completed and fact.moment > last for test, fact in newest_mention.items()
-    )
-    return "reopened" if reopened else "completed"
+    not_completed = {report.test_id for report in reports if not report.evidence}
+    if not_completed:
+        last = history.completions[-1].moment
+        if any(fact.moment > last and not_completed & fact.tests.keys() for fact in history.facts):
+            return "reopened"
+    return "completed"
 
 
 def _newest(values: Iterable[str | None]) -> str | None:

@@ -25,8 +25,8 @@ class Finding(Struct, frozen=True):
 def findings(history: History) -> list[Finding]:
     """Return what is found, sorted by code."""
     found = (
-        _completed_with_open_reports(history),
-        _event_after_deletion(history),
+        _completed_with_open_reports(history) if history.completions else None,
+        _event_after_deletion(history) if history.deletions else None,
         _event_from_future(history),
         _integrator_changed(history),
         _report_completed_again(history),
@@ -35,8 +35,6 @@ def findings(history: History) -> list[Finding]:
 
 
 def _completed_with_open_reports(history: History) -> Finding | None:
-    if not history.completions:
-        return None
     last = history.completions[-1]
     if len(last.completed) == len(last.tests):
         return None
@@ -46,8 +44,6 @@ def _completed_with_open_reports(history: History) -> Finding | None:
 
 
 def _event_after_deletion(history: History) -> Finding | None:
-    if not history.deletions:
-        return None
     deleted_at = history.deletions[0].at
     late = [fact for fact in history.facts if fact.type != "bill.deleted" and fact.at > deleted_at]
     detail = "these happened after the bill was deleted"
@@ -58,22 +54,24 @@ def _event_from_future(history: History) -> Finding | None:
     early = [
         fact for fact in history.facts if fact.at - fact.received_at.timestamp() > CLOCK_TOLERANCE
     ]
+    if not early:
+        return None
     detail = f"the eventTime is more than {CLOCK_TOLERANCE} s after the reception"
-    return Finding("event_from_future", detail, _positions(early)) if early else None
+    return Finding("event_from_future", detail, _positions(early))
 
 
 def _integrator_changed(history: History) -> Finding | None:
-    named = [fact for fact in history.facts if fact.integrator_id]
-    ids = list(dict.fromkeys(fact.integrator_id or "" for fact in named))
+    ids = list(dict.fromkeys([fact.integrator_id for fact in history.facts if fact.integrator_id]))
     if len(ids) < 2:  # noqa: PLR2004 -- one id is no change
         return None
+    named = [fact for fact in history.facts if fact.integrator_id]
     detail = f"the integrator ids are, oldest first: {', '.join(ids)}"
     return Finding("integrator_changed", detail, _positions(named))
 
 
 def _report_completed_again(history: History) -> Finding | None:
-    resent = [fact for fact in history.resent if fact.type == "report.completed"]
     # What was sent again counts here: that it is no correction is for a person to see.
+    resent = [fact for fact in history.resent if fact.type == "report.completed"]
     if len(history.reports) + len(resent) <= len(history.reported):
         return None
     times = Counter(test for fact in history.reports for test in fact.completed)

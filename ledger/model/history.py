@@ -30,26 +30,27 @@ class LoggedEvent(Struct, frozen=True, gc=False):
 class Fact(Struct, frozen=True, gc=False):
     """One event made ready for the fold.
 
-    `at` is the event's time in Unix seconds. `tests` maps each test that the event mentions to the
-    status it says; of a test mentioned twice the last mention counts. `completed` holds those of
-    them that it says completed.
+    `order` is its place among the bill's events: `(event_time, rank, progress, digest)`. `at` is
+    the event's time in Unix seconds. `tests` maps each test that the event mentions to the status
+    it says; of a test mentioned twice the last mention counts. `completed` holds those of them that
+    it says completed.
     """
 
+    order: tuple[int, int, int, bytes]
     at: int
     type: str
     status: str | None
     integrator_id: str | None
     report_url: str | None
     tests: dict[str, str | None]
-    completed: frozenset[str]
+    completed: list[str]
     received_at: datetime
     position: int
-    digest: bytes
 
     @property
     def moment(self) -> tuple[int, int]:
         """Return the part of the order that is the sender's: event time and rank."""
-        return (self.at, RANK[self.type])
+        return self.order[:2]
 
 
 class History(Struct, frozen=True, gc=False):
@@ -64,7 +65,7 @@ class History(Struct, frozen=True, gc=False):
     reports: list[Fact]
     completions: list[Fact]
     deletions: list[Fact]
-    reported: frozenset[str]
+    reported: set[str]
     resent: list[Fact]
 
 
@@ -74,9 +75,12 @@ def history_of(events: list[LoggedEvent]) -> History:
     Flabs' times are whole seconds: of two events within one, the one that says more tests completed
     came later, and the digest decides what is left, so that any order of arrival gives this one.
     """
-    resent_positions = set(resent(events)) if any(event.imported for event in events) else ()
-    all_facts = sorted(map(_fact, events), key=_order)
-    facts = [fact for fact in all_facts if fact.position not in resent_positions]
+    facts = sorted([_fact(event) for event in events], key=attrgetter("order"))
+    sent_again: list[Fact] = []
+    if [event for event in events if event.imported]:
+        originals = resent(events)
+        sent_again = [fact for fact in facts if fact.position in originals]
+        facts = [fact for fact in facts if fact.position not in originals]
     of_type: dict[str, list[Fact]] = {event_type: [] for event_type in RANK}
     for fact in facts:
         of_type[fact.type].append(fact)
@@ -87,8 +91,8 @@ def history_of(events: list[LoggedEvent]) -> History:
         reports=reports,
         completions=of_type["bill.completed"],
         deletions=of_type["bill.deleted"],
-        reported=frozenset[str]().union(*[fact.completed for fact in reports]),
-        resent=[fact for fact in all_facts if fact.position in resent_positions],
+        reported=set[str]().union(*[fact.completed for fact in reports]),
+        resent=sent_again,
     )
 
 
@@ -121,18 +125,26 @@ def _fact(logged: LoggedEvent) -> Fact:
     event = logged.event
     data = event.data
     bill = data.bill_data
-    tests = {test.test_id: test.status for test in bill.tests} if bill and bill.tests else {}
+    tests: dict[str, str | None] = {}
+    completed: list[str] = []
+    if bill and bill.tests:
+        tests = {test.test_id: test.status for test in bill.tests}
+        completed = [
+            test
+            for test, status in tests.items()
+            if status == "completed" or is_completed(status)  # without a call where it is plain
+        ]
     return Fact(
+        order=(event.event_time, RANK[event.event_type], len(completed), logged.digest),
         at=event.event_time,
         type=event.event_type,
         status=bill.status if bill else None,
         integrator_id=data.integrator_id,
         report_url=data.report_url,
         tests=tests,
-        completed=frozenset([test for test, status in tests.items() if is_completed(status)]),
+        completed=completed,
         received_at=logged.received_at,
         position=logged.position,
-        digest=logged.digest,
     )
 
 
@@ -142,7 +154,3 @@ def _all_but_time(event: BillEvent) -> tuple[str, str]:
     tests = sorted(map(repr, bill.tests)) if bill and bill.tests else []
     plain = msgspec.structs.replace(event.data, bill_data=None)
     return (event.event_type, f"{plain!r} {bill and bill.status!r} {tests}")
-
-
-def _order(fact: Fact) -> tuple[int, int, int, bytes]:
-    return (fact.at, RANK[fact.type], len(fact.completed), fact.digest)

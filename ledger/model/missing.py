@@ -80,41 +80,33 @@ def missing_events(
     history: History, flabs_status: str | None, reports: Iterable[HasStatus]
 ) -> list[MissingEvent]:
     """Return what is missing of a bill that is not deleted, sorted by test, then by event type."""
-    found = [
-        *_bill_created(history),
-        *_reports_of_known_tests(history),
-        *_reports_of_unknown_tests(history),
-        *_bill_completed(history, flabs_status, reports),
-    ]
-    return sorted(found, key=lambda missing: (missing.test_id or "", missing.event_type))
-
-
-def _bill_created(history: History) -> Iterable[MissingEvent]:
+    found: list[MissingEvent] = []
     if not history.creations:
-        yield _missing("bill.created", "certain", by_reception(history.facts)[0])
+        found.append(_missing("bill.created", "certain", by_reception(history.facts)[0]))
+    if history.completions:
+        found += _reports_of_known_tests(history)
+    else:
+        found += _bill_completed(history, flabs_status, reports)
+    count = len(history.reported) - len(history.reports)
+    if history.reports and count > 0:  # reports came, but of some tests nobody knows in which
+        last = by_reception(history.reports)[-1]
+        found.append(_missing("report.completed", "possible", last, count=count))
+    return sorted(found, key=lambda missing: (missing.test_id or "", missing.event_type))
 
 
 def _reports_of_known_tests(history: History) -> Iterable[MissingEvent]:
     proofs: dict[str, Fact] = {}
     for fact in by_reception(history.completions):
-        for test in fact.completed - history.reported:
-            proofs.setdefault(test, fact)
+        for test in fact.completed:
+            if test not in history.reported:
+                proofs.setdefault(test, fact)
     for test, fact in proofs.items():
         yield _missing("report.completed", "certain", fact, test_id=test)
-
-
-def _reports_of_unknown_tests(history: History) -> Iterable[MissingEvent]:
-    count = len(history.reported) - len(history.reports)
-    if history.reports and count > 0:
-        last = by_reception(history.reports)[-1]
-        yield _missing("report.completed", "possible", last, count=count)
 
 
 def _bill_completed(
     history: History, flabs_status: str | None, reports: Iterable[HasStatus]
 ) -> Iterable[MissingEvent]:
-    if history.completions:
-        return
     if is_completed(flabs_status):
         proofs = [fact for fact in history.facts if is_completed(fact.status)]
         yield _missing("bill.completed", "certain", by_reception(proofs)[0])

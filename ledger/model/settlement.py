@@ -91,7 +91,7 @@ def _lacks(history: History) -> Lacks:
     reported: set[str] = set()
     lacks = []
     for count, fact in enumerate(sorted(history.reports, key=attrgetter("position")), start=1):
-        reported |= fact.completed
+        reported.update(fact.completed)
         lacks.append((fact.position, len(reported) - count))
     return lacks
 

@@ -3,10 +3,9 @@
 Sums, so that any order and any split of the log gives the same.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from msgspec import Struct
@@ -19,6 +18,9 @@ from ledger.model.event import Event
 FARTHEST = 3_600
 """Seconds. Whatever came later, or before it happened by more, is counted as one second beyond:
 it says nothing of attempts that are minutes apart."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = 86_400
 
 DelayKey = tuple[str, date, int]
 
@@ -36,13 +38,16 @@ class Arrivals(Struct):
 
     def add(self, row: LogRow, event: Event) -> None:
         """Count a readable event that is no operator's."""
-        received = row.received_at
-        first, last = self.labs.get(event.lab_id, (received, received))
-        self.labs[event.lab_id] = (min(first, received), max(last, received))
+        lab_id, received = event.lab_id, row.received_at
+        first, last = self.labs.get(lab_id, (received, received))
+        if not first < received < last:
+            self.labs[lab_id] = (min(first, received), max(last, received))
         if row.source == "webhook":
-            seconds = math.floor(received.timestamp() - event.event_time)
-            seconds = max(-FARTHEST - 1, min(FARTHEST + 1, seconds))
-            self.delays[event.lab_id, received.date(), seconds] += 1
+            since = received - _EPOCH  # days, seconds and a part of a second that is not negative
+            seconds = since.days * _DAY + since.seconds - event.event_time
+            if not -FARTHEST <= seconds <= FARTHEST:
+                seconds = FARTHEST + 1 if seconds > 0 else -FARTHEST - 1
+            self.delays[lab_id, received.date(), seconds] += 1
 
     def merge(self, other: "Arrivals") -> None:
         """Add what was counted elsewhere, of other events."""

@@ -15,9 +15,11 @@ from psycopg import Connection
 from ledger.database import CONTENT_ERRORS, connect
 from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError, StateError
 from ledger.eventlog import read
-from ledger.eventlog.read import Key, NewRow
-from ledger.model.event import RANK
+from ledger.eventlog.read import Key
+from ledger.model.decision import LoggedDecision
+from ledger.model.history import LoggedEvent
 from ledger.projection import arrivals, expectations, tables
+from ledger.projection.collector import collector_at_rest
 from ledger.projection.rows import (
     BillEvents,
     Made,
@@ -62,6 +64,7 @@ def lock_projection(connection: Connection) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(7402, 2)")
 
 
+@collector_at_rest()
 def follow_once(
     connection: Connection, upto: int, *, schema: str = LIVE, limit: int = BATCH
 ) -> Batch:
@@ -79,34 +82,39 @@ def follow_once(
         if not new:
             return Batch(0, 0, checkpoint.position)
         position = new[-1].row.position
-        keys = _touched(new)
         made = Made.nothing()
+        touched: dict[Key, BillEvents] = {}
         for row, _ in new:
-            note(made, row)
+            event = note(made, row)
+            if isinstance(event, (LoggedEvent, LoggedDecision)):
+                touched.setdefault((row.lab_id, row.bill_id), BillEvents([], [])).add(event)
         tables.copy_in(connection, schema, made.rows)
         arrivals.write(connection, schema, made.arrivals)
         expectations.write(connection, schema, made.expected)
-        integrators = fold_bills(connection, keys, position, schema=schema)
+        integrators = fold_bills(connection, touched, checkpoint.position, schema=schema)
         integrators |= {one.decision.integrator_id for one in made.expected}
         expectations.settle(connection, schema, sorted(integrators))
         tables.move_checkpoint(connection, schema, checkpoint, position)
         connection.execute("NOTIFY ledger_state")
-    return Batch(len(new), len(keys), position)
+    return Batch(len(new), len(touched), position)
 
 
 def fold_bills(
-    connection: Connection, keys: list[Key], upto: int, *, schema: str = LIVE
+    connection: Connection, new: dict[Key, BillEvents], before: int, *, schema: str = LIVE
 ) -> set[str]:
-    """Fold these bills from their events up to position `upto`, in the caller's transaction.
+    """Fold bills from these new events and all that they had up to the position `before`.
 
-    Returns the integrator ids that their events name.
+    In the caller's transaction. Returns the integrator ids that their events name.
     """
     integrators: set[str] = set()
-    for some in _sliced(keys):
-        histories: dict[Key, BillEvents] = {}
-        for row in read.of_bills(connection, some, upto):
+    # In one order, so that rows are written in the order of their keys.
+    for keys in _sliced(sorted(new)):
+        histories = {key: new[key] for key in keys}
+        known = set()
+        for row in read.of_bills(connection, keys, before):
             key = (row.lab_id, row.bill_id)
-            histories.setdefault(key, BillEvents([], [])).add(read_row(row))
+            known.add(key)
+            histories[key].add(read_row(row))
         integrators.update(
             event.event.data.integrator_id
             for history in histories.values()
@@ -115,10 +123,10 @@ def fold_bills(
         )
         try:
             with connection.transaction():
-                tables.replace_bills(connection, schema, some, _fold(histories))
+                tables.replace_bills(connection, schema, sorted(known), _fold(histories))
         except CONTENT_ERRORS:
             # The rows of one of them are what PostgreSQL will not take: find it.
-            _replace_one_by_one(connection, schema, some, histories)
+            _replace_one_by_one(connection, schema, histories)
     return integrators
 
 
@@ -130,32 +138,21 @@ def _fold(histories: dict[Key, BillEvents]) -> Rows:
 
 
 def _replace_one_by_one(
-    connection: Connection, schema: str, keys: list[Key], histories: dict[Key, BillEvents]
+    connection: Connection, schema: str, histories: dict[Key, BillEvents]
 ) -> None:
-    for key in keys:
-        history = histories.get(key)
+    for key, history in histories.items():
         rows = no_rows()
-        if history:
-            add_bill(rows, key, history)
+        add_bill(rows, key, history)
         try:
             with connection.transaction():
                 tables.replace_bills(connection, schema, [key], rows)
         except CONTENT_ERRORS as error:
-            if not (history and history.events):  # there was nothing to write that could be refused
+            if not history.events:  # there was nothing to write that could be refused
                 raise
             _log.error("bill parked", lab_id=key[0], bill_id=key[1], error=str(error))
             rows = no_rows()
             add_parked(rows, key, history, error)
             tables.replace_bills(connection, schema, [key], rows)
-
-
-def _touched(new: list[NewRow]) -> list[Key]:
-    keys = {
-        (row.lab_id, row.bill_id)
-        for row, event_type in new
-        if row.bill_id and (event_type in RANK or row.source == "operator")
-    }
-    return sorted(keys)  # in one order, so that rows are written in the order of their keys
 
 
 def _sliced(keys: list[Key]) -> Iterator[list[Key]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby, islice
-from operator import attrgetter
+from operator import itemgetter
 from typing import TypeVar
 
 from msgspec import Struct
@@ -18,14 +18,17 @@ from psycopg.sql import SQL, Composable, Composed, Literal
 
 from ledger.database import connect
 from ledger.errors import LedgerError
+from ledger.eventlog import read
 from ledger.eventlog.read import COLUMNS, Key, LogRow
 from ledger.processes import end_with_parent
 
 CHUNK_EVENTS = 20_000
 """About how many events a chunk has: enough to make a COPY worth it, few enough for memory."""
 
-FETCH = 5_000
-"""Events that are held in memory at a time while a chunk is read."""
+FETCH = 100
+"""Events that are taken from the connection at a time: few enough for the processor's cache."""
+
+_KEY = itemgetter(LogRow._fields.index("lab_id"), LogRow._fields.index("bill_id"))
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -72,13 +75,10 @@ def histories(
         "SELECT {columns} FROM event_log WHERE {where} AND position + 0 <= {upto}"
         " ORDER BY lab_id, bill_id"
     ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
-    # A cursor of the server, for a chunk can be one key with any number of events: those that
-    # name no bill.
-    with connection.transaction(), connection.cursor(name="chunk", binary=True) as cursor:
-        cursor.itersize = FETCH
-        cursor.execute(query)
-        rows = (LogRow(*row) for row in cursor)
-        yield from groupby(rows, key=attrgetter("lab_id", "bill_id"))
+    # Streamed, for a chunk can be one key with any number of events: those that name no bill.
+    with connection.cursor() as cursor:
+        rows = map(LogRow._make, cursor.stream(query, binary=True, size=FETCH))
+        yield from groupby(rows, key=_KEY)
 
 
 def run(
@@ -127,8 +127,7 @@ def _begin(url: str, purpose: str, prepare: str) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     _connection = connect(url, purpose)
-    # A chunk is a range of the primary key, whatever old statistics say of it.
-    _connection.execute("SET enable_seqscan = off")
+    read.keep_to_indexes(_connection)  # a chunk is a range of the primary key
     if prepare:
         _connection.execute(prepare)
 

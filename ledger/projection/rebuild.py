@@ -20,9 +20,10 @@ from ledger.eventlog import read
 from ledger.eventlog.read import Key
 from ledger.projection import arrivals, expectations, parallel, tables
 from ledger.projection.arrivals import Arrivals
+from ledger.projection.collector import collector_at_rest
 from ledger.projection.follow import fold_bills, follow_once, lock_projection
 from ledger.projection.parallel import Chunk
-from ledger.projection.rows import Made, add_history
+from ledger.projection.rows import BillEvents, Made, add_history
 from ledger.projection.tables import LIVE, NEXT
 
 OLD = "state_old"
@@ -109,7 +110,7 @@ def rebuild_bill(url: str, key: Key) -> str | None:
             lock_projection(connection)
             checkpoint = tables.read_checkpoint(connection)
             tables.check_version(checkpoint)
-            fold_bills(connection, [key], checkpoint.position)
+            fold_bills(connection, {key: BillEvents([], [])}, checkpoint.position)
             connection.execute("NOTIFY ledger_state")
         row = connection.execute(
             "SELECT b.bill_id IS NOT NULL, p.error FROM (VALUES (%s, %s)) AS k (lab_id, bill_id)"
@@ -126,6 +127,7 @@ def rebuild_bill(url: str, key: Key) -> str | None:
     return f"the log has no readable event of bill {bill_id} of lab {lab_id}"
 
 
+@collector_at_rest()
 def fold_chunk(connection: Connection, job: Job) -> tuple[Counts, Arrivals]:
     """Fold the bills of a chunk into the tables of the rebuild, in one transaction.
 

@@ -5,12 +5,23 @@ The follower, the rebuild and the verification all take their rows from here.
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from ledger.binary import int4, int8, packed_text_array, timestamptz
+from ledger.binary import (
+    FALSE,
+    NULL,
+    TRUE,
+    field,
+    int4_field,
+    int8_field,
+    text_array_field,
+    text_field,
+    timestamptz_field,
+)
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import Bill, fold
 from ledger.model.decision import (
@@ -24,7 +35,7 @@ from ledger.model.decision import (
     WindowClosed,
     read_decision,
 )
-from ledger.model.event import BillEvent, Event, Unreadable, is_completed, read_event
+from ledger.model.event import BillEvent, Event, Unreadable, read_event
 from ledger.model.history import LoggedEvent
 from ledger.projection.arrivals import Arrivals
 from ledger.projection.expectations import Expected
@@ -52,8 +63,8 @@ COLUMNS = {
 }  # fmt: skip
 """The state tables that hold what was folded, each with its columns in the order of its rows."""
 
-Row = tuple[bytes | None, ...]
-"""Fields in PostgreSQL's binary form, in the order of `COLUMNS`."""
+Row = tuple[bytes, ...]
+"""Fields of a binary COPY, in the order of `COLUMNS`."""
 
 Rows = dict[str, list[Row]]
 """By table."""
@@ -116,12 +127,18 @@ def add_parked(rows: Rows, key: Key, history: BillEvents, error: Exception) -> N
     words = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000].replace("\x00", "")
     position = max(event.position for event in history.events)
     rows["parked_bill"].append(
-        (key[0].encode(), key[1].encode(), int8(position), words.encode("utf-8", "replace"))
+        (
+            text_field(key[0]),
+            text_field(key[1]),
+            int8_field(position),
+            field(words.encode("utf-8", "replace")),
+        )
     )
     # That it was seen is known all the same, whoever expects it.
     named = {event.event.data.integrator_id for event in history.events}
     rows["former_integrator"] += [
-        (key[0].encode(), key[1].encode(), name.encode()) for name in sorted(filter(None, named))
+        (text_field(key[0]), text_field(key[1]), text_field(name))
+        for name in sorted(filter(None, named))
     ]
 
 
@@ -139,51 +156,52 @@ def add_history(made: Made, key: Key, log_rows: Iterable[LogRow]) -> int:
 def note(made: Made, row: LogRow) -> Read:
     """Read one row of the log, and make what it makes by itself, apart from its bill's fold."""
     read = read_row(row)
+    if isinstance(read, LoggedEvent):  # nearly all are
+        made.arrivals.add(row, read.event)
+        return read
+    position = int8_field(row.position)
     if isinstance(read, Unreadable):
         made.rows["unreadable_event"].append(
             (
-                row.lab_id.encode(),
-                row.bill_id.encode(),
-                int8(row.position),
-                read.reason.encode(),
-                read.path.encode(),
-                read.detail.encode("utf-8", "replace"),
+                text_field(row.lab_id),
+                text_field(row.bill_id),
+                position,
+                text_field(read.reason),
+                text_field(read.path),
+                field(read.detail.encode("utf-8", "replace")),
             )
         )
-    elif isinstance(read, LoggedEvent):
-        made.arrivals.add(row, read.event)
     elif isinstance(read, Event):
         made.arrivals.add(row, read)
     elif isinstance(read, BillExpected):
         made.expected.append(Expected(row.position, read))
-        by = None if read.expected_by is None else timestamptz(read.expected_by)
+        by = NULL if read.expected_by is None else timestamptz_field(read.expected_by)
         made.rows["expectation"].append(
-            (row.lab_id.encode(), int8(row.position), read.integrator_id.encode(), by)
+            (text_field(row.lab_id), position, text_field(read.integrator_id), by)
         )
     elif isinstance(read, SubscriptionSet):
-        events = None
-        if read.events is not None:
-            events = packed_text_array(name.encode() for name in read.events)
-        made.rows["subscription"].append((row.lab_id.encode(), int8(row.position), events))
+        events = NULL if read.events is None else text_array_field(read.events)
+        made.rows["subscription"].append((text_field(row.lab_id), position, events))
     elif isinstance(read, (RequestMade, RequestClosed, WindowClosed)):
-        request = None if isinstance(read, WindowClosed) else int4(read.request)
-        kind = str(type(read).__struct_config__.tag).encode()
+        request = NULL if isinstance(read, WindowClosed) else int4_field(read.request)
+        kind = text_field(str(type(read).__struct_config__.tag))
         made.rows["desk_event"].append(
-            (row.lab_id.encode(), int8(row.position), kind, request, encode(read))
+            (text_field(row.lab_id), position, kind, request, field(encode(read)))
         )
     return read
 
 
 def read_row(row: LogRow) -> Read:
     """Read one row of the log."""
-    if row.source == "operator":
-        decision = read_decision(row.body)
+    position, received_at, digest, _, _, body, source = row
+    if source == "operator":
+        decision = read_decision(body)
         if isinstance(decision, BillDecision):
-            return LoggedDecision(row.position, decision)
+            return LoggedDecision(position, decision)
         return decision
-    event = read_event(row.body)
+    event = read_event(body)
     if isinstance(event, BillEvent):
-        return LoggedEvent(row.position, row.received_at, row.digest, event, row.source == "import")
+        return LoggedEvent(position, received_at, digest, event, source == "import")
     return event
 
 
@@ -198,30 +216,30 @@ def encode(value: Any) -> bytes:  # noqa: ANN401 -- anything msgspec encodes
 
 def _bill_rows(bill: Bill) -> Rows:
     summary = bill.summary
-    lab_id, bill_id = summary.lab_id.encode(), summary.bill_id.encode()
-    position = int8(summary.position)
-    integrator_id = None if summary.integrator_id is None else summary.integrator_id.encode()
+    lab_id, bill_id = text_field(summary.lab_id), text_field(summary.bill_id)
+    position = int8_field(summary.position)
+    integrator_id = NULL if summary.integrator_id is None else text_field(summary.integrator_id)
     return {
         "bill": [
             (
                 lab_id,
                 bill_id,
                 position,
-                summary.state.encode(),
+                text_field(summary.state),
                 integrator_id,
-                encode(summary),
-                encode(bill.reports),
+                field(encode(summary)),
+                field(encode(bill.reports)),
             )
         ],
         "report": [
             (
                 lab_id,
                 bill_id,
-                report.test_id.encode(),
+                text_field(report.test_id),
                 position,
-                b"\x01" if is_completed(report.status) else b"\x00",
+                TRUE if report.evidence else FALSE,
                 integrator_id,
-                encode(report),
+                field(encode(report)),
             )
             for report in bill.reports
         ],
@@ -229,19 +247,19 @@ def _bill_rows(bill: Bill) -> Rows:
             (
                 lab_id,
                 bill_id,
-                missing.event_type.encode(),
-                (missing.test_id or "").encode(),
-                missing.certainty.encode(),
-                int4(missing.count),
+                text_field(missing.event_type),
+                text_field(missing.test_id or ""),
+                text_field(missing.certainty),
+                int4_field(missing.count),
                 integrator_id,
-                int8(missing.evidence.position),
-                missing.evidence.event_type.encode(),
-                timestamptz(missing.evidence.event_time),
-                timestamptz(missing.evidence.received_at),
-                int4(missing.decided),
-                None if missing.request is None else int4(missing.request),
-                None if missing.requested_at is None else timestamptz(missing.requested_at),
-                None if missing.waived_at is None else timestamptz(missing.waived_at),
+                int8_field(missing.evidence.position),
+                text_field(missing.evidence.event_type),
+                timestamptz_field(missing.evidence.event_time),
+                timestamptz_field(missing.evidence.received_at),
+                int4_field(missing.decided),
+                NULL if missing.request is None else int4_field(missing.request),
+                _time_or_null(missing.requested_at),
+                _time_or_null(missing.waived_at),
             )
             for missing in bill.missing_events
         ],
@@ -249,16 +267,20 @@ def _bill_rows(bill: Bill) -> Rows:
             (
                 lab_id,
                 bill_id,
-                int4(line.asked.request),
-                line.asked.event_type.encode(),
-                (line.asked.test_id or "").encode(),
-                line.state.encode(),
-                None if line.received_position is None else int8(line.received_position),
-                encode(line),
+                int4_field(line.asked.request),
+                text_field(line.asked.event_type),
+                text_field(line.asked.test_id or ""),
+                text_field(line.state),
+                NULL if line.received_position is None else int8_field(line.received_position),
+                field(encode(line)),
             )
             for line in bill.lines
         ],
         "former_integrator": [
-            (lab_id, bill_id, integrator.encode()) for integrator in bill.former_integrators
+            (lab_id, bill_id, text_field(integrator)) for integrator in bill.former_integrators
         ],
     }
+
+
+def _time_or_null(moment: datetime | None) -> bytes:
+    return NULL if moment is None else timestamptz_field(moment)

@@ -106,8 +106,14 @@ def move_checkpoint(connection: Connection, schema: str, before: Checkpoint, pos
         )
 
 
-def replace_bills(connection: Connection, schema: str, keys: Sequence[Key], rows: Rows) -> None:
-    """Put rows in the place of all rows of these bills."""
+def replace_bills(connection: Connection, schema: str, known: Sequence[Key], rows: Rows) -> None:
+    """Put rows in, some perhaps in the place of the rows of bills that are `known` already."""
+    if known:
+        _delete_bills(connection, schema, known)
+    copy_in(connection, schema, rows)
+
+
+def _delete_bills(connection: Connection, schema: str, keys: Sequence[Key]) -> None:
     labs, bills = text_array(lab for lab, _ in keys), text_array(bill for _, bill in keys)
     for table in BILL_TABLES:
         connection.execute(
@@ -117,7 +123,6 @@ def replace_bills(connection: Connection, schema: str, keys: Sequence[Key], rows
             ).format(Identifier(schema), Identifier(table)),
             (labs, bills),
         )
-    copy_in(connection, schema, rows)
 
 
 def copy_in(connection: Connection, schema: str, rows: Rows) -> None:

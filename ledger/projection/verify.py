@@ -12,11 +12,13 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
+from ledger.binary import NULL, field
 from ledger.database import connect
 from ledger.errors import RebuildError
 from ledger.eventlog.append import examine_row, from_unix
 from ledger.projection import arrivals, expectations, parallel, tables
 from ledger.projection.arrivals import Arrivals
+from ledger.projection.collector import collector_at_rest
 from ledger.projection.expectations import Expected
 from ledger.projection.parallel import Chunk
 from ledger.projection.rows import COLUMNS, Made, Row, Rows, add_history
@@ -166,6 +168,7 @@ def check_log(connection: Connection, job: LogJob) -> Checked:
     return Checked(expected - job.after, 0, None)
 
 
+@collector_at_rest()
 def check_state(connection: Connection, job: StateJob) -> Checked:
     """Check that a chunk's rows in the state are those that the fold makes of its events."""
     made = Made.nothing()
@@ -260,7 +263,8 @@ def _stored(connection: Connection, table: str, chunk: Chunk) -> Iterator[Row]:
     with connection.cursor().copy(query) as copy:
         # Every type read as bytea: the fields are compared in the form in which they were written.
         copy.set_types(["bytea"] * len(COLUMNS[table]))
-        yield from copy.rows()
+        for row in copy.rows():
+            yield tuple([NULL if value is None else field(value) for value in row])
 
 
 def _first_difference(stored: Rows, folded: Rows) -> Difference | None:
@@ -281,8 +285,8 @@ def _by_key(table: str, rows: list[Row]) -> dict[Row, Row]:
 
 
 def _difference(table: str, stored: Row | None, folded: Row | None, key: Row) -> Difference:
-    name = "/".join(_show(COLUMNS[table][index], field) for index, field in enumerate(key))
-    place = (*(_show(COLUMNS[table][index], field) for index, field in enumerate(key[:2])), table)
+    name = "/".join(_show(COLUMNS[table][index], value) for index, value in enumerate(key))
+    place = (*(_show(COLUMNS[table][index], value) for index, value in enumerate(key[:2])), table)
     if stored is None:
         return Difference(place, f"state.{table} {name} is missing: the fold has it")
     if folded is None:
@@ -300,14 +304,15 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-def _show(column: str, field: bytes | None) -> str:
-    if field is None:
+def _show(column: str, of_row: bytes) -> str:
+    if of_row == NULL:
         return "null"
+    value = of_row[4:]  # after its size
     if column in _NUMBERS:
-        return str(int.from_bytes(field, "big"))
+        return str(int.from_bytes(value, "big"))
     if column.endswith(("_time", "_at")):
-        return f"{int.from_bytes(field, 'big', signed=True)} us after 2000"
-    return field.decode("utf-8", "backslashreplace")
+        return f"{int.from_bytes(value, 'big', signed=True)} us after 2000"
+    return value.decode("utf-8", "backslashreplace")
 
 
 def _at(position: int, words: str) -> Difference:

@@ -103,6 +103,18 @@ def test_a_bill_whose_events_fall_into_several_batches_is_one(service: Connectio
     assert one(service, query) == "4"
 
 
+def test_the_rows_of_a_bill_that_was_folded_before_are_replaced(service: Connection) -> None:
+    append(service, [delivery(body("bill.completed", tests={"T1": "completed"}))])
+    drain(service)
+    assert one(service, "SELECT count(*) FROM state.missing_event") == 2
+    append(service, [delivery(body()), delivery(body("report.completed", tests={"T2": "open"}))])
+    drain(service)
+    tests = service.execute("SELECT test_id FROM state.report ORDER BY 1").fetchall()
+    assert tests == [("T1",), ("T2",)]
+    missing = service.execute("SELECT event_type, test_id FROM state.missing_event").fetchall()
+    assert missing == [("report.completed", "T1")]
+
+
 def test_events_of_other_types_and_unreadable_ones_move_the_checkpoint(
     service: Connection,
 ) -> None:

@@ -175,6 +175,19 @@ def test_any_json_is_read_without_error_and_folded_if_readable(
 
 
 @at_leisure
+@given(payloads, words)
+def test_how_long_a_body_is_and_how_it_is_spelled_makes_no_other_event(
+    payload: dict[str, Any], more: str
+) -> None:
+    """A short and plain one is read by a shorter way."""
+    body = json.dumps({**payload, "more": more}).encode()
+    assert read_event(body) == read_event(body + b" " * 1000)
+    if b"\\ud" not in body:  # half a pair can be spelled in one way only
+        spelled = json.dumps(json.loads(body), ensure_ascii=False).encode()
+        assert read_event(spelled) == read_event(body)
+
+
+@at_leisure
 @given(
     st.binary()
     | st.tuples(payloads, st.binary(max_size=3), st.integers(0, 300)).map(
