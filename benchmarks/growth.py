@@ -17,7 +17,7 @@ def measure(run: Run) -> list[Row]:
 
     A small log would not stay small, so each measurement has a copy of its own.
     """
-    many = run.size(5_000_000, 240_000)
+    many = run.size(5_000_000, 160_000)
     rebuilt(run, FEW)
     grown = rebuilt(run, many)
     rates: dict[str, list[float]] = {f"{a} {s}": [] for a in ASPECTS for s in ("few", "many")}

@@ -34,7 +34,7 @@ class Rebuilt(NamedTuple):
 
 def measure(run: Run) -> list[Row]:
     """Rebuild, and copy out in both formats, in turn."""
-    events = run.size(1_000_000, 240_000)
+    events = run.size(1_000_000, 160_000)
     url = run.logs.url(events)
     rates: dict[str, list[float]] = {"Ledger": [], "binary": [], "text": []}
     for _, name in run.turns(list(rates)):

@@ -8,7 +8,7 @@ _MEBIBYTE = 1024 * 1024
 
 def measure(run: Run) -> list[Row]:
     """Rebuild the one log and the other in turn."""
-    few = run.size(1_000_000, 60_000)
+    few = run.size(1_000_000, 40_000)
     sizes = {"few": few, "many": 4 * few}
     made: dict[str, list[Rebuilt]] = {name: [] for name in sizes}
     for _, name in run.turns(list(sizes), long=True):
