@@ -35,12 +35,12 @@ HEAD = "SELECT event_log_head()"
 
 # Sizes are known without the bodies' being read from the disk.
 _AFTER = f"""
-SELECT {COLUMNS}, event_type
+SELECT {COLUMNS}
 FROM (
     SELECT
         l.*, sum(octet_length(l.body)) OVER (ORDER BY l.position) - octet_length(l.body) AS before
     FROM (
-        SELECT {COLUMNS}, event_type
+        SELECT {COLUMNS}
         FROM event_log
         WHERE position > %s AND position <= %s
         ORDER BY position
@@ -66,13 +66,6 @@ CROSS JOIN LATERAL (
 """
 
 
-class NewRow(NamedTuple):
-    """A row of the log as the projector meets it first."""
-
-    row: LogRow
-    event_type: str
-
-
 def keep_to_indexes(connection: Connection) -> None:
     """Have every statement of this connection go along an index, a row at a time.
 
@@ -94,14 +87,14 @@ def head(connection: Connection) -> int:
     return int(row[0])
 
 
-def after(connection: Connection, position: int, upto: int, limit: int) -> list[NewRow]:
+def after(connection: Connection, position: int, upto: int, limit: int) -> list[LogRow]:
     """Return rows in order of position: those after `position`, none after `upto`.
 
     `limit` at the most, and fewer where their bodies are more than `BATCH_BYTES`.
     """
     cursor = connection.cursor(binary=True)
     cursor.execute(_AFTER, (position, upto, limit), prepare=True)
-    return [NewRow(LogRow._make(row[:-1]), row[-1]) for row in cursor.fetchall()]
+    return list(map(LogRow._make, cursor.fetchall()))
 
 
 def of_bills(connection: Connection, keys: Sequence[Key], upto: int) -> Iterator[LogRow]:

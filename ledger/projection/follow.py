@@ -81,10 +81,10 @@ def follow_once(
         new = read.after(connection, checkpoint.position, upto, limit)
         if not new:
             return Batch(0, 0, checkpoint.position)
-        position = new[-1].row.position
+        position = new[-1].position
         made = Made.nothing()
         touched: dict[Key, BillEvents] = {}
-        for row, _ in new:
+        for row in new:
             event = note(made, row)
             if isinstance(event, (LoggedEvent, LoggedDecision)):
                 touched.setdefault((row.lab_id, row.bill_id), BillEvents([], [])).add(event)

@@ -15,7 +15,7 @@ from ledger.database import connect
 from ledger.errors import CheckpointError, FoldVersionError, LedgerError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
-from ledger.eventlog.read import NewRow
+from ledger.eventlog.read import LogRow
 from ledger.model import bill as bill_module
 from ledger.model.bill import FOLD_VERSION, Bill
 from ledger.model.decision import LoggedDecision
@@ -160,7 +160,7 @@ def test_a_checkpoint_that_somebody_moves_meanwhile_fails_the_whole_batch(
     append(service, deliveries([body(bill="B1"), b"hello", body(bill="B2")]))
     reading = read.after
 
-    def move_it(connection: Connection, *arguments: int) -> list[NewRow]:
+    def move_it(connection: Connection, *arguments: int) -> list[LogRow]:
         owner.execute("UPDATE state.checkpoint SET position = 1")
         return reading(connection, *arguments)
 

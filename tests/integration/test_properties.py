@@ -185,7 +185,7 @@ def test_what_had_been_received_by_a_time_folds_to_what_the_state_was_then(
     rows = read.after(log.service, 0, len(history), 1000)
     for moment, state in moments:
         folded: dict[tuple[str, str], list[LoggedEvent]] = {}
-        for row, _ in rows:
+        for row in rows:
             event = read_row(row)
             if row.received_at <= moment and isinstance(event, LoggedEvent):
                 folded.setdefault((row.lab_id, row.bill_id), []).append(event)
