@@ -111,11 +111,11 @@ def _since(connection: Connection, position: int) -> tuple[set[str], Counter[Del
     row = connection.execute("SELECT position FROM state.checkpoint").fetchone()
     upto = row[0] if row else 0
     while new := read.after(connection, position, upto, EVENTS):
-        for each, _ in new:
+        for each in new:
             found = note(made, each)
             if isinstance(found, LoggedEvent) and found.event.data.integrator_id:
                 integrators.add(found.event.data.integrator_id)
-        position = new[-1].row.position
+        position = new[-1].position
     return integrators, made.arrivals.delays
 
 
