@@ -5,8 +5,9 @@ under way the next bills gather, so that a lone reader waits for nobody.
 """
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import LiteralString, NamedTuple
 
@@ -18,6 +19,7 @@ from ledger.binary import int8, packed_text_array
 from ledger.database import connect
 from ledger.desk.missing import COLUMNS, LAST_POSITION, SUBSCRIBED
 from ledger.desk.terms import Terms
+from ledger.errors import StateError
 from ledger.prepared import Prepared
 
 MOST = 64
@@ -86,11 +88,13 @@ class BillReader:
         self._paused_until = 0.0
 
     async def stop(self) -> None:
-        """Close the connection."""
+        """Close the connection; who waits is told that nothing can be said."""
+        self._paused_until = math.inf
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        _answer(self._waiting, [None] * len(self._waiting))
         self._disconnect()
 
     async def read(self, key: Key) -> StoredBill | None:
@@ -105,21 +109,24 @@ class BillReader:
         return await answer
 
     async def _work(self) -> None:
-        while self._waiting:
-            count = min(MOST, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(count)]
-            bills: Sequence[StoredBill | None]
-            try:
-                bills = await self._fetch([key for key, _ in batch])
-            except Exception as error:  # noqa: BLE001 -- whatever it was, they can be read otherwise
-                _log.warning("bills are read one by one", error=" ".join(str(error).split()))
-                self._paused_until = asyncio.get_running_loop().time() + PAUSE
-                self._disconnect()
-                bills = [None] * count
-            for (_, answer), bill in zip(batch, bills, strict=True):
-                if not answer.done():
-                    answer.set_result(bill)
-        self._task = None
+        batch: list[_Waiting] = []
+        try:
+            while self._waiting:
+                count = min(MOST, len(self._waiting))
+                batch = [self._waiting.popleft() for _ in range(count)]
+                _answer(batch, await self._bills([key for key, _ in batch]))
+        finally:
+            self._task = None
+            _answer(batch, [None] * len(batch))  # to those that a stop found waiting
+
+    async def _bills(self, keys: Sequence[Key]) -> Sequence[StoredBill | None]:
+        try:
+            return await self._fetch(keys)
+        except Exception as error:  # noqa: BLE001 -- whatever it was, they can be read otherwise
+            _log.warning("bills are read one by one", error=" ".join(str(error).split()))
+            self._paused_until = asyncio.get_running_loop().time() + PAUSE
+            self._disconnect()
+            return [None] * len(keys)
 
     async def _fetch(self, keys: Sequence[Key]) -> list[StoredBill]:
         if self._connected_by is None:
@@ -133,6 +140,8 @@ class BillReader:
                     int8(LAST_POSITION),
                 )
             )
+        if not rows.ntuples:
+            raise StateError("state.checkpoint is empty: run `ledger rebuild`")
         value = rows.get_value
         return [
             StoredBill(
@@ -153,16 +162,22 @@ class BillReader:
         self._connected_by = None
 
 
+def _answer(waiting: Iterable[_Waiting], bills: Sequence[StoredBill | None]) -> None:
+    for (_, answer), bill in zip(waiting, bills, strict=True):
+        if not answer.done():
+            answer.set_result(bill)
+
+
 def _connect(url: str) -> tuple[Connection, Prepared]:
     """Open the reader's connection, which blocks."""
     connection = connect(url, "bills")
-    # One plan for good: look-ups along the primary keys, however small the tables were at first.
-    connection.execute(
-        "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
-        "SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;"
-        f"SET statement_timeout = {PATIENCE * 1000:.0f}"
-    )
     try:
+        # One plan for good: look-ups along the primary keys, however small the tables were once.
+        connection.execute(
+            "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
+            "SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;"
+            f"SET statement_timeout = {PATIENCE * 1000:.0f}"
+        )
         return connection, Prepared(connection, _BY_NUMBER)
     except psycopg.Error:
         connection.close()

@@ -183,3 +183,35 @@ def test_a_reader_who_gives_up_takes_nobody_along(database_url: str, service: Co
             assert name_of(await reader.read((b"L", b"B1"))) == "B1"
 
     asyncio.run(use())
+
+
+def test_a_lost_checkpoint_leaves_nobody_waiting(
+    database_url: str, service: Connection, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bill_reader, "PAUSE", 0.0)
+    append(service, deliveries([body(bill="B")]))
+    drain(service)
+
+    async def use() -> None:
+        async with running(database_url) as reader, asyncio.timeout(5):
+            [lost] = owner.execute("DELETE FROM state.checkpoint RETURNING position").fetchall()
+            assert await read_all(reader, [(b"L", b"B")] * 3) == [None] * 3
+            owner.execute("INSERT INTO state.checkpoint VALUES (true, %s, 2)", lost)
+            assert name_of(await reader.read((b"L", b"B"))) == "B"
+
+    asyncio.run(use())
+
+
+def test_stopping_leaves_nobody_waiting(database_url: str) -> None:
+    async def use() -> None:
+        reader = BillReader(database_url, TERMS)
+        async with asyncio.timeout(5):
+            with psycopg.connect(database_url) as holder:
+                holder.execute("LOCK TABLE state.bill IN ACCESS EXCLUSIVE MODE")
+                waiting = asyncio.ensure_future(read_all(reader, [(b"L", b"B")] * 100))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                await reader.stop()
+                assert await waiting == [None] * 100
+
+    asyncio.run(use())
