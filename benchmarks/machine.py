@@ -20,7 +20,7 @@ SETTINGS = (
     "shared_buffers",
     "max_wal_size",
 )
-LIBRARIES = ("litestar", "granian", "psycopg", "msgspec", "uvloop", "eventsourcing")
+LIBRARIES = ("litestar", "uvicorn", "httptools", "psycopg", "msgspec", "uvloop", "eventsourcing")
 
 
 def facts(url: str) -> dict[str, str]:

@@ -83,10 +83,12 @@ def settle(url: str) -> None:
 
 @contextmanager
 def served(url: str, target: str, *, factory: bool = True) -> Iterator[str]:
-    """Serve an application by Granian with one worker; yield its address."""
+    """Serve an application as `ledger serve` does, with one worker; yield its address."""
     port = _free_port()
-    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port)]
-    command += ["--http", "1", "--no-ws", "--log-level", "error", target]
+    command = [sys.executable, "-m", "uvicorn", "--port", str(port)]
+    command += ["--http", "ledger.http_server:BoundedProtocol", "--loop", "uvloop", "--ws", "none"]
+    command += ["--no-proxy-headers", "--no-server-header", "--no-access-log"]
+    command += ["--log-level", "error", target]
     command += ["--factory"] if factory else []
     with _running(command, environment(url)) as process:
         yield _address(process, port)

@@ -6,8 +6,18 @@ import sys
 import structlog
 
 
+class _OwnLines(logging.Handler):
+    """Has what libraries log stand in lines like our own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        log = structlog.get_logger(record.name)
+        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+
+
 def configure_logging(*, level: int = logging.INFO) -> None:
-    """Set logging up for this process."""
+    """Set logging up for this process: our own lines from `level`, libraries' from warnings on."""
+    logging.basicConfig(handlers=[_OwnLines()], level=logging.WARNING, force=True)
     # The pool tells of each try to reconnect; who asks meanwhile is told, and that is logged.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     renderer: structlog.typing.Processor = (

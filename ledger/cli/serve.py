@@ -1,8 +1,23 @@
 """`ledger serve`."""
 
+from typing import TYPE_CHECKING
+
 import rich_click as click
 
 from ledger.cli.common import check_schema_if_reachable
+
+if TYPE_CHECKING:
+    import socket
+
+STOP_SECONDS = 8
+"""How long requests may still take when a worker is asked to stop: longer than a delivery waits."""
+
+IDLE_SECONDS = 75
+"""How long an idle connection is kept: longer than a reverse proxy keeps its own, so that the proxy
+is the one who closes it and never sends into a connection that ends."""
+
+HUNG_SECONDS = 30
+"""After how long without a sign of life a worker is killed, and another started in its place."""
 
 
 @click.command()
@@ -13,15 +28,17 @@ def serve(*, end_with_parent: bool) -> None:
     LEDGER_HOST, LEDGER_PORT and LEDGER_WORKERS say where and with how many processes. Several
     servers can share one database. `ledger project` must run beside it.
     """
+    import logging
     import shutil
     import tempfile
 
     import structlog
-    from granian import Granian
-    from granian.constants import HTTPModes, Interfaces
-    from granian.log import LogLevels
+    from uvicorn import Config
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
 
     from ledger import processes
+    from ledger.errors import LedgerError
     from ledger.log import configure_logging
     from ledger.settings import Settings, share_metrics_folder
 
@@ -33,34 +50,43 @@ def serve(*, end_with_parent: bool) -> None:
     url = settings.require_database()
     settings.require_tokens()
     check_schema_if_reachable(url)
-    address = _address(settings.host, settings.port)
+    listener = _listen(settings.host, settings.port)
     if not settings.admin_key:
         log.warning("LEDGER_ADMIN_KEY is not set: nobody can read over HTTP")
     metrics = tempfile.mkdtemp(prefix="ledger-metrics-")
     share_metrics_folder(metrics)
+    config = Config(
+        "ledger.app:create_app",
+        factory=True,
+        workers=settings.workers,
+        http="ledger.http_server:BoundedProtocol",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",  # warnings are of what strangers send
+        access_log=False,  # a path may hold a token
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_worker_healthcheck=HUNG_SECONDS,
+    )
+    # Of the workers' lives, too, which the parent alone tells.
+    logging.getLogger("uvicorn.error").setLevel(logging.INFO)
     log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
+    workers = Multiprocess(config, sockets=[listener])  # a single one, too, is replaced if it dies
     try:
-        Granian(
-            "ledger.app:create_app",
-            address=address,
-            port=settings.port,
-            interface=Interfaces.ASGI,
-            workers=settings.workers,
-            http=HTTPModes.http1,
-            websockets=False,
-            factory=True,
-            log_access=False,  # a path may hold a token
-            log_level=LogLevels.warning,
-            respawn_failed_workers=True,
-            workers_kill_timeout=10,
-        ).serve()
+        workers.run()
     finally:
         shutil.rmtree(metrics, ignore_errors=True)
+    if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
+        raise LedgerError("a worker could not start; the lines above say why")
     log.info("stopped")
 
 
-def _address(host: str, port: int) -> str:
-    """Return the IP address to listen on, having tried that it is free."""
+def _listen(host: str, port: int) -> "socket.socket":
+    """Return a socket that is bound to the address, for the workers to accept from."""
     import socket
 
     from ledger.errors import SettingsError
@@ -69,12 +95,13 @@ def _address(host: str, port: int) -> str:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError:
         raise SettingsError(f"LEDGER_HOST {host!r} is no address and no host name") from None
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(where)
-        except OSError as error:
-            raise SettingsError(
-                f"cannot listen on LEDGER_HOST {host} LEDGER_PORT {port}: {error.strerror}"
-            ) from error
-    return str(where[0])
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(where)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"cannot listen on LEDGER_HOST {host} LEDGER_PORT {port}: {error.strerror}"
+        ) from error
+    return listener

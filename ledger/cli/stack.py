@@ -33,6 +33,9 @@ RESTARTS = 5
 
 STOP_SECONDS = 15.0
 
+LETTING_GO_SECONDS = 3.0
+"""How long a port may be taken: a server whose `ledger up` was killed needs a moment to end."""
+
 _STOPPED = "stopped before it was ready"
 
 
@@ -209,15 +212,24 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 def _refuse_taken_port(port: int) -> None:
+    deadline = time.monotonic() + LETTING_GO_SECONDS
+    while error := _error_of_binding(port):
+        if time.monotonic() > deadline:
+            raise LedgerError(
+                f"cannot listen on port {port}: {error.strerror}; choose another: "
+                f"`ledger up --port {port + 1}` or `make up PORT={port + 1}`"
+            ) from error
+        time.sleep(0.1)
+
+
+def _error_of_binding(port: int) -> OSError | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise LedgerError(
-                f"cannot listen on port {port}: {error.strerror}; choose another: "
-                f"`ledger up --port {port + 1}` or `make up PORT={port + 1}`"
-            ) from error
+            return error
+    return None
 
 
 def _quoted(path: Path) -> str:

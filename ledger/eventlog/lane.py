@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import psycopg
 import structlog
+from msgspec import Struct
 from psycopg import Connection
 
 from ledger.database import CONTENT_ERRORS, connect
@@ -41,17 +42,12 @@ does not hold the lane as well."""
 _log = structlog.get_logger(__name__)
 
 
-class _Waiting:
+class _Waiting(Struct):
     """A delivery, the future of who waits for its outcome, and until when (by the loop's clock)."""
 
-    __slots__ = ("deadline", "delivery", "outcome")
-
-    def __init__(
-        self, delivery: Delivery, outcome: asyncio.Future[Outcome], deadline: float
-    ) -> None:
-        self.delivery = delivery
-        self.outcome = outcome
-        self.deadline = deadline
+    delivery: Delivery
+    outcome: asyncio.Future[Outcome]
+    deadline: float
 
 
 class Lane:

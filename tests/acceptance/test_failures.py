@@ -166,6 +166,25 @@ def test_a_server_told_to_stop_answers_what_it_has_taken(
     assert own_server.head() == len(sent.acknowledged)
 
 
+def test_a_delivery_that_cannot_be_stored_before_the_server_stops_is_told_so(
+    own_server: LedgerServer, database_url: str, lab: str
+) -> None:
+    with psycopg.connect(database_url) as connection, ThreadPoolExecutor(1) as sender:
+        connection.execute("SELECT pg_advisory_xact_lock(7402, 1)")
+        sent = sender.submit(own_server.send, event(lab, "b"))
+        wait_until(lambda: sessions_waiting(connection), "the lane waits")
+        assert own_server.serve.terminate() == 0
+        assert_asks_to_send_again(sent.result())
+
+
+def sessions_waiting(connection: psycopg.Connection) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    ).fetchone()
+    return bool(row and row[0])
+
+
 # --- the database -----------------------------------------------------------------------------
 
 
@@ -360,8 +379,11 @@ def test_a_server_with_two_workers_is_one_service(
         assert server.serve.terminate() == 0
 
 
-def test_a_worker_that_dies_is_replaced(database_url: str, tmp_path: Path, lab: str) -> None:
-    with LedgerServer(database_url, tmp_path, settings={"LEDGER_WORKERS": "2"}) as server:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_worker_that_dies_is_replaced(
+    workers: str, database_url: str, tmp_path: Path, lab: str
+) -> None:
+    with LedgerServer(database_url, tmp_path, settings={"LEDGER_WORKERS": workers}) as server:
         before = set(family(server.serve.pid)[1:])
         with load(server, lab=lab) as sent:
             sent.wait_for(50)
@@ -371,6 +393,7 @@ def test_a_worker_that_dies_is_replaced(database_url: str, tmp_path: Path, lab: 
                 "another worker",
             )
             sent.wait_for(50)
+        assert f"Child process [{max(before)}] died" in server.output
         server.settle()
         sent.assert_in_log_once(server)
 
