@@ -22,6 +22,7 @@ class Prepared:
 
     def __init__(self, connection: Connection, query: str) -> None:
         """Prepare it, which blocks. Raises `psycopg.Error`."""
+        self.connection = connection
         self._pgconn = connection.pgconn
         prepared = self._pgconn.prepare(_NAME, query.encode())
         if prepared.status != ExecStatus.COMMAND_OK:

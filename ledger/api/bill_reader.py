@@ -1,19 +1,18 @@
 """Reads single bills: those that wait at the same time are read by one query.
 
 One query costs the driver and the server nearly the same for one bill as for fifty. While one is
-under way the next bills gather, so that a lone reader waits for nobody.
+under way the next bills gather, so that a lone reader waits for nobody. Where a query takes so long
+that many gather, as when the database has to fetch pages, another is begun beside it.
 """
 
 import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import LiteralString, NamedTuple
 
 import psycopg
 import structlog
-from psycopg import Connection
 
 from ledger.binary import int8, packed_text_array
 from ledger.database import connect
@@ -24,6 +23,12 @@ from ledger.prepared import Prepared
 
 MOST = 64
 """Bills in one query."""
+
+QUERIES = 4
+"""Queries that may be under way at a time."""
+
+MANY = 24
+"""Bills that wait beside a query before another is begun: fewer are better read by the next."""
 
 PATIENCE = 1.0
 """Seconds that a query may take."""
@@ -77,23 +82,23 @@ _Waiting = tuple[Key, asyncio.Future[StoredBill | None]]
 
 
 class BillReader:
-    """Reads bills for one event loop, on a connection of its own."""
+    """Reads bills for one event loop, on connections of its own."""
 
     def __init__(self, url: str, terms: Terms) -> None:
         self._url = url
         self._events = packed_text_array(name.encode() for name in terms.events)
         self._waiting: deque[_Waiting] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._connected_by: tuple[Connection, Prepared] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: list[Prepared] = []
         self._paused_until = 0.0
 
     async def stop(self) -> None:
-        """Close the connection; who waits is told that nothing can be said."""
+        """Close the connections; who waits is told that nothing can be said."""
         self._paused_until = math.inf
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         _answer(self._waiting, [None] * len(self._waiting))
         self._disconnect()
 
@@ -104,19 +109,20 @@ class BillReader:
             return None
         answer: asyncio.Future[StoredBill | None] = loop.create_future()
         self._waiting.append((key, answer))
-        if self._task is None:
-            self._task = loop.create_task(self._work())
+        if not self._tasks or (len(self._waiting) >= MANY and len(self._tasks) < QUERIES):
+            self._tasks.add(loop.create_task(self._work()))
         return await answer
 
     async def _work(self) -> None:
+        task = asyncio.current_task()
         batch: list[_Waiting] = []
         try:
-            while self._waiting:
+            while self._waiting and (len(self._tasks) == 1 or len(self._waiting) >= MANY):
                 count = min(MOST, len(self._waiting))
                 batch = [self._waiting.popleft() for _ in range(count)]
                 _answer(batch, await self._bills([key for key, _ in batch]))
         finally:
-            self._task = None
+            self._tasks.discard(task)
             _answer(batch, [None] * len(batch))  # to those that a stop found waiting
 
     async def _bills(self, keys: Sequence[Key]) -> Sequence[StoredBill | None]:
@@ -125,14 +131,22 @@ class BillReader:
         except Exception as error:  # noqa: BLE001 -- whatever it was, they can be read otherwise
             _log.warning("bills are read one by one", error=" ".join(str(error).split()))
             self._paused_until = asyncio.get_running_loop().time() + PAUSE
-            self._disconnect()
+            self._disconnect()  # what ended one connection has mostly ended the others
             return [None] * len(keys)
 
     async def _fetch(self, keys: Sequence[Key]) -> list[StoredBill]:
-        if self._connected_by is None:
-            self._connected_by = await asyncio.to_thread(_connect, self._url)
+        select = self._idle.pop() if self._idle else await asyncio.to_thread(_connect, self._url)
+        try:
+            bills = await self._select(select, keys)
+        except BaseException:  # a stop as well
+            select.connection.close()
+            raise
+        self._idle.append(select)
+        return bills
+
+    async def _select(self, select: Prepared, keys: Sequence[Key]) -> list[StoredBill]:
         async with asyncio.timeout(PATIENCE):
-            rows = await self._connected_by[1].run(
+            rows = await select.run(
                 (
                     packed_text_array(lab for lab, _ in keys),
                     packed_text_array(bill for _, bill in keys),
@@ -156,10 +170,8 @@ class BillReader:
         ]
 
     def _disconnect(self) -> None:
-        if self._connected_by:
-            with suppress(Exception):
-                self._connected_by[0].close()
-        self._connected_by = None
+        while self._idle:
+            self._idle.pop().connection.close()
 
 
 def _answer(waiting: Iterable[_Waiting], bills: Sequence[StoredBill | None]) -> None:
@@ -168,8 +180,8 @@ def _answer(waiting: Iterable[_Waiting], bills: Sequence[StoredBill | None]) -> 
             answer.set_result(bill)
 
 
-def _connect(url: str) -> tuple[Connection, Prepared]:
-    """Open the reader's connection, which blocks."""
+def _connect(url: str) -> Prepared:
+    """Open a connection to read by, which blocks."""
     connection = connect(url, "bills")
     try:
         # One plan for good: look-ups along the primary keys, however small the tables were once.
@@ -178,7 +190,7 @@ def _connect(url: str) -> tuple[Connection, Prepared]:
             "SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;"
             f"SET statement_timeout = {PATIENCE * 1000:.0f}"
         )
-        return connection, Prepared(connection, _BY_NUMBER)
+        return Prepared(connection, _BY_NUMBER)
     except psycopg.Error:
         connection.close()
         raise

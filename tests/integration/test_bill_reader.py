@@ -80,6 +80,38 @@ def test_those_who_wait_are_read_by_few_queries(
     assert sizes == [bill_reader.MOST] * 10
 
 
+@pytest.mark.parametrize(
+    ("bills", "at_once"),
+    [(bill_reader.MANY, 1), (bill_reader.MANY + bill_reader.MOST, 2), (1000, bill_reader.QUERIES)],
+)
+def test_where_a_query_is_slow_and_many_wait_others_are_begun_beside_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, bills: int, at_once: int
+) -> None:
+    under_way = most = 0
+    fetch = BillReader._fetch  # noqa: SLF001 -- slowed down, and done as ever
+
+    async def slow(reader: BillReader, keys: Sequence[Key]) -> list[StoredBill]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.1)
+        under_way -= 1
+        return await fetch(reader, keys)
+
+    monkeypatch.setattr(BillReader, "_fetch", slow)
+
+    async def use() -> None:
+        async with running(database_url) as reader:
+            first = asyncio.create_task(reader.read((b"L", b"first")))
+            await asyncio.sleep(0.02)  # its query is under way
+            keys = [(b"L", b"B%d" % number) for number in range(bills - 1)]
+            found = await read_all(reader, keys)
+            assert [name_of(bill) for bill in [*found, await first]] == [None] * bills
+
+    asyncio.run(use())
+    assert most == at_once
+
+
 def test_a_bill_is_read_anew_each_time(database_url: str, service: Connection) -> None:
     async def use() -> None:
         async with running(database_url) as reader:
