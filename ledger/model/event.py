@@ -113,9 +113,8 @@ def read_event(body: bytes) -> Event | Unreadable:
 
 def examine(body: bytes) -> Examined:
     """Work out all that the log wants to know of a body beside its bytes; never raises."""
-    deep = too_deep(body)
-    value, digest = identify(body, deep=deep)
-    event = _read(body, deep=deep)
+    value, digest = identify(body, deep=too_deep(body))
+    event = read_event(body)
     if isinstance(event, Unreadable):
         return Examined(
             lab_id=_identifier(value, "labID"),
@@ -139,7 +138,11 @@ def examine(body: bytes) -> Examined:
 
 def is_completed(status: str | None) -> bool:
     """Tell whether a status word means completed: the only word with a meaning to us."""
-    return status is not None and status.strip().lower() == "completed"
+    return status is not None and len(status) >= _LENGTH and status.strip().lower() == _COMPLETED
+
+
+_COMPLETED = "completed"
+_LENGTH = len(_COMPLETED)
 
 
 # --- decoding ---------------------------------------------------------------------------------

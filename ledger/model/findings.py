@@ -51,6 +51,9 @@ def _event_after_deletion(history: History) -> Finding | None:
 
 
 def _event_from_future(history: History) -> Finding | None:
+    first = min([fact.received_at for fact in history.facts])
+    if history.facts[-1].at - first.timestamp() <= CLOCK_TOLERANCE:  # as nearly always
+        return None
     early = [
         fact for fact in history.facts if fact.at - fact.received_at.timestamp() > CLOCK_TOLERANCE
     ]
