@@ -19,7 +19,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 
-_BYTEA, _TEXT, _TIMESTAMPTZ = 17, 25, 1184
+_BOOL, _BYTEA, _TEXT, _TIMESTAMPTZ = 16, 17, 25, 1184
 _BYTEA_ARRAY, _TEXT_ARRAY, _TIMESTAMPTZ_ARRAY = 1001, 1009, 1185
 
 _MANY = 1024
@@ -109,9 +109,6 @@ def int8(number: int) -> bytes:
 NULL = b"\xff\xff\xff\xff"
 """A field of a row that is null."""
 
-FALSE, TRUE = b"\0\0\0\1\0", b"\0\0\0\1\1"
-"""Fields of a row."""
-
 
 def field(value: bytes) -> bytes:
     """Make a field of a row: the value's size, then the value."""
@@ -142,6 +139,11 @@ def timestamptz_field(moment: datetime) -> bytes:
 def text_array_field(items: Iterable[str]) -> bytes:
     """Make a field of an array of strings."""
     return field(packed_text_array(item.encode() for item in items))
+
+
+def bool_array_field(items: Iterable[bool]) -> bytes:
+    """Make a field of an array of booleans."""
+    return field(_array(_BOOL, [b"\1" if item else b"\0" for item in items]))
 
 
 def copy_data(rows: Sequence[Sequence[bytes]]) -> bytes:

@@ -1,9 +1,13 @@
 """Reports across bills."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 from litestar import Response, get
-from psycopg.sql import SQL, Composable
+from msgspec import Struct
+from msgspec.structs import asdict
+from psycopg.sql import SQL, Composed
 
 from ledger.api.answers import answer, ok, page, with_members
 from ledger.api.guards import READ
@@ -17,20 +21,110 @@ from ledger.api.parameters import (
 )
 from ledger.api.services import Services
 from ledger.api.wire import Page, ReportItem
+from ledger.model.bill import FOLD_VERSION
 from ledger.projection.rows import encode
 
 _LIST = """
 SELECT c.position, r.position, r.lab_id, r.bill_id, r.test_id, r.integrator_id, r.report
 FROM state.checkpoint c
-LEFT JOIN LATERAL (
-    SELECT r.position, r.lab_id, r.bill_id, r.test_id, r.integrator_id, r.report
-    FROM state.report r
-    WHERE {where}
-    ORDER BY r.position DESC, r.test_id DESC
-    LIMIT %s
-) r ON true
+LEFT JOIN LATERAL ({reports}) r ON true
 ORDER BY r.position DESC, r.test_id DESC
 """
+
+_OF_BILLS = """
+SELECT r.position, r.lab_id, r.bill_id, r.test_id, r.integrator_id, r.report
+FROM state.report r
+WHERE {where}
+ORDER BY r.position DESC, r.test_id DESC
+LIMIT %(limit)s
+"""
+
+# A bill has one report of a test: as many bills are enough.
+_OF_TEST = """
+SELECT
+    b.position, b.lab_id, b.bill_id, %(test_id)s AS test_id, b.integrator_id,
+    b.reports -> (array_position(b.test_ids, %(test_id)s) - 1) AS report
+FROM (SELECT r.* FROM state.bill r WHERE {where} ORDER BY {order} DESC LIMIT %(limit)s) b
+"""
+
+NEAR = 10_000
+"""How many bills are gone through for a test, the newest first, before the index of tests is asked.
+That finds all the bills of a test; of one that many have, the newest are among these."""
+
+_LAB = "r.lab_id = %(lab_id)s"
+_AFTER = "r.position > %(changed_after)s"
+_UPTO = "r.position <= %(position)s"
+
+Conditions = dict[str, str]
+"""By what is asked for."""
+
+_ON_REPORTS: Conditions = {
+    "lab_id": _LAB,
+    "test_id": "r.test_id = %(test_id)s",
+    "completed": "r.is_completed = %(completed)s",
+    "changed_after": _AFTER,
+    "position": f"{_UPTO} AND (r.position, r.test_id) < (%(position)s, %(test)s)",
+}
+_ON_BILLS: Conditions = {"lab_id": _LAB, "changed_after": _AFTER, "position": _UPTO}
+_ON_THE_TEST: Conditions = {
+    "completed": "r.completed[array_position(r.test_ids, %(test_id)s)] = %(completed)s",
+    "position": "(r.position, %(test_id)s) < (%(position)s, %(test)s)",
+}
+
+# Not by the index of tests, which knows another operator.
+_NEAR = """%(test_id)s = ANY (r.test_ids) AND r.position >= coalesce(
+    (SELECT r.position FROM state.bill r WHERE {where} ORDER BY r.position DESC OFFSET {near}
+    LIMIT 1), 0)"""
+# By that index, for none has the order of the sum.
+_ANYWHERE = "r.test_ids @> ARRAY[%(test_id)s]"
+_ITS_ORDER = "r.position + 0"
+
+
+_WITH_TABLE = 2
+"""The version of the fold whose state has a table of reports, with indexes for all of these. It is
+listed until it is rebuilt."""
+
+
+class Wanted(Struct, frozen=True):
+    """What of the reports is asked for; the last two are those of a cursor."""
+
+    lab_id: str | None = None
+    test_id: str | None = None
+    completed: bool | None = None
+    changed_after: int | None = None
+    position: int | None = None
+    test: str | None = None
+
+    def where(self, *conditions: Conditions, more: str = "true") -> SQL:
+        """Join those conditions that are on what is asked for."""
+        given = [
+            condition
+            for some in conditions
+            for name, condition in some.items()
+            if getattr(self, name) is not None
+        ]
+        return SQL(" AND ".join([*given, more]))
+
+
+def list_queries(wanted: Wanted, *, version: int = FOLD_VERSION) -> Iterator[Composed]:
+    """Yield the queries to ask in turn, until one fills the list; the last has all there is."""
+    if version == _WITH_TABLE:
+        yield _query(_OF_BILLS, wanted.where(_ON_REPORTS))
+        return
+    # A bill without any such report need not be looked at; said as the indexes of bills say it.
+    some = "true" if wanted.completed is None else f"{wanted.completed} = ANY ({{}})".lower()
+    if wanted.test_id is None:
+        yield _query(_OF_BILLS, wanted.where(_ON_REPORTS, more=some.format("r.bill_completed")))
+        return
+    some = some.format("r.completed")
+    near = _NEAR.format(where=wanted.where(_ON_BILLS, more=some).as_string(), near=NEAR)
+    for more, order in ((near, "r.position"), (_ANYWHERE, _ITS_ORDER)):
+        where = wanted.where(_ON_BILLS, _ON_THE_TEST, more=f"{some} AND {more}")
+        yield _query(_OF_TEST, where, order=SQL(order))
+
+
+def _query(reports: str, where: SQL, **more: SQL) -> Composed:
+    return SQL(_LIST).format(reports=SQL(reports).format(where=where, **more))
 
 
 @get(
@@ -49,23 +143,12 @@ async def list_reports(
     cursor: CursorText = None,
 ) -> Response[bytes]:
     """List reports, those of the bill that changed last first."""
-    where: list[Composable] = [SQL("true")]
-    values: list[Any] = []
-    for condition, value in (
-        (SQL("r.lab_id = %s"), lab_id),
-        (SQL("r.test_id = %s"), test_id),
-        (SQL("r.position > %s"), changed_after),
-    ):
-        if value is not None:
-            where.append(condition)
-            values.append(value)
-    if completed is not None:
-        where.append(SQL("r.is_completed") if completed else SQL("NOT r.is_completed"))
-    if before := read_cursor(cursor, int, str):
-        where.append(SQL("(r.position, r.test_id) < (%s, %s)"))
-        values += before
-    query = SQL(_LIST).format(where=SQL(" AND ").join(where))
-    rows = await services.fetch(query, [*values, limit + 1])
+    before = read_cursor(cursor, int, str) or ()
+    wanted = Wanted(lab_id, test_id, completed, changed_after, *before)
+    try:
+        rows = await _fetch(services, wanted, limit + 1)
+    except psycopg.errors.UndefinedColumn:
+        rows = await _fetch(services, wanted, limit + 1, version=_WITH_TABLE)
     found = [row for row in rows if row[6] is not None]
     items = (
         with_members(
@@ -77,3 +160,13 @@ async def list_reports(
     if len(found) > limit:
         following = write_cursor(found[limit - 1][1], found[limit - 1][4])
     return answer(page(items, following), rows[0][0])
+
+
+async def _fetch(services: Services, wanted: Wanted, limit: int, **more: int) -> list[Any]:
+    values = {**asdict(wanted), "limit": limit}
+    rows: list[Any] = []
+    for query in list_queries(wanted, **more):
+        rows = await services.fetch(query, values)
+        if len(rows) == limit:
+            break
+    return rows

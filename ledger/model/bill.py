@@ -18,7 +18,7 @@ from ledger.model.history import Fact, History, LoggedEvent, history_of
 from ledger.model.missing import MissingEvent, missing_events
 from ledger.model.settlement import Line, settle
 
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 """Grows when the same events give another state, or the state tables another shape. State of
 another version is served as it is and not written to until `ledger rebuild` has made it anew."""
 
@@ -128,10 +128,12 @@ def fold(
 
 def _reports(history: History, statuses: dict[str, str | None]) -> list[Report]:
     proofs: dict[str, Fact] = {}
-    # The best evidence last, and of one kind the oldest: the last to be put in stays.
-    for facts in (history.deletions, history.creations, history.completions, history.reports):
-        for fact in reversed(facts):
-            proofs.update(dict.fromkeys(fact.completed, fact))
+    # The best evidence first, and of one kind the oldest.
+    for facts in (history.reports, history.completions, history.creations, history.deletions):
+        for fact in facts if len(proofs) < len(statuses) else ():
+            for test in fact.completed:
+                if test not in proofs:
+                    proofs[test] = fact
     reports = []
     for test, status in sorted(statuses.items(), key=itemgetter(0)):
         if is_completed(status):

@@ -12,9 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from ledger.binary import (
-    FALSE,
     NULL,
-    TRUE,
+    bool_array_field,
     field,
     int4_field,
     int8_field,
@@ -37,13 +36,15 @@ from ledger.model.decision import (
 )
 from ledger.model.event import BillEvent, Event, Unreadable, read_event
 from ledger.model.history import LoggedEvent
+from ledger.model.missing import MissingEvent
+from ledger.model.settlement import Line
 from ledger.projection.arrivals import Arrivals
 from ledger.projection.expectations import Expected
 
 COLUMNS = {
-    "bill": ("lab_id", "bill_id", "position", "state", "integrator_id", "summary", "reports"),
-    "report": (
-        "lab_id", "bill_id", "test_id", "position", "is_completed", "integrator_id", "report",
+    "bill": (
+        "lab_id", "bill_id", "position", "state", "integrator_id", "summary", "reports", "test_ids",
+        "completed",
     ),
     "missing_event": (
         "lab_id", "bill_id", "event_type", "test_id", "certainty", "count", "integrator_id",
@@ -216,70 +217,62 @@ def encode(value: Any) -> bytes:  # noqa: ANN401 -- anything msgspec encodes
 
 def _bill_rows(bill: Bill) -> Rows:
     summary = bill.summary
-    lab_id, bill_id = text_field(summary.lab_id), text_field(summary.bill_id)
-    position = int8_field(summary.position)
+    key = (text_field(summary.lab_id), text_field(summary.bill_id))
     integrator_id = NULL if summary.integrator_id is None else text_field(summary.integrator_id)
-    return {
+    rows: Rows = {
         "bill": [
             (
-                lab_id,
-                bill_id,
-                position,
+                *key,
+                int8_field(summary.position),
                 text_field(summary.state),
                 integrator_id,
                 field(encode(summary)),
                 field(encode(bill.reports)),
+                text_array_field([report.test_id for report in bill.reports]),
+                bool_array_field([report.evidence is not None for report in bill.reports]),
             )
-        ],
-        "report": [
-            (
-                lab_id,
-                bill_id,
-                text_field(report.test_id),
-                position,
-                TRUE if report.evidence else FALSE,
-                integrator_id,
-                field(encode(report)),
-            )
-            for report in bill.reports
-        ],
-        "missing_event": [
-            (
-                lab_id,
-                bill_id,
-                text_field(missing.event_type),
-                text_field(missing.test_id or ""),
-                text_field(missing.certainty),
-                int4_field(missing.count),
-                integrator_id,
-                int8_field(missing.evidence.position),
-                text_field(missing.evidence.event_type),
-                timestamptz_field(missing.evidence.event_time),
-                timestamptz_field(missing.evidence.received_at),
-                int4_field(missing.decided),
-                NULL if missing.request is None else int4_field(missing.request),
-                _time_or_null(missing.requested_at),
-                _time_or_null(missing.waived_at),
-            )
-            for missing in bill.missing_events
-        ],
-        "request_line": [
-            (
-                lab_id,
-                bill_id,
-                int4_field(line.asked.request),
-                text_field(line.asked.event_type),
-                text_field(line.asked.test_id or ""),
-                text_field(line.state),
-                NULL if line.received_position is None else int8_field(line.received_position),
-                field(encode(line)),
-            )
-            for line in bill.lines
-        ],
-        "former_integrator": [
-            (lab_id, bill_id, text_field(integrator)) for integrator in bill.former_integrators
-        ],
+        ]
     }
+    if bill.missing_events:
+        rows["missing_event"] = [
+            (*key, *_missing_fields(missing, integrator_id)) for missing in bill.missing_events
+        ]
+    if bill.lines:
+        rows["request_line"] = [(*key, *_line_fields(line)) for line in bill.lines]
+    if bill.former_integrators:
+        rows["former_integrator"] = [
+            (*key, text_field(integrator)) for integrator in bill.former_integrators
+        ]
+    return rows
+
+
+def _missing_fields(missing: MissingEvent, integrator_id: bytes) -> Row:
+    return (
+        text_field(missing.event_type),
+        text_field(missing.test_id or ""),
+        text_field(missing.certainty),
+        int4_field(missing.count),
+        integrator_id,
+        int8_field(missing.evidence.position),
+        text_field(missing.evidence.event_type),
+        timestamptz_field(missing.evidence.event_time),
+        timestamptz_field(missing.evidence.received_at),
+        int4_field(missing.decided),
+        NULL if missing.request is None else int4_field(missing.request),
+        _time_or_null(missing.requested_at),
+        _time_or_null(missing.waived_at),
+    )
+
+
+def _line_fields(line: Line) -> Row:
+    return (
+        int4_field(line.asked.request),
+        text_field(line.asked.event_type),
+        text_field(line.asked.test_id or ""),
+        text_field(line.state),
+        NULL if line.received_position is None else int8_field(line.received_position),
+        field(encode(line)),
+    )
 
 
 def _time_or_null(moment: datetime | None) -> bytes:

@@ -19,7 +19,7 @@ LIVE = "state"
 NEXT = "state_next"
 
 BILL_TABLES = (
-    "bill", "report", "missing_event", "parked_bill", "request_line", "former_integrator",
+    "bill", "missing_event", "parked_bill", "request_line", "former_integrator",
 )  # fmt: skip
 """The tables whose rows of a bill are replaced when it is folded again. The others' rows are of one
 event each, and never change while the code does not."""

@@ -3,26 +3,29 @@
 -- json, not jsonb: what the fold said is shown as it was said, and holds what jsonb cannot (\u0000).
 
 CREATE TABLE bill (
-    lab_id        text   NOT NULL COLLATE "C",
-    bill_id       text   NOT NULL COLLATE "C",
-    position      bigint NOT NULL,
-    state         text   NOT NULL COLLATE "C",
-    integrator_id text            COLLATE "C",
-    summary       json   NOT NULL,
-    reports       json   NOT NULL
+    lab_id        text      NOT NULL COLLATE "C",
+    bill_id       text      NOT NULL COLLATE "C",
+    position      bigint    NOT NULL,
+    state         text      NOT NULL COLLATE "C",
+    integrator_id text               COLLATE "C",
+    summary       json      NOT NULL,
+    reports       json      NOT NULL,
+    test_ids      text[]    NOT NULL COLLATE "C",
+    completed     boolean[] NOT NULL
 );
 COMMENT ON TABLE bill IS 'One row a bill; position is the last of its events.';
+COMMENT ON COLUMN bill.test_ids IS 'The tests of reports, in the same order.';
+COMMENT ON COLUMN bill.completed IS 'Which of reports are completed, in the same order.';
 
-CREATE TABLE report (
-    lab_id        text    NOT NULL COLLATE "C",
-    bill_id       text    NOT NULL COLLATE "C",
-    test_id       text    NOT NULL COLLATE "C",
-    position      bigint  NOT NULL,
-    is_completed  boolean NOT NULL,
-    integrator_id text             COLLATE "C",
-    report        json    NOT NULL
-);
-COMMENT ON TABLE report IS 'One row a test of a bill; position is its bill''s.';
+CREATE VIEW report AS
+SELECT
+    b.lab_id, b.bill_id, r.test_id, b.position, r.is_completed, b.integrator_id, r.report,
+    b.completed AS bill_completed
+FROM bill b
+CROSS JOIN LATERAL ROWS FROM (
+    unnest(b.test_ids), unnest(b.completed), json_array_elements(b.reports)
+) AS r (test_id, is_completed, report);
+COMMENT ON VIEW report IS 'One row a test of a bill; what bill_ begins is its bill''s, and position.';
 
 CREATE TABLE missing_event (
     lab_id               text        NOT NULL COLLATE "C",

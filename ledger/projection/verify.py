@@ -28,7 +28,6 @@ RANGE = 20_000
 
 KEYS = {
     "bill": 2,
-    "report": 3,
     "missing_event": 4,
     "unreadable_event": 3,
     "parked_bill": 2,

@@ -42,7 +42,7 @@ def tampered(url: str, statement: str) -> None:
             "UPDATE state.bill SET state = 'deleted' WHERE bill_id IN ('b00004', 'b00002')",
             ["b00002", "state"],
         ),
-        ("DELETE FROM state.report WHERE bill_id = 'b00003'", ["b00003", "missing"]),
+        ("DELETE FROM state.bill WHERE bill_id = 'b00003'", ["b00003", "missing"]),
         (
             (
                 "INSERT INTO state.missing_event SELECT lab_id, 'ghost', event_type, test_id,"

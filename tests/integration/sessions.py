@@ -133,7 +133,7 @@ def log_rows(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 def state_rows(connection: Connection, schema: str = "state") -> dict[str, list[str]]:
-    """Return all rows of all state tables as text, sorted."""
+    """Return all rows of all state tables, and of the view of reports, as text, sorted."""
     return {
         table: [
             row
@@ -143,7 +143,7 @@ def state_rows(connection: Connection, schema: str = "state") -> dict[str, list[
                 )
             )
         ]
-        for table in (*TABLES, "checkpoint")
+        for table in (*TABLES, "report", "checkpoint")
     }
 
 

@@ -149,7 +149,7 @@ OTHER_COLUMNS = {
 TAMPERED = {
     table: (rows.COLUMNS | OTHER_COLUMNS)[table]
     for table in tables.TABLES
-    if table not in {"bill", "report", "unreadable_event", "parked_bill"}
+    if table not in {"bill", "unreadable_event", "parked_bill"}
 }
 CHANGED = {
     "text": "coalesce({column}, '') || 'x'",

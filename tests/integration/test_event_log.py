@@ -389,7 +389,7 @@ class Scans:
         return (now[0] - before[0], now[1] - before[1])
 
 
-STATE_TABLES = ("state.bill", "state.report", "state.missing_event", "state.parked_bill")
+STATE_TABLES = ("state.bill", "state.missing_event", "state.parked_bill")
 
 
 @pytest.fixture(params=["never analyzed", "log analyzed while small"])

@@ -523,7 +523,7 @@ def test_of_a_refused_bill_no_row_stays_in_any_table(service: Connection) -> Non
     event = body("bill.completed", bill="bad", tests={"T": "completed"})
     append(service, [delivery(event), delivery(body(bill="A"))])
     drain(service)
-    for table in ("report", "missing_event"):
+    for table in ("bill", "report", "missing_event"):
         assert one(service, f"SELECT count(*) FROM state.{table} WHERE bill_id = 'bad'") == 0
 
 

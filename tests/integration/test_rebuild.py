@@ -135,7 +135,7 @@ def test_state_of_an_older_version_of_the_fold_is_made_anew(
     drain(service)
     live = state_rows(service)
     service.execute("UPDATE state.checkpoint SET fold_version = %s", (FOLD_VERSION - 1,))
-    service.execute("ALTER TABLE state.bill DROP COLUMN reports")
+    service.execute("ALTER TABLE state.bill DROP COLUMN reports CASCADE")
     run(database_url)
     assert state_rows(service) == live
 
@@ -147,7 +147,7 @@ def test_state_of_an_older_version_of_the_fold_is_made_anew(
         "DROP SCHEMA state CASCADE",
         "DROP TABLE state.checkpoint",
         "DELETE FROM state.checkpoint",
-        "DROP TABLE state.bill",
+        "DROP TABLE state.bill CASCADE",
         "DROP SCHEMA state CASCADE; CREATE SCHEMA state",
         "TRUNCATE state.bill",
     ],

@@ -186,6 +186,14 @@ STATE = {
         "UPDATE state.bill SET reports = '[]' WHERE bill_id = 'B1'",
         ["state.bill L/B1", "reports"],
     ),
+    "tests changed": (
+        "UPDATE state.bill SET test_ids = '{T9}' WHERE bill_id = 'B2'",
+        ["state.bill L/B2", "test_ids"],
+    ),
+    "completed tests changed": (
+        "UPDATE state.bill SET completed = '{false}' WHERE bill_id = 'B2'",
+        ["state.bill L/B2", "completed"],
+    ),
     "integrator changed": (
         "UPDATE state.bill SET integrator_id = 'x' WHERE bill_id = 'B1'",
         ["state.bill L/B1", "integrator_id is x", "null"],
@@ -198,18 +206,6 @@ STATE = {
     "bill extra, after the last": (
         copied("bill", "bill_id = 'B1'", lab_id="'zzz'", bill_id="'zzz'"),
         ["state.bill zzz/zzz", "should not be there"],
-    ),
-    "report changed": (
-        "UPDATE state.report SET is_completed = false WHERE bill_id = 'B1' AND test_id = 'T2'",
-        ["state.report L/B1/T2", "is_completed"],
-    ),
-    "report missing": (
-        "DELETE FROM state.report WHERE bill_id = 'B2'",
-        ["state.report L/B2/T1", "missing"],
-    ),
-    "report extra": (
-        copied("report", "bill_id = 'B2'", test_id="'T9'"),
-        ["state.report L/B2/T9", "should not be there"],
     ),
     "missing event changed": (
         "UPDATE state.missing_event SET evidence_received_at = now() WHERE bill_id = 'B2'",
