@@ -18,7 +18,7 @@ from tests.integration.sessions import drain, one
 BILLS = 20_000
 MIDDLE = BILLS // 2
 LIMIT = 10
-NEAR = 200
+NEAR = 100
 """Bills that are gone through for a test, here."""
 FEW_PAGES = 300
 
