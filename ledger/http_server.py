@@ -9,10 +9,10 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64 * 1024
-"""How long a request line and its headers may be."""
+"""How long a request line and its headers may be, beside what comes with their first byte."""
 
 HEAD_SECONDS = 30.0
-"""How long they may take to come."""
+"""How many seconds they may take to come."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -33,22 +33,24 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and note how much of it is an unfinished head."""
+        """Take what came, and close the connection if that leaves a head too long unfinished."""
+        self._head_bytes += len(data)
         super().data_received(data)
         if not self._in_head:
-            self._head_bytes = 0
             self._stop_timer()
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > HEAD_BYTES:
+        elif self._head_bytes > HEAD_BYTES:
             self.transport.close()
         elif self._timer is None:
             self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def on_message_begin(self) -> None:
-        """Note that a head begins."""
+        """Note that a head begins, of which what came with its first byte does not count.
+
+        Before that byte may stand the body of another request, as long as it likes.
+        """
         super().on_message_begin()
         self._in_head = True
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Note that a head is whole."""

@@ -10,9 +10,12 @@ class _OwnLines(logging.Handler):
     """Has what libraries log stand in lines like our own."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        log = structlog.get_logger(record.name)
-        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        """Write one record; never raises, for who logs does not expect that."""
+        try:
+            log = structlog.get_logger(record.name)
+            log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 -- as every handler of the standard library
+            self.handleError(record)
 
 
 def configure_logging(*, level: int = logging.INFO) -> None:

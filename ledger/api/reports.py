@@ -79,7 +79,6 @@ _NEAR = """%(test_id)s = ANY (r.test_ids) AND r.position >= coalesce(
 _ANYWHERE = "r.test_ids @> ARRAY[%(test_id)s]"
 _ITS_ORDER = "r.position + 0"
 
-
 _WITH_TABLE = 2
 """The version of the fold whose state has a table of reports, with indexes for all of these. It is
 listed until it is rebuilt."""
@@ -146,9 +145,9 @@ async def list_reports(
     before = read_cursor(cursor, int, str) or ()
     wanted = Wanted(lab_id, test_id, completed, changed_after, *before)
     try:
-        rows = await _fetch(services, wanted, limit + 1)
+        rows = await _fetch(services, wanted, limit + 1, FOLD_VERSION)
     except psycopg.errors.UndefinedColumn:
-        rows = await _fetch(services, wanted, limit + 1, version=_WITH_TABLE)
+        rows = await _fetch(services, wanted, limit + 1, _WITH_TABLE)
     found = [row for row in rows if row[6] is not None]
     items = (
         with_members(
@@ -162,10 +161,10 @@ async def list_reports(
     return answer(page(items, following), rows[0][0])
 
 
-async def _fetch(services: Services, wanted: Wanted, limit: int, **more: int) -> list[Any]:
+async def _fetch(services: Services, wanted: Wanted, limit: int, version: int) -> list[Any]:
     values = {**asdict(wanted), "limit": limit}
     rows: list[Any] = []
-    for query in list_queries(wanted, **more):
+    for query in list_queries(wanted, version=version):
         rows = await services.fetch(query, values)
         if len(rows) == limit:
             break

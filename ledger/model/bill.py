@@ -130,10 +130,11 @@ def _reports(history: History, statuses: dict[str, str | None]) -> list[Report]:
     proofs: dict[str, Fact] = {}
     # The best evidence first, and of one kind the oldest.
     for facts in (history.reports, history.completions, history.creations, history.deletions):
-        for fact in facts if len(proofs) < len(statuses) else ():
+        if len(proofs) == len(statuses):
+            break
+        for fact in facts:
             for test in fact.completed:
-                if test not in proofs:
-                    proofs[test] = fact
+                proofs.setdefault(test, fact)
     reports = []
     for test, status in sorted(statuses.items(), key=itemgetter(0)):
         if is_completed(status):

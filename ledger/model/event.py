@@ -142,7 +142,7 @@ def is_completed(status: str | None) -> bool:
 
 
 _COMPLETED = "completed"
-_LENGTH = len(_COMPLETED)
+_LENGTH = len(_COMPLETED)  # most other words are shorter and need not be trimmed
 
 
 # --- decoding ---------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from tests.support.server import (
     Process,
     wait_until,
 )
+from tests.support.version_2 import TO_VERSION_2
 
 
 @contextmanager
@@ -141,16 +142,6 @@ def test_an_interrupted_rebuild_leaves_the_state_untouched_and_the_next_succeeds
     assert own_server.run("verify").returncode == 0
 
 
-_AS_IN_VERSION_2 = """
-CREATE TABLE state.reports AS
-SELECT lab_id, bill_id, test_id, position, is_completed, integrator_id, report FROM state.report;
-DROP VIEW state.report;
-ALTER TABLE state.reports RENAME TO report;
-ALTER TABLE state.bill DROP COLUMN test_ids, DROP COLUMN completed;
-UPDATE state.checkpoint SET fold_version = 2;
-"""
-
-
 def test_state_of_the_version_before_is_served_until_it_is_rebuilt(
     own_server: LedgerServer, database_url: str, lab: str
 ) -> None:
@@ -161,7 +152,7 @@ def test_state_of_the_version_before_is_served_until_it_is_rebuilt(
     assert all(before)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SET ROLE ledger_service")
-        connection.execute(_AS_IN_VERSION_2)
+        connection.execute(TO_VERSION_2)
     assert [own_server.items("/v1/reports", **question) for question in questions] == before
     done = own_server.run("rebuild", "--yes")
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from ledger.api import bill_reader
 from ledger.api.bill_reader import BillReader, Key, StoredBill
 from ledger.desk.terms import Terms
 from ledger.eventlog.append import append
+from ledger.model.bill import FOLD_VERSION
 from ledger.projection import rebuild
 from ledger.settings import Settings
 from tests.integration.histories import body, deliveries
@@ -88,13 +89,15 @@ def test_where_a_query_is_slow_and_many_wait_others_are_begun_beside_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch, bills: int, at_once: int
 ) -> None:
     under_way = most = 0
+    begun, may_end = asyncio.Event(), asyncio.Event()
     fetch = BillReader._fetch  # noqa: SLF001 -- slowed down, and done as ever
 
     async def slow(reader: BillReader, keys: Sequence[Key]) -> list[StoredBill]:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
-        await asyncio.sleep(0.1)
+        begun.set()
+        await may_end.wait()
         under_way -= 1
         return await fetch(reader, keys)
 
@@ -103,10 +106,14 @@ def test_where_a_query_is_slow_and_many_wait_others_are_begun_beside_it(
     async def use() -> None:
         async with running(database_url) as reader:
             first = asyncio.create_task(reader.read((b"L", b"first")))
-            await asyncio.sleep(0.02)  # its query is under way
+            await begun.wait()
             keys = [(b"L", b"B%d" % number) for number in range(bills - 1)]
-            found = await read_all(reader, keys)
-            assert [name_of(bill) for bill in [*found, await first]] == [None] * bills
+            others = asyncio.ensure_future(read_all(reader, keys))
+            for _ in range(10):  # for all that is to begin without time to pass
+                await asyncio.sleep(0)
+            may_end.set()
+            found = [*await others, await first]
+            assert [name_of(bill) for bill in found] == [None] * bills
 
     asyncio.run(use())
     assert most == at_once
@@ -228,7 +235,9 @@ def test_a_lost_checkpoint_leaves_nobody_waiting(
         async with running(database_url) as reader, asyncio.timeout(5):
             [lost] = owner.execute("DELETE FROM state.checkpoint RETURNING position").fetchall()
             assert await read_all(reader, [(b"L", b"B")] * 3) == [None] * 3
-            owner.execute("INSERT INTO state.checkpoint VALUES (true, %s, 2)", lost)
+            owner.execute(
+                "INSERT INTO state.checkpoint VALUES (true, %s, %s)", [*lost, FOLD_VERSION]
+            )
             assert name_of(await reader.read((b"L", b"B"))) == "B"
 
     asyncio.run(use())

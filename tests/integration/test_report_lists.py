@@ -14,6 +14,7 @@ from ledger.database import connect
 from ledger.eventlog.append import append
 from tests.integration.histories import body, deliveries
 from tests.integration.sessions import drain, one
+from tests.support.version_2 import TO_VERSION_2
 
 BILLS = 20_000
 MIDDLE = BILLS // 2
@@ -124,22 +125,13 @@ def test_a_list_of_reports_is_that_of_all_bills_whose_rest_is_left_out(
     assert listed(large, wanted) == asked(large, wanted, whole)
 
 
-_AS_IN_VERSION_2 = """
-CREATE TABLE state.reports AS
-SELECT lab_id, bill_id, test_id, position, is_completed, integrator_id, report FROM state.report;
-DROP VIEW state.report;
-ALTER TABLE state.reports RENAME TO report;
-ALTER TABLE state.bill DROP COLUMN test_ids, DROP COLUMN completed;
-"""
-
-
 def test_state_with_a_table_of_reports_is_listed_as_well(service: Connection) -> None:
     append(service, deliveries(body(bill=f"B{n}", tests={"T": "completed"}) for n in range(3)))
     drain(service)
     questions = [Wanted(test_id="T"), Wanted(completed=True), Wanted(completed=False), Wanted()]
     before = [listed(service, wanted) for wanted in questions]
     assert list(map(len, before)) == [3, 3, 1, 3]  # one row of nothing tells the position
-    service.execute(_AS_IN_VERSION_2.encode())
+    service.execute(TO_VERSION_2.encode())
     for wanted, rows in zip(questions, before, strict=True):
         (query,) = list_queries(wanted, version=2)
         assert asked(service, wanted, query) == rows

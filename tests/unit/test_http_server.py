@@ -141,3 +141,18 @@ def test_a_body_may_take_its_time_and_any_length() -> None:
         assert await reader.readexactly(size) == b"b" * size
 
     run(use)
+
+
+def test_a_request_may_come_with_the_end_of_a_long_one_before_it() -> None:
+    async def use(streams: Streams) -> None:
+        reader, writer = streams
+        size = 2 * HEAD_BYTES
+        long_one = REQUEST.replace(b" 2", b" %d" % size) + b"b" * size
+        for cut in (4, len(REQUEST) - 1):
+            writer.write(long_one + REQUEST[:cut])
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(size) == b"b" * size
+            writer.write(REQUEST[cut:] + b"12")
+            assert await answer(reader) == b"12"
+
+    run(use)
