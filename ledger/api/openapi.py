@@ -93,7 +93,9 @@ def _of_litestar() -> dict[str, Any]:
         summary="Every webhook of Flabs, and what became of it.",
         use_handler_docstrings=True,
     )
-    return Litestar(make_routes(), openapi_config=config).openapi_schema.to_schema()
+    return Litestar(
+        make_routes(), openapi_config=config, logging_config=None
+    ).openapi_schema.to_schema()
 
 
 def _add_body(made: dict[str, Any], operation: dict[str, Any]) -> None:

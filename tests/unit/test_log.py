@@ -1,0 +1,29 @@
+"""What libraries log stands in lines like our own."""
+
+import json
+import subprocess
+import sys
+
+# As a worker does: it sets logging up first, and makes its routes and their description after that.
+_WORKER = """
+import logging
+from ledger.log import configure_logging
+configure_logging()
+from ledger.api import openapi
+openapi.document()
+logging.getLogger("uvicorn.error").error("tried %s", "this", exc_info=ValueError("why"))
+logging.getLogger("some.library").warning("%d", "no number")
+logging.getLogger("some.library").info("chatter")
+print("went on")
+"""
+
+
+def test_a_librarys_line_is_one_of_ours_and_never_raises() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WORKER], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "went on\n", done.stderr
+    line = json.loads(done.stderr.splitlines()[0])
+    assert (line["event"], line["level"]) == ("tried this", "error")
+    assert "ValueError: why" in line["exception"]
+    assert "chatter" not in done.stderr
