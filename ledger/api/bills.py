@@ -28,7 +28,7 @@ from ledger.desk.missing import SUBSCRIBED, decode_many, items, parameters
 from ledger.desk.shapes import MissingEventItem
 from ledger.desk.terms import Terms
 from ledger.errors import StateError
-from ledger.eventlog.read import LogRow
+from ledger.eventlog.read import COLUMNS, LogRow
 from ledger.model.bill import Bill as FoldedBill
 from ledger.model.bill import State, fold
 from ledger.model.findings import Finding, findings
@@ -37,11 +37,11 @@ from ledger.projection.rows import BillEvents, encode, read_row
 
 _BILLS = SQL(BILLS)
 
-_HISTORY = SQL("""
-SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body, e.source
-FROM event_log e
-WHERE e.lab_id = %s AND e.bill_id = %s AND e.received_at <= %s AND (%s OR e.event_time <= %s)
-""")
+_HISTORY = SQL(f"""
+SELECT {COLUMNS}
+FROM event_log
+WHERE lab_id = %s AND bill_id = %s AND received_at <= %s AND (%s OR event_time <= %s)
+""")  # noqa: S608 -- our own names
 
 _SUBSCRIPTION = SQL("""
 SELECT s.events

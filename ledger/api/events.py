@@ -79,8 +79,9 @@ _ALL = _part(
 )
 _UNREADABLE = """
     SELECT
-        e.position, e.event_type, e.event_time, e.received_at, e.source, e.lab_id, e.bill_id,
-        e.body, u.reason, u.path, u.detail
+        e.position, e.event_type, e.event_time, e.received_at,
+        source_name(e.source_letter) AS source, e.lab_id, e.bill_id, e.body,
+        u.reason, u.path, u.detail
     FROM (
         SELECT *
         FROM state.unreadable_event

@@ -43,13 +43,13 @@ _HEARD = """
 SELECT EXISTS (
     SELECT
     FROM (
-        SELECT lab_id, bill_id, position, received_at, source
+        SELECT lab_id, bill_id, position, received_at, source_letter
         FROM event_log
         WHERE position > %s AND position <= %s
         ORDER BY position
         LIMIT 200000
     ) e
-    WHERE e.lab_id = %s AND e.received_at BETWEEN %s AND %s AND e.source <> 'operator'
+    WHERE e.lab_id = %s AND e.received_at BETWEEN %s AND %s AND e.source_letter <> 'o'
         AND NOT EXISTS (
             SELECT FROM state.unreadable_event u
             WHERE u.lab_id = e.lab_id AND u.bill_id = e.bill_id AND u.position = e.position

@@ -25,8 +25,10 @@ class LogRow(NamedTuple):
     source: Source
 
 
-COLUMNS = "position, received_at, digest, lab_id, bill_id, body, source"
-"""The columns of a `LogRow`."""
+COLUMNS = (
+    "position, received_at, digest, lab_id, bill_id, body, source_name(source_letter) AS source"
+)
+"""What is selected from the log for a `LogRow`."""
 
 BATCH_BYTES = 16 * 1024 * 1024
 """Of bodies that `after` returns at the most; the last may go beyond. Bodies can be large."""
@@ -35,7 +37,7 @@ HEAD = "SELECT event_log_head()"
 
 # Sizes are known without the bodies' being read from the disk.
 _AFTER = f"""
-SELECT {COLUMNS}
+SELECT {", ".join(LogRow._fields)}
 FROM (
     SELECT
         l.*, sum(octet_length(l.body)) OVER (ORDER BY l.position) - octet_length(l.body) AS before
@@ -51,19 +53,19 @@ WHERE before < {BATCH_BYTES}
 ORDER BY position
 """  # noqa: S608 -- our own names and number
 
-# A look-up along the primary key for each bill, whatever the planner thinks of the log: OFFSET 0
-# keeps the look-up apart, + 0 keeps it off the index on position, ORDER BY on the primary key.
-_OF_BILLS = """
-SELECT e.position, e.received_at, e.digest, e.lab_id, e.bill_id, e.body, e.source
+# A look-up along the key for each bill, whatever the planner thinks of the log: OFFSET 0 keeps the
+# look-up apart, + 0 keeps it off the index on position, ORDER BY on the key.
+_OF_BILLS = f"""
+SELECT e.*
 FROM unnest(%s, %s) AS k (lab_id, bill_id)
 CROSS JOIN LATERAL (
-    SELECT *
+    SELECT {COLUMNS}
     FROM event_log l
     WHERE l.lab_id = k.lab_id AND l.bill_id = k.bill_id AND l.position + 0 <= %s
-    ORDER BY l.lab_id, l.bill_id, l.digest
+    ORDER BY l.lab_id, l.bill_id
     OFFSET 0
 ) e
-"""
+"""  # noqa: S608 -- our own names
 
 
 def keep_to_indexes(connection: Connection) -> None:
@@ -121,4 +123,7 @@ class LoggedDelivery(NamedTuple):
     body: bytes
 
 
-SHOWN = "position, event_type, event_time, received_at, source, lab_id, bill_id, body"
+SHOWN = (
+    "position, event_type, event_time, received_at, source_name(source_letter) AS source, lab_id,"
+    " bill_id, body"
+)

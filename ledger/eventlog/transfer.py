@@ -138,8 +138,8 @@ def export_lines(
         if value is not None:
             conditions.append(condition.format(Literal(value)))
     query = SQL(
-        "COPY (SELECT position, received_at, source, body FROM event_log WHERE {}"
-        " ORDER BY position) TO STDOUT (FORMAT binary)"
+        "COPY (SELECT position, received_at, source_name(source_letter), body FROM event_log"
+        " WHERE {} ORDER BY position) TO STDOUT (FORMAT binary)"
     ).format(SQL(" AND ").join(conditions))
     with connection.cursor().copy(query) as copy:
         copy.set_types(("int8", "timestamptz", "text", "bytea"))

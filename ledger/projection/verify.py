@@ -135,7 +135,8 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
 
 _LOG = """
 COPY (
-    SELECT position, lab_id, bill_id, event_type, event_time, digest, source, body
+    SELECT
+        position, lab_id, bill_id, event_type, event_time, digest, source_name(source_letter), body
     FROM event_log
     WHERE position > {} AND position <= {}
     ORDER BY position

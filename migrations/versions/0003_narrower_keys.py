@@ -39,8 +39,9 @@ ALTER TABLE event_log
     DROP CONSTRAINT event_log_pkey,
     DROP CONSTRAINT event_log_digest_key,
     ADD CONSTRAINT event_log_pkey PRIMARY KEY USING INDEX event_log_key;
+"""
 
-
+APPEND = """
 -- The lane: the only writer of the log. It takes its lock in a statement of its own, for the
 -- snapshot of a statement that waited inside would be older than what the holder before it
 -- committed: the duplicate would be missed and the position given out twice. The lock is held to
@@ -162,7 +163,7 @@ ALTER TABLE event_log
 
 def upgrade() -> None:
     """Exchange the keys."""
-    _run(UPGRADE)
+    _run(UPGRADE + APPEND)
 
 
 def downgrade() -> None:

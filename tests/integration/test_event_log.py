@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from psycopg import Connection
-from psycopg.errors import InsufficientPrivilege, RestrictViolation
+from psycopg.errors import InsufficientPrivilege, RestrictViolation, UniqueViolation
 
 from ledger.database import connect
 from ledger.eventlog import read
@@ -31,20 +32,20 @@ from tests.integration.sessions import one
 CHANGES = {
     "update": "UPDATE {} SET position = position",
     "update of no row": "UPDATE {} SET position = position WHERE false",
-    "update in a query": "WITH changed AS (UPDATE {} SET source = 'import' RETURNING 1)"
+    "update in a query": "WITH changed AS (UPDATE {} SET source_letter = 'i' RETURNING 1)"
     " TABLE changed",
     "delete": "DELETE FROM {}",
     "delete of no row": "DELETE FROM {} WHERE false",
     "truncate": "TRUNCATE {}",
     "truncate cascade": "TRUNCATE {} CASCADE",
     "merge that updates": "MERGE INTO {} t USING (VALUES (1::bigint)) v (n) ON t.position = v.n"
-    " WHEN MATCHED THEN UPDATE SET source = 'import'",
+    " WHEN MATCHED THEN UPDATE SET source_letter = 'i'",
     "merge that deletes": "MERGE INTO {} t USING (VALUES (1::bigint)) v (n) ON t.position = v.n"
     " WHEN MATCHED THEN DELETE",
 }
 UPSERT = (
     "INSERT INTO event_log SELECT * FROM event_log"
-    " ON CONFLICT ON CONSTRAINT event_log_pkey DO UPDATE SET body = 'other'"
+    " ON CONFLICT (lab_id, bill_id, substr(digest, 1, 12)) DO UPDATE SET body = 'other'"
 )
 REFUSALS = [
     pytest.param(table, statement.format(table), id=f"{name} of {table}")
@@ -221,13 +222,29 @@ def test_a_repeat_of_what_is_no_json_is_one_of_equal_bytes(service: Connection) 
     assert [outcome.position for outcome in outcomes] == [1, 2, 1]
 
 
+def test_events_whose_digests_begin_alike_are_not_one(service: Connection) -> None:
+    """The key holds 12 bytes. Who makes two such events of a bill has the second one refused."""
+    first = delivery(body(bill="B"))
+    alike = first.examined.digest[:12] + bytes(20)
+    second = replace(delivery(body(bill="B", at=1)), examined=replace(first.examined, digest=alike))
+    append(service, [first])
+    with pytest.raises(UniqueViolation):
+        append(service, [second])
+    other_bill = replace(second, examined=replace(second.examined, bill_id="C"))
+    assert append(service, [first, other_bill]) == [
+        Outcome(1, recorded=False),
+        Outcome(2, recorded=True),
+    ]
+
+
 def test_each_repeat_is_noted_with_its_event_and_its_own_time(service: Connection) -> None:
     event, unreadable = body(lab="L7"), b"hello"
     append(service, [delivery(event), delivery(event, received=2), delivery(unreadable)])
     append(service, [delivery(respelled(event), received=5, source="import")])
     append(service, [delivery(unreadable, received=6), delivery(body(bill="new"), received=7)])
     noted = service.execute(
-        "SELECT lab_id, position, received_at, source FROM repeat_delivery ORDER BY received_at"
+        "SELECT lab_id, position, received_at, source_name(source_letter) FROM repeat_delivery"
+        " ORDER BY received_at"
     ).fetchall()
     assert noted == [
         ("L7", 1, RECEIVED + timedelta(seconds=2), "webhook"),
@@ -249,8 +266,8 @@ def test_the_columns_hold_what_a_readable_body_says(undone: Connection, source: 
     moment = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
     append(undone, [Delivery.of(event, received_at=moment, source=source)])  # type: ignore[arg-type]  # each of the two
     row = undone.execute(
-        "SELECT position, received_at, event_time, source, lab_id, bill_id, event_type"
-        " FROM event_log"
+        "SELECT position, received_at, event_time, source_name(source_letter), lab_id, bill_id,"
+        " event_type FROM event_log"
     ).fetchone()
     happened = datetime.fromtimestamp(START + 5, UTC)
     assert row == (1, moment, happened, source, "lab", "bill", "report.completed")

@@ -149,7 +149,7 @@ def test_a_log_with_the_former_keys_gets_the_present_one(
         assert [made.position for made in append(owner, given)] == [1, 2, 3, 1]
         owner.execute(BUILT_BEFORE[before].encode())
         indexed = owner.execute("SELECT to_regclass('event_log_key')::oid").fetchone()
-        schema.migrate(empty_database_url)
+        schema.migrate(empty_database_url, revision="0003")
         keys = (
             "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
             " WHERE conrelid = 'event_log'::regclass AND contype IN ('p', 'u')"
@@ -163,6 +163,32 @@ def test_a_log_with_the_former_keys_gets_the_present_one(
             3,
             4,
         ]
+    schema.migrate(empty_database_url)
+    works(empty_database_url)
+
+
+def test_a_log_of_the_former_shape_is_kept_event_by_event(
+    empty_database_url: str,
+) -> None:
+    """A large log is written anew by this migration: nothing of it may change but its size."""
+    rows = (
+        "SELECT position, received_at, event_time, {}, lab_id, bill_id, event_type, digest, body"
+        " FROM event_log ORDER BY position"
+    )
+    repeats = "SELECT lab_id, position, received_at, {} FROM repeat_delivery"
+    schema.migrate(empty_database_url, revision="0003")
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        append(owner, [delivery(body()), delivery(b"hello", source="import")])
+        append(owner, [delivery(b"{}", source="operator"), delivery(b"hello", received=1)])
+
+        def kept(source: str) -> list[list[tuple[object, ...]]]:
+            return [owner.execute(q.format(source).encode()).fetchall() for q in (rows, repeats)]
+
+        before = kept("source")
+        assert [row[3] for row in before[0]] == ["webhook", "import", "operator"]
+        schema.migrate(empty_database_url)
+        assert kept("source_name(source_letter)") == before
+        assert [made.position for made in append(owner, deliveries([b"hello", b"new"]))] == [2, 4]
     works(empty_database_url)
 
 

@@ -148,8 +148,8 @@ def test_payloads_are_events_of_the_source_import(undone: Connection) -> None:
     imported = import_bytes(undone, b"\n".join(payloads(3)))
     assert (imported.recorded, imported.duplicate, imported.unreadable) == (3, 0, 0)
     assert stored(undone) == payloads(3)
-    rows = undone.execute("SELECT source, received_at FROM event_log").fetchall()
-    assert {source for source, _ in rows} == {"import"}
+    rows = undone.execute("SELECT source_letter, received_at FROM event_log").fetchall()
+    assert {letter for letter, _ in rows} == {"i"}
     assert all(before <= moment <= datetime.now(UTC) for _, moment in rows)
 
 
