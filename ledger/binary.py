@@ -76,24 +76,24 @@ psycopg.adapters.register_dumper(TimestamptzArray, _TimestamptzArrayDumper)
 
 def text_array(items: Iterable[str]) -> TextArray:
     """Pack strings, which must hold neither NUL nor half a surrogate pair."""
-    return TextArray(_array(_TEXT, [item.encode() for item in items]))
+    return TextArray(_array(_TEXT, [field(item.encode()) for item in items]))
 
 
 def bytea_array(items: Iterable[bytes]) -> ByteaArray:
     """Pack byte strings."""
-    return ByteaArray(_array(_BYTEA, list(items)))
+    return ByteaArray(_array(_BYTEA, [field(item) for item in items]))
 
 
 def timestamptz_array(items: Iterable[datetime | None]) -> TimestamptzArray:
     """Pack times; they must be aware."""
     return TimestamptzArray(
-        _array(_TIMESTAMPTZ, [None if item is None else timestamptz(item) for item in items])
+        _array(_TIMESTAMPTZ, [NULL if item is None else timestamptz_field(item) for item in items])
     )
 
 
 def packed_text_array(items: Iterable[bytes]) -> bytes:
     """Pack strings, given as UTF-8."""
-    return _array(_TEXT, list(items))
+    return _array(_TEXT, [field(item) for item in items])
 
 
 def timestamptz(moment: datetime) -> bytes:
@@ -108,6 +108,8 @@ def int8(number: int) -> bytes:
 
 NULL = b"\xff\xff\xff\xff"
 """A field of a row that is null."""
+
+_FALSE, _TRUE = b"\0\0\0\1\0", b"\0\0\0\1\1"
 
 
 def field(value: bytes) -> bytes:
@@ -138,12 +140,12 @@ def timestamptz_field(moment: datetime) -> bytes:
 
 def text_array_field(items: Iterable[str]) -> bytes:
     """Make a field of an array of strings."""
-    return field(packed_text_array(item.encode() for item in items))
+    return field(_array(_TEXT, [field(item.encode()) for item in items]))
 
 
 def bool_array_field(items: Iterable[bool]) -> bytes:
     """Make a field of an array of booleans."""
-    return field(_array(_BOOL, [b"\1" if item else b"\0" for item in items]))
+    return field(_array(_BOOL, [_TRUE if item else _FALSE for item in items]))
 
 
 def copy_data(rows: Sequence[Sequence[bytes]]) -> bytes:
@@ -153,15 +155,9 @@ def copy_data(rows: Sequence[Sequence[bytes]]) -> bytes:
     return b"".join([_COPY_HEADER, *fields, _COPY_TRAILER])
 
 
-def _array(element: int, items: Sequence[bytes | None]) -> bytes:
-    if not items:
+def _array(element: int, fields: Sequence[bytes]) -> bytes:
+    """Pack an array of the fields of its elements."""
+    if not fields:
         return struct.pack("!iiI", 0, 0, element)
-    has_null = int(None in items)
-    parts = [struct.pack("!iiIii", 1, has_null, element, len(items), 1)]
-    for item in items:
-        if item is None:
-            parts.append(NULL)
-        else:
-            parts.append(len(item).to_bytes(4, "big"))
-            parts.append(item)
-    return b"".join(parts)
+    header = struct.pack("!iiIii", 1, NULL in fields, element, len(fields), 1)
+    return b"".join([header, *fields])

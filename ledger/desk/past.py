@@ -96,7 +96,7 @@ def read_past(connection: Connection, position: int) -> Past:
         for (lab_id, bill_id), events in _histories(
             connection, keys[start : start + SLICE], position
         ):
-            later -= {event.event.data.integrator_id or "" for event in events.events}
+            later -= {event.integrator_id or "" for event in events.events}
             rows += _missing_rows(lab_id, bill_id, events)
     if later:
         values = {"ids": sorted(later), "position": position}
@@ -112,11 +112,13 @@ def _since(connection: Connection, position: int) -> tuple[set[str], Counter[Del
     upto = row[0] if row else 0
     while new := read.after(connection, position, upto, EVENTS):
         for each in new:
-            found = note(made, each)
-            if isinstance(found, LoggedEvent) and found.event.data.integrator_id:
-                integrators.add(found.event.data.integrator_id)
+            found = read_row(each)
+            note(made, each, found)
+            if isinstance(found, LoggedEvent):
+                made.arrivals.add(each.lab_id, [found])
+                integrators.add(found.integrator_id or "")
         position = new[-1].position
-    return integrators, made.arrivals.delays
+    return integrators - {""}, made.arrivals.delays
 
 
 def _histories(

@@ -4,9 +4,8 @@ Source: design, "Report", "Bill". What the events prove missing is in `missing.p
 decided about that in `settlement.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Literal
 
 from msgspec import Struct
@@ -14,7 +13,7 @@ from msgspec import Struct
 from ledger.model.decision import LoggedDecision
 from ledger.model.event import is_completed
 from ledger.model.findings import findings
-from ledger.model.history import Fact, History, LoggedEvent, history_of
+from ledger.model.history import History, LoggedEvent, history_of
 from ledger.model.missing import MissingEvent, missing_events
 from ledger.model.settlement import Line, settle
 
@@ -84,33 +83,34 @@ def fold(
     `decisions` are what operators decided about it, in any order.
     """
     history = history_of(events)
-    facts = history.facts
     statuses: dict[str, str | None] = {}
-    for fact in facts:  # oldest first, so the newest stays
-        statuses.update(fact.tests)
+    flabs_status = report_url = None
+    for event in history.events:  # oldest first, so the newest stays
+        statuses |= event.tests
+        flabs_status = event.status or flabs_status
+        report_url = event.report_url or report_url
+    integrator_id = history.integrator_ids[-1] if history.integrator_ids else None
     reports = _reports(history, statuses)
-    integrator_ids = [fact.integrator_id for fact in facts if fact.integrator_id]
-    integrator_id = integrator_ids[-1] if integrator_ids else None
-    flabs_status = _newest([fact.status for fact in facts])
+    not_completed = {report.test_id for report in reports if not report.evidence}
     received = [event.received_at for event in events]
     last = max([event.position for event in events])
     summary = Summary(
         lab_id=lab_id,
         bill_id=bill_id,
         integrator_id=integrator_id,
-        state=_state(history, reports),
+        state=_state(history, not_completed),
         flabs_status=flabs_status,
         created_at=_from_unix(history.creations[0].at) if history.creations else None,
         completed_at=_from_unix(history.completions[-1].at) if history.completions else None,
         deleted_at=_from_unix(history.deletions[0].at) if history.deletions else None,
-        report_url=_newest([fact.report_url for fact in facts]),
+        report_url=report_url,
         reports_total=len(reports),
-        reports_completed=len([report for report in reports if report.evidence]),
+        reports_completed=len(reports) - len(not_completed),
         findings=[found.finding for found in findings(history)],
         events=len(events),
         first_received_at=min(received),
         last_received_at=max(received),
-        last_event_at=_from_unix(facts[-1].at),
+        last_event_at=_from_unix(history.events[-1].at),
         position=max([last, *[decided.position for decided in decisions]]),
     )
     missing = [] if history.deletions else missing_events(history, flabs_status, reports)
@@ -122,22 +122,22 @@ def fold(
         reports=reports,
         missing_events=missing,
         lines=lines,
-        former_integrators=sorted({*integrator_ids} - {integrator_id}),
+        former_integrators=sorted({*history.integrator_ids} - {integrator_id}),
     )
 
 
 def _reports(history: History, statuses: dict[str, str | None]) -> list[Report]:
-    proofs: dict[str, Fact] = {}
+    proofs: dict[str, LoggedEvent] = {}
     # The best evidence first, and of one kind the oldest.
-    for facts in (history.reports, history.completions, history.creations, history.deletions):
+    for events in (history.reports, history.completions, history.creations, history.deletions):
         if len(proofs) == len(statuses):
             break
-        for fact in facts:
-            for test in fact.completed:
-                proofs.setdefault(test, fact)
+        for event in events:
+            for test in event.completed:
+                proofs.setdefault(test, event)
     reports = []
-    for test, status in sorted(statuses.items(), key=itemgetter(0)):
-        if is_completed(status):
+    for test, status in sorted(statuses.items()):
+        if status == "completed" or is_completed(status):
             proof = proofs[test]
             reports.append(Report(test, status, _from_unix(proof.at), proof.type))
         else:
@@ -145,25 +145,17 @@ def _reports(history: History, statuses: dict[str, str | None]) -> list[Report]:
     return reports
 
 
-def _state(history: History, reports: list[Report]) -> State:
+def _state(history: History, not_completed: set[str]) -> State:
     if history.deletions:
         return "deleted"
     if not history.completions:
         return "open"
-    not_completed = {report.test_id for report in reports if not report.evidence}
     if not_completed:
         last = history.completions[-1].moment
-        if any(fact.moment > last and not_completed & fact.tests.keys() for fact in history.facts):
-            return "reopened"
+        for event in history.events:
+            if event.moment > last and not_completed & event.tests.keys():
+                return "reopened"
     return "completed"
-
-
-def _newest(values: Iterable[str | None]) -> str | None:
-    """Return the last value that says something."""
-    newest = None
-    for value in values:
-        newest = value or newest
-    return newest
 
 
 def _from_unix(seconds: int) -> datetime:

@@ -99,9 +99,10 @@ class Examined(Struct, frozen=True):
 
 def read_event(body: bytes) -> Event | Unreadable:
     """Read one body; never raises, whatever the bytes are."""
-    # Too short for its values to nest too deeply, without a byte that may be no UTF-8 and without
-    # escapes, as nearly all are: then what the decoder takes is readable.
-    if len(body) <= 2 * MAX_DEPTH and body.isascii() and b"\\" not in body:
+    # Without a byte that may be no UTF-8, without escapes and not nested too deeply, as nearly all
+    # are: then what the decoder takes is readable.
+    short = len(body) <= 2 * MAX_DEPTH  # for its values to nest too deeply
+    if body.isascii() and _BACKSLASH not in body and (short or not too_deep(body)):
         try:
             event = _BILL_EVENT.decode(body)
         except msgspec.DecodeError:
@@ -141,6 +142,7 @@ def is_completed(status: str | None) -> bool:
     return status is not None and len(status) >= _LENGTH and status.strip().lower() == _COMPLETED
 
 
+_BACKSLASH = ord("\\")  # a number is looked for in bytes faster than a string of one
 _COMPLETED = "completed"
 _LENGTH = len(_COMPLETED)  # most other words are shorter and need not be trimmed
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from ledger.model.history import Fact, History
+from ledger.model.history import History, LoggedEvent
 
 CLOCK_TOLERANCE = 300
 """Seconds that a sender's clock may run before ours until an event counts as from the future."""
@@ -45,18 +45,15 @@ def _completed_with_open_reports(history: History) -> Finding | None:
 
 def _event_after_deletion(history: History) -> Finding | None:
     deleted_at = history.deletions[0].at
-    late = [fact for fact in history.facts if fact.type != "bill.deleted" and fact.at > deleted_at]
+    late = [
+        event for event in history.events if event.type != "bill.deleted" and event.at > deleted_at
+    ]
     detail = "these happened after the bill was deleted"
     return Finding("event_after_deletion", detail, _positions(late)) if late else None
 
 
 def _event_from_future(history: History) -> Finding | None:
-    first = min([fact.received_at for fact in history.facts])
-    if history.facts[-1].at - first.timestamp() <= CLOCK_TOLERANCE:  # as nearly always
-        return None
-    early = [
-        fact for fact in history.facts if fact.at - fact.received_at.timestamp() > CLOCK_TOLERANCE
-    ]
+    early = [event for event in history.events if event.delay < -CLOCK_TOLERANCE]
     if not early:
         return None
     detail = f"the eventTime is more than {CLOCK_TOLERANCE} s after the reception"
@@ -64,20 +61,20 @@ def _event_from_future(history: History) -> Finding | None:
 
 
 def _integrator_changed(history: History) -> Finding | None:
-    ids = list(dict.fromkeys([fact.integrator_id for fact in history.facts if fact.integrator_id]))
-    if len(ids) < 2:  # noqa: PLR2004 -- one id is no change
+    if len(set(history.integrator_ids)) < 2:  # noqa: PLR2004 -- one id is no change
         return None
-    named = [fact for fact in history.facts if fact.integrator_id]
+    ids = dict.fromkeys(history.integrator_ids)
+    named = [event for event in history.events if event.integrator_id]
     detail = f"the integrator ids are, oldest first: {', '.join(ids)}"
     return Finding("integrator_changed", detail, _positions(named))
 
 
 def _report_completed_again(history: History) -> Finding | None:
     # What was sent again counts here: that it is no correction is for a person to see.
-    resent = [fact for fact in history.resent if fact.type == "report.completed"]
+    resent = [event for event in history.resent if event.type == "report.completed"]
     if len(history.reports) + len(resent) <= len(history.reported):
         return None
-    times = Counter(test for fact in history.reports for test in fact.completed)
+    times = Counter(test for event in history.reports for test in event.completed)
     often = sorted(test for test, count in times.items() if count > 1)
     words = ["more report.completed than tests that they complete"]
     if len(history.reports) > len(history.reported):
@@ -93,5 +90,5 @@ def _report_completed_again(history: History) -> Finding | None:
     )
 
 
-def _positions(facts: Iterable[Fact]) -> list[int]:
-    return sorted(fact.position for fact in facts)
+def _positions(events: Iterable[LoggedEvent]) -> list[int]:
+    return sorted(event.position for event in events)

@@ -4,7 +4,7 @@ Source: design, "Order".
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter
 
 import msgspec
@@ -12,40 +12,34 @@ from msgspec import Struct
 
 from ledger.model.event import RANK, BillEvent, is_completed
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = 86_400
+
 
 class LoggedEvent(Struct, frozen=True, gc=False):
-    """A readable event of a bill with what the log adds to it.
+    """A readable event of a bill, made ready for the fold, with what the log adds to it.
 
-    `position` is the log's, `received_at` the time (UTC) of the first delivery, `digest` 32 bytes.
-    `imported` tells that it came in a file and not from the sender.
+    `position` is the log's, `received_at` the time (UTC) of the first delivery. `imported` tells
+    that it came in a file and not from the sender. `order` is its place among the bill's events:
+    `(event_time, rank, progress, digest)`. `at` is the event's time in Unix seconds, and `delay`
+    how many seconds later it was received. `tests` maps each test that the event mentions to the
+    status it says; of a test mentioned twice the last mention counts. `completed` holds those of
+    them that it says completed.
     """
 
     position: int
     received_at: datetime
-    digest: bytes
+    imported: bool
     event: BillEvent
-    imported: bool = False
-
-
-class Fact(Struct, frozen=True, gc=False):
-    """One event made ready for the fold.
-
-    `order` is its place among the bill's events: `(event_time, rank, progress, digest)`. `at` is
-    the event's time in Unix seconds. `tests` maps each test that the event mentions to the status
-    it says; of a test mentioned twice the last mention counts. `completed` holds those of them that
-    it says completed.
-    """
-
     order: tuple[int, int, int, bytes]
     at: int
+    delay: int
     type: str
     status: str | None
     integrator_id: str | None
     report_url: str | None
     tests: dict[str, str | None]
-    completed: list[str]
-    received_at: datetime
-    position: int
+    completed: set[str]
 
     @property
     def moment(self) -> tuple[int, int]:
@@ -56,17 +50,57 @@ class Fact(Struct, frozen=True, gc=False):
 class History(Struct, frozen=True, gc=False):
     """The events of a bill, oldest first: all of them, and those of each type.
 
-    `reported` are the tests that some `report.completed` says completed. `resent` are events that
-    support sent again with another time: they are in none of the other lists.
+    `integrator_ids` are those that the events name, in their order and as often. `reported` are the
+    tests that some `report.completed` says completed. `resent` are events that support sent again
+    with another time: they are in none of the other lists.
     """
 
-    facts: list[Fact]
-    creations: list[Fact]
-    reports: list[Fact]
-    completions: list[Fact]
-    deletions: list[Fact]
+    events: list[LoggedEvent]
+    creations: list[LoggedEvent]
+    reports: list[LoggedEvent]
+    completions: list[LoggedEvent]
+    deletions: list[LoggedEvent]
+    integrator_ids: list[str]
     reported: set[str]
-    resent: list[Fact]
+    resent: list[LoggedEvent]
+
+
+def logged_event(
+    position: int, received_at: datetime, digest: bytes, event: BillEvent, *, imported: bool
+) -> LoggedEvent:
+    """Make an event ready for the fold; `digest` is the body's, of 32 bytes."""
+    data = event.data
+    bill = data.bill_data
+    tests: dict[str, str | None] = {}
+    completed: set[str] = set()
+    if bill and bill.tests:
+        for test in bill.tests:
+            tests[test.test_id] = test.status
+            if test.status == "completed" or is_completed(test.status):  # plain: without a call
+                completed.add(test.test_id)
+            else:  # what an earlier mention said
+                completed.discard(test.test_id)
+    return LoggedEvent(
+        position=position,
+        received_at=received_at,
+        imported=imported,
+        event=event,
+        order=(event.event_time, RANK[event.event_type], len(completed), digest),
+        at=event.event_time,
+        delay=delay(received_at, event.event_time),
+        type=event.event_type,
+        status=bill.status if bill else None,
+        integrator_id=data.integrator_id,
+        report_url=data.report_url,
+        tests=tests,
+        completed=completed,
+    )
+
+
+def delay(received_at: datetime, event_time: int) -> int:
+    """Return how many whole seconds after it happened an event was received, rounded down."""
+    since = received_at - _EPOCH  # days, seconds and a part of a second that is not negative
+    return since.days * _DAY + since.seconds - event_time
 
 
 def history_of(events: list[LoggedEvent]) -> History:
@@ -75,23 +109,28 @@ def history_of(events: list[LoggedEvent]) -> History:
     Flabs' times are whole seconds: of two events within one, the one that says more tests completed
     came later, and the digest decides what is left, so that any order of arrival gives this one.
     """
-    facts = sorted([_fact(event) for event in events], key=attrgetter("order"))
-    sent_again: list[Fact] = []
+    events = sorted(events, key=attrgetter("order"))
+    sent_again: list[LoggedEvent] = []
     if [event for event in events if event.imported]:
         originals = resent(events)
-        sent_again = [fact for fact in facts if fact.position in originals]
-        facts = [fact for fact in facts if fact.position not in originals]
-    of_type: dict[str, list[Fact]] = {event_type: [] for event_type in RANK}
-    for fact in facts:
-        of_type[fact.type].append(fact)
+        sent_again = [event for event in events if event.position in originals]
+        events = [event for event in events if event.position not in originals]
+    of_type: dict[str, list[LoggedEvent]] = {event_type: [] for event_type in RANK}
+    integrator_ids = []
+    for event in events:
+        of_type[event.type].append(event)
+        if event.integrator_id:
+            integrator_ids.append(event.integrator_id)
     reports = of_type["report.completed"]
+    reported: set[str] = set()
     return History(
-        facts=facts,
+        events=events,
         creations=of_type["bill.created"],
         reports=reports,
         completions=of_type["bill.completed"],
         deletions=of_type["bill.deleted"],
-        reported=set[str]().union(*[fact.completed for fact in reports]),
+        integrator_ids=integrator_ids,
+        reported=reported.union(*[event.completed for event in reports]),
         resent=sent_again,
     )
 
@@ -115,37 +154,10 @@ def resent(events: Iterable[LoggedEvent]) -> dict[int, int]:
     return {position: original for position, original in found if original is not None}
 
 
-def by_reception(facts: list[Fact]) -> list[Fact]:
-    """Return facts in the order in which their first deliveries came."""
+def by_reception(events: list[LoggedEvent]) -> list[LoggedEvent]:
+    """Return events in the order in which their first deliveries came."""
     # Receivers on several machines may stamp the same instant; the log's order decides then.
-    return sorted(facts, key=attrgetter("received_at", "position"))
-
-
-def _fact(logged: LoggedEvent) -> Fact:
-    event = logged.event
-    data = event.data
-    bill = data.bill_data
-    tests: dict[str, str | None] = {}
-    completed: list[str] = []
-    if bill and bill.tests:
-        tests = {test.test_id: test.status for test in bill.tests}
-        completed = [
-            test
-            for test, status in tests.items()
-            if status == "completed" or is_completed(status)  # without a call where it is plain
-        ]
-    return Fact(
-        order=(event.event_time, RANK[event.event_type], len(completed), logged.digest),
-        at=event.event_time,
-        type=event.event_type,
-        status=bill.status if bill else None,
-        integrator_id=data.integrator_id,
-        report_url=data.report_url,
-        tests=tests,
-        completed=completed,
-        received_at=logged.received_at,
-        position=logged.position,
-    )
+    return sorted(events, key=attrgetter("received_at", "position"))
 
 
 def _all_but_time(event: BillEvent) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from ledger.model.event import is_completed
-from ledger.model.history import Fact, History, by_reception
+from ledger.model.history import History, LoggedEvent, by_reception
 
 Certainty = Literal["certain", "possible"]
 MissingState = Literal["awaiting_retry", "overdue", "requested", "waived"]
@@ -82,7 +82,7 @@ def missing_events(
     """Return what is missing of a bill that is not deleted, sorted by test, then by event type."""
     found: list[MissingEvent] = []
     if not history.creations:
-        found.append(_missing("bill.created", "certain", by_reception(history.facts)[0]))
+        found.append(_missing("bill.created", "certain", by_reception(history.events)[0]))
     if history.completions:
         found += _reports_of_known_tests(history)
     else:
@@ -95,23 +95,22 @@ def missing_events(
 
 
 def _reports_of_known_tests(history: History) -> Iterable[MissingEvent]:
-    proofs: dict[str, Fact] = {}
-    for fact in by_reception(history.completions):
-        for test in fact.completed:
-            if test not in history.reported:
-                proofs.setdefault(test, fact)
-    for test, fact in proofs.items():
-        yield _missing("report.completed", "certain", fact, test_id=test)
+    proofs: dict[str, LoggedEvent] = {}
+    for event in by_reception(history.completions):
+        for test in event.completed - history.reported:
+            proofs.setdefault(test, event)
+    for test, event in proofs.items():
+        yield _missing("report.completed", "certain", event, test_id=test)
 
 
 def _bill_completed(
     history: History, flabs_status: str | None, reports: Iterable[HasStatus]
 ) -> Iterable[MissingEvent]:
     if is_completed(flabs_status):
-        proofs = [fact for fact in history.facts if is_completed(fact.status)]
+        proofs = [event for event in history.events if is_completed(event.status)]
         yield _missing("bill.completed", "certain", by_reception(proofs)[0])
         return
-    tests_known = any(fact.tests for fact in history.creations)
+    tests_known = any(event.tests for event in history.creations)
     if history.reports and tests_known and all(is_completed(report.status) for report in reports):
         last = by_reception(history.reports)[-1]
         yield _missing("bill.completed", "possible", last)
@@ -120,7 +119,7 @@ def _bill_completed(
 def _missing(
     event_type: str,
     certainty: Certainty,
-    evidence: Fact,
+    evidence: LoggedEvent,
     *,
     test_id: str | None = None,
     count: int = 1,

@@ -20,7 +20,7 @@ from ledger.model.decision import (
     EventWaived,
     LoggedDecision,
 )
-from ledger.model.history import Fact, History
+from ledger.model.history import History, LoggedEvent
 from ledger.model.missing import MissingEvent
 
 LineState = Literal["requested", "received", "closed"]
@@ -90,9 +90,9 @@ def _lacks(history: History) -> Lacks:
     """Follow, as the events came, how many reports the bill's reports proved to be missing."""
     reported: set[str] = set()
     lacks = []
-    for count, fact in enumerate(sorted(history.reports, key=attrgetter("position")), start=1):
-        reported.update(fact.completed)
-        lacks.append((fact.position, len(reported) - count))
+    for count, event in enumerate(sorted(history.reports, key=attrgetter("position")), start=1):
+        reported.update(event.completed)
+        lacks.append((event.position, len(reported) - count))
     return lacks
 
 
@@ -158,13 +158,13 @@ def _answer(line: _Asked, history: History, lacks: Lacks) -> int | None:
     asked = line.decision
     if asked.event_type == "report.completed" and asked.test_id is None:
         return next((at for at, lack in lacks if at > line.position and lack <= 0), None)
-    facts: list[Fact]
+    events: list[LoggedEvent]
     if asked.event_type == "bill.created":
-        facts = history.creations
+        events = history.creations
     elif asked.event_type == "bill.completed":
-        facts = history.completions
+        events = history.completions
     elif asked.event_type == "bill.deleted":
-        facts = history.deletions
+        events = history.deletions
     else:
-        facts = [fact for fact in history.reports if asked.test_id in fact.completed]
-    return min((fact.position for fact in facts), default=None)
+        events = [event for event in history.reports if asked.test_id in event.completed]
+    return min((event.position for event in events), default=None)

@@ -4,25 +4,29 @@ Sums, so that any order and any split of the log gives the same.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
 from typing import Any
 
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from ledger.eventlog.read import LogRow
-from ledger.model.event import Event
+from ledger.model.history import LoggedEvent
 
 FARTHEST = 3_600
 """Seconds. Whatever came later, or before it happened by more, is counted as one second beyond:
 it says nothing of attempts that are minutes apart."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY = 86_400
-
 DelayKey = tuple[str, date, int]
+
+
+class Arrival(Struct, frozen=True, gc=False):
+    """How a readable event arrived that is not folded; as the members of a `LoggedEvent`."""
+
+    received_at: datetime
+    imported: bool
+    delay: int
 
 
 class Arrivals(Struct):
@@ -36,18 +40,19 @@ class Arrivals(Struct):
         """Return those of an empty log."""
         return cls({}, Counter())
 
-    def add(self, row: LogRow, event: Event) -> None:
-        """Count a readable event that is no operator's."""
-        lab_id, received = event.lab_id, row.received_at
-        first, last = self.labs.get(lab_id, (received, received))
-        if not first < received < last:
-            self.labs[lab_id] = (min(first, received), max(last, received))
-        if row.source == "webhook":
-            since = received - _EPOCH  # days, seconds and a part of a second that is not negative
-            seconds = since.days * _DAY + since.seconds - event.event_time
-            if not -FARTHEST <= seconds <= FARTHEST:
-                seconds = FARTHEST + 1 if seconds > 0 else -FARTHEST - 1
-            self.delays[lab_id, received.date(), seconds] += 1
+    def add(self, lab_id: str, arrived: Sequence[Arrival | LoggedEvent]) -> None:
+        """Count readable events of a lab."""
+        if not arrived:
+            return
+        received = [one.received_at for one in arrived]
+        first, last = self.labs.get(lab_id, (received[0], received[0]))
+        self.labs[lab_id] = (min(first, *received), max(last, *received))
+        for one in arrived:
+            if not one.imported:
+                seconds = one.delay
+                if not -FARTHEST <= seconds <= FARTHEST:
+                    seconds = FARTHEST + 1 if seconds > 0 else -FARTHEST - 1
+                self.delays[lab_id, one.received_at.date(), seconds] += 1
 
     def merge(self, other: "Arrivals") -> None:
         """Add what was counted elsewhere, of other events."""

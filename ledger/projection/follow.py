@@ -85,9 +85,12 @@ def follow_once(
         made = Made.nothing()
         touched: dict[Key, BillEvents] = {}
         for row in new:
-            event = note(made, row)
+            event = read_row(row)
+            note(made, row, event)
             if isinstance(event, (LoggedEvent, LoggedDecision)):
                 touched.setdefault((row.lab_id, row.bill_id), BillEvents([], [])).add(event)
+        for (lab_id, _), history in touched.items():
+            made.arrivals.add(lab_id, history.events)
         tables.copy_in(connection, schema, made.rows)
         arrivals.write(connection, schema, made.arrivals)
         expectations.write(connection, schema, made.expected)
@@ -116,10 +119,10 @@ def fold_bills(
             known.add(key)
             histories[key].add(read_row(row))
         integrators.update(
-            event.event.data.integrator_id
+            event.integrator_id
             for history in histories.values()
             for event in history.events
-            if event.event.data.integrator_id
+            if event.integrator_id
         )
         try:
             with connection.transaction():

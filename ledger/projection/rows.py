@@ -35,10 +35,10 @@ from ledger.model.decision import (
     read_decision,
 )
 from ledger.model.event import BillEvent, Event, Unreadable, read_event
-from ledger.model.history import LoggedEvent
+from ledger.model.history import LoggedEvent, delay, logged_event
 from ledger.model.missing import MissingEvent
 from ledger.model.settlement import Line
-from ledger.projection.arrivals import Arrivals
+from ledger.projection.arrivals import Arrival, Arrivals
 from ledger.projection.expectations import Expected
 
 COLUMNS = {
@@ -136,7 +136,7 @@ def add_parked(rows: Rows, key: Key, history: BillEvents, error: Exception) -> N
         )
     )
     # That it was seen is known all the same, whoever expects it.
-    named = {event.event.data.integrator_id for event in history.events}
+    named = {event.integrator_id for event in history.events}
     rows["former_integrator"] += [
         (text_field(key[0]), text_field(key[1]), text_field(name))
         for name in sorted(filter(None, named))
@@ -149,17 +149,19 @@ def add_history(made: Made, key: Key, log_rows: Iterable[LogRow]) -> int:
     history = BillEvents([], [])
     for row in log_rows:
         count += 1
-        history.add(note(made, row))
+        read = read_row(row)
+        if isinstance(read, LoggedEvent):  # nearly all are
+            history.events.append(read)
+        else:
+            note(made, row, read)
+            history.add(read)
+    made.arrivals.add(key[0], history.events)
     add_bill(made.rows, key, history)
     return count
 
 
-def note(made: Made, row: LogRow) -> Read:
-    """Read one row of the log, and make what it makes by itself, apart from its bill's fold."""
-    read = read_row(row)
-    if isinstance(read, LoggedEvent):  # nearly all are
-        made.arrivals.add(row, read.event)
-        return read
+def note(made: Made, row: LogRow, read: Read) -> None:
+    """Make what a row of the log, as it was read, makes by itself, apart from its bill."""
     position = int8_field(row.position)
     if isinstance(read, Unreadable):
         made.rows["unreadable_event"].append(
@@ -173,7 +175,8 @@ def note(made: Made, row: LogRow) -> Read:
             )
         )
     elif isinstance(read, Event):
-        made.arrivals.add(row, read)
+        late = delay(row.received_at, read.event_time)
+        made.arrivals.add(row.lab_id, [Arrival(row.received_at, row.source == "import", late)])
     elif isinstance(read, BillExpected):
         made.expected.append(Expected(row.position, read))
         by = NULL if read.expected_by is None else timestamptz_field(read.expected_by)
@@ -189,7 +192,6 @@ def note(made: Made, row: LogRow) -> Read:
         made.rows["desk_event"].append(
             (text_field(row.lab_id), position, kind, request, field(encode(read)))
         )
-    return read
 
 
 def read_row(row: LogRow) -> Read:
@@ -202,7 +204,7 @@ def read_row(row: LogRow) -> Read:
         return decision
     event = read_event(body)
     if isinstance(event, BillEvent):
-        return LoggedEvent(position, received_at, digest, event, source == "import")
+        return logged_event(position, received_at, digest, event, imported=source == "import")
     return event
 
 

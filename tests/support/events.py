@@ -15,7 +15,7 @@ import pytest
 
 from ledger.model.bill import Bill, fold
 from ledger.model.event import BillEvent, read_event
-from ledger.model.history import LoggedEvent
+from ledger.model.history import LoggedEvent, logged_event
 from ledger.model.identity import digest
 
 START = 1_705_747_800
@@ -63,11 +63,12 @@ class Said:
         event = read_event(self.body())
         assert isinstance(event, BillEvent)
         received_at = self.at + 1 if self.received_at is None else self.received_at
-        return LoggedEvent(
+        return logged_event(
             position=self.position or position,
             received_at=time(received_at),
             digest=digest(self.body()),
             event=event,
+            imported=False,
         )
 
 

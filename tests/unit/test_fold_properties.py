@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ledger.model.bill import Bill, fold
 from ledger.model.event import BillEvent, Event, Unreadable, examine, read_event
-from ledger.model.history import LoggedEvent
+from ledger.model.history import LoggedEvent, logged_event
 
 # How fast the machine is today is no property of the fold.
 at_leisure = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -60,7 +60,7 @@ def log(bodies: list[bytes]) -> list[LoggedEvent]:
         assert isinstance(event, BillEvent)
         received_at = datetime.fromtimestamp(START, UTC) + timedelta(minutes=position)
         key = examine(body).digest
-        logged.setdefault(key, LoggedEvent(position, received_at, key, event))
+        logged.setdefault(key, logged_event(position, received_at, key, event, imported=False))
     return list(logged.values())
 
 
@@ -169,7 +169,8 @@ def test_any_json_is_read_without_error_and_folded_if_readable(
     found = examine(body)
     assert (found.unreadable is not None) == isinstance(event, Unreadable)
     if isinstance(event, BillEvent):
-        logged = LoggedEvent(1, datetime.fromtimestamp(START, UTC), found.digest, event)
+        received_at = datetime.fromtimestamp(START, UTC)
+        logged = logged_event(1, received_at, found.digest, event, imported=False)
         bill = fold(event.lab_id, event.data.bill_id, [logged])
         assert (bill.summary.events, bill.summary.bill_id) == (1, found.bill_id)
 

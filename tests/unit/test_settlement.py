@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import permutations
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -264,8 +265,8 @@ def test_of_two_lines_of_one_name_the_first_stays_as_it_was_asked() -> None:
 
 @pytest.mark.parametrize("imported", [False, True])
 def test_whoever_sent_it_settles_a_line(imported: bool) -> None:  # noqa: FBT001 -- a parameter of the test
-    first, second = LOST[0].logged(1), created(0).logged(2)
-    second = type(second)(2, second.received_at, second.digest, second.event, imported)
+    first = LOST[0].logged(1)
+    second = msgspec.structs.replace(created(0).logged(2), imported=imported)
     found = fold("L", "B", [first, second], [LoggedDecision(3, requested())])
     assert lines(found) == [(1, "received", 2, None)]
 
