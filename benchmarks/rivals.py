@@ -17,8 +17,8 @@ SEQUENCE = "CREATE SEQUENCE obvious_position"
 
 INSERT = """
 INSERT INTO event_log
-    (position, received_at, event_time, source, lab_id, bill_id, event_type, digest, body)
-VALUES (nextval('obvious_position'), %s, to_timestamp(%s), 'webhook', %s, %s, %s, %s, %s)
+    (position, received_at, event_time, source_letter, lab_id, bill_id, event_type, digest, body)
+VALUES (nextval('obvious_position'), %s, to_timestamp(%s), 'w', %s, %s, %s, %s, %s)
 ON CONFLICT DO NOTHING
 RETURNING position
 """

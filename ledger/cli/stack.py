@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ import httpx
 import rich_click as click
 
 from ledger import embedded, schema
+from ledger.database import connect_as_login
 from ledger.errors import LedgerError
 from ledger.settings import child_environment
 
@@ -70,7 +71,7 @@ class Stack:
             postgres.ensure_database("ledger")
             self._postgres_port = postgres.port
             self.database_url = postgres.dsn("ledger")
-            schema.migrate(self.database_url)
+            migrate(self.database_url)
             # Made last, for they are shown once: a start that fails before must not make them.
             self._secrets_are_new = not (self.data / KEY_FILE).exists()
             self.token = _kept_secret(self.data / TOKEN_FILE)
@@ -235,6 +236,15 @@ def _error_of_binding(port: int) -> OSError | None:
 def _quoted(path: Path) -> str:
     """Write a path so that a pasted line finds it, from any folder."""
     return shlex.quote(str(path))
+
+
+def migrate(url: str) -> None:
+    """Bring a database to this version; say so of an older one, for a large log takes its time."""
+    with closing(connect_as_login(url, "migrate")) as connection:
+        version = schema.current_version(connection)
+    if version and version < schema.SCHEMA_VERSION:
+        _say(f"Bringing the database from schema {version} to {schema.SCHEMA_VERSION} ...")
+    schema.migrate(url)
 
 
 def _say(words: str) -> None:

@@ -14,7 +14,9 @@ import psycopg
 import pytest
 from psycopg import Connection, sql
 
+from benchmarks.rivals import INSERT, SEQUENCE
 from ledger import schema
+from ledger.cli import stack
 from ledger.database import connect
 from ledger.desk.reconciliation import Question, reconcile
 from ledger.desk.terms import Terms
@@ -190,6 +192,28 @@ def test_a_log_of_the_former_shape_is_kept_event_by_event(
         assert kept("source_name(source_letter)") == before
         assert [made.position for made in append(owner, deliveries([b"hello", b"new"]))] == [2, 4]
     works(empty_database_url)
+
+
+def test_the_stack_says_that_it_brings_an_older_database_up(
+    empty_database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema.migrate(empty_database_url, revision="0003")
+    stack.migrate(empty_database_url)
+    assert f"from schema 0003 to {schema.SCHEMA_VERSION}" in capsys.readouterr().err
+    stack.migrate(empty_database_url)
+    assert not capsys.readouterr().err
+    works(empty_database_url)
+
+
+def test_the_rival_of_the_benchmarks_can_write_this_schema(
+    empty_database_url: str,
+) -> None:
+    """Else nobody would notice until the next measurement."""
+    schema.migrate(empty_database_url)
+    said = (RECEIVED, 1_705_747_800, "L", "B", "bill.created", bytes(32), b"{}")
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        owner.execute(SEQUENCE)
+        assert [owner.execute(INSERT, said).fetchone() for _ in range(2)] == [(1,), None]
 
 
 def test_threads_that_migrate_one_database_at_once_all_succeed(empty_database_url: str) -> None:
