@@ -33,13 +33,13 @@ from ledger.log import configure_logging
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Receive, Scope, Send
+    from litestar.types import Receive, Scope, Send
 
 POOL_SIZE = 8
 """Connections that a process reads with at the most."""
 
 
-def create_app(settings: Settings | None = None) -> "ASGIApp":
+def create_app(settings: Settings | None = None) -> "Application":
     """Make the application; without settings, from the environment, as a server's worker does."""
     configure_logging()
     if settings is None:
@@ -54,20 +54,32 @@ def create_app(settings: Settings | None = None) -> "ASGIApp":
     litestar = make_litestar(settings, url, lane, reader)
     bills = BillEndpoint(reader, keys, terms)
     intake = Intake(lane, tokens=tokens, header=settings.webhook_header, max_body=settings.max_body)
+    return Application(litestar, intake, bills)
 
-    async def application(scope: "Scope", receive: "Receive", send: "Send") -> None:
+
+class Application:
+    """Answers what comes: deliveries and single bills on short ways, all else through Litestar.
+
+    The server's protocol looks for `intake` and hands it ordinary deliveries itself.
+    """
+
+    def __init__(self, litestar: Litestar, intake: Intake, bills: BillEndpoint) -> None:
+        self._litestar = litestar
+        self._bills = bills
+        self.intake = intake
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Answer one request, or take part in the server's life."""
         if scope["type"] == ScopeType.HTTP:
             path = scope["path"]
             if path.startswith(INTAKE_PATH) and path[len(INTAKE_PATH) :][:1] in ("", "/"):
-                await intake(scope, receive, send)
+                await self.intake(scope, receive, send)
                 return
             if b"%" in scope["raw_path"]:
                 scope["path"] = path = with_slashes_kept(scope["raw_path"])
-            if path.startswith(BILLS_PREFIX) and await bills.answered(scope, send):
+            if path.startswith(BILLS_PREFIX) and await self._bills.answered(scope, send):
                 return
-        await litestar(scope, receive, send)
-
-    return application
+        await self._litestar(scope, receive, send)
 
 
 def make_litestar(settings: Settings, url: str, lane: Lane, reader: BillReader) -> Litestar:

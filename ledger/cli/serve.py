@@ -59,7 +59,7 @@ def serve(*, end_with_parent: bool) -> None:
         "ledger.app:create_app",
         factory=True,
         workers=settings.workers,
-        http="ledger.http_server:BoundedProtocol",
+        http="ledger.http_server:DeliveryProtocol",
         loop="uvloop",
         ws="none",
         lifespan="on",

@@ -8,6 +8,7 @@ import asyncio
 import select
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -42,12 +43,24 @@ does not hold the lane as well."""
 _log = structlog.get_logger(__name__)
 
 
+Listener = Callable[[Outcome | LaneError], object]
+
+
 class _Waiting(Struct):
-    """A delivery, the future of who waits for its outcome, and until when (by the loop's clock)."""
+    """A delivery, who is told its outcome, and until when they wait (by the loop's clock)."""
 
     delivery: Delivery
-    outcome: asyncio.Future[Outcome]
+    listener: Listener | None
     deadline: float
+
+    def tell(self, outcome: Outcome | LaneError) -> None:
+        """Tell the outcome; whoever has been told already hears no more."""
+        listener, self.listener = self.listener, None
+        if listener:
+            try:
+                listener(outcome)
+            except Exception:  # noqa: BLE001 -- the others of its batch must hear, too
+                _log.exception("a delivery's outcome could not be told")
 
 
 class Lane:
@@ -84,16 +97,29 @@ class Lane:
         Raises `LaneError` if it could not be made so, or not in time: then it may or may not be in
         the log, and sending it again does no harm.
         """
+        told: asyncio.Future[Outcome | LaneError] = self._loop.create_future()
+
+        def tell(outcome: Outcome | LaneError) -> None:
+            if not told.done():  # who waits may have been cancelled
+                told.set_result(outcome)
+
+        self.enqueue(delivery, tell)
+        outcome = await told
+        if isinstance(outcome, LaneError):
+            raise outcome
+        return outcome
+
+    def enqueue(self, delivery: Delivery, listener: Listener) -> None:
+        """Do what `append` does, and tell the listener what that would return or raise."""
+        waiting = _Waiting(delivery, listener, self._loop.time() + PATIENCE)
         size = len(delivery.body)
         if self._stopping or self._bytes_waiting + size > MAX_WAITING_BYTES:
-            raise LaneError("too many deliveries wait for the database")
-        outcome: asyncio.Future[Outcome] = self._loop.create_future()
-        waiting = _Waiting(delivery, outcome, self._loop.time() + PATIENCE)
+            waiting.tell(LaneError("too many deliveries wait for the database"))
+            return
         self._bytes_waiting += size
         self._unanswered.append(waiting)
         self._queue.append(waiting)
         self._wake()
-        return await outcome
 
     def _give_up_on_overdue(self) -> None:
         """Answer those whose time is over; called by the loop again and again.
@@ -104,10 +130,10 @@ class Lane:
         now = self._loop.time()
         while self._unanswered:
             oldest = self._unanswered[0]
-            if not oldest.outcome.done():
+            if oldest.listener:
                 if oldest.deadline > now:
                     break
-                oldest.outcome.set_exception(LaneError("the database did not commit in time"))
+                oldest.tell(LaneError("the database did not commit in time"))
             self._unanswered.popleft()
         if not self._stopping:
             self._loop.call_later(LOOK_SECONDS, self._give_up_on_overdue)
@@ -121,7 +147,7 @@ class Lane:
                     continue
                 taken = self._take()
                 # Who waited too long has been told to send it again.
-                if batch := [waiting for waiting in taken if not waiting.outcome.done()]:
+                if batch := [waiting for waiting in taken if waiting.listener]:
                     await self._commit(batch)
                 self._bytes_waiting -= sum(len(waiting.delivery.body) for waiting in taken)
         finally:
@@ -173,8 +199,8 @@ class Lane:
         except Exception as error:  # noqa: BLE001 -- whatever it was, those who wait must be told
             _refuse(batch, self._failed(error, batch))
         else:
-            _settle(batch, outcomes)
-            _count(batch, outcomes)
+            # Later, for the next batch is to be on its way while these are answered.
+            self._loop.call_soon(_tell, batch, outcomes)
 
     async def _connected(self) -> tuple[Connection, Appender]:
         if self._connected_by and _has_something_to_say(self._connected_by[0]):
@@ -231,22 +257,16 @@ def _has_something_to_say(connection: Connection) -> bool:
     return bool(poll.poll(0))
 
 
-def _settle(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+def _tell(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+    words: Counter[str] = Counter()
     for waiting, outcome in zip(batch, outcomes, strict=True):
-        if not waiting.outcome.done():
-            waiting.outcome.set_result(outcome)
-
-
-def _count(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+        waiting.tell(outcome)
+        words[outcome.word(waiting.delivery)] += 1
     BATCHES.observe(len(batch))
-    words = Counter(
-        outcome.word(waiting.delivery) for waiting, outcome in zip(batch, outcomes, strict=True)
-    )
     for word, number in words.items():
         DELIVERIES.labels(outcome=word).inc(number)
 
 
 def _refuse(batch: list[_Waiting], error: LaneError) -> None:
     for waiting in batch:
-        if not waiting.outcome.done():
-            waiting.outcome.set_exception(LaneError(str(error)))  # each its own traceback
+        waiting.tell(LaneError(str(error)))  # each its own traceback

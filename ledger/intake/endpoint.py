@@ -1,17 +1,19 @@
-"""`POST /webhooks/flabs` and `POST /webhooks/flabs/{secret}`, as plain ASGI.
+"""`POST /webhooks/flabs` and `POST /webhooks/flabs/{secret}`.
 
-Plain, because a framework's request would cost this path as much as the rest of its work.
+As plain ASGI, because a framework's request would cost this path as much as the rest of its work;
+and for the server's protocol, which hands ordinary deliveries over without a request of ASGI.
 """
 
 import asyncio
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ledger.credentials import Secrets, without_scheme
 from ledger.errors import LaneError
-from ledger.eventlog.append import Delivery
+from ledger.eventlog.append import Delivery, Outcome
 from ledger.eventlog.lane import Lane
 from ledger.metrics import REFUSED
 from ledger.problems import MEDIA_TYPE, Problem
@@ -28,14 +30,29 @@ RETRY_AFTER = 120
 _SMALL = 16 * 1024
 """Bytes up to which a body is read on the spot: in microseconds, in milliseconds at the worst."""
 
+Header = tuple[bytes, bytes]
+
+
+class Answer(NamedTuple):
+    """What the sender is told; the headers are all but the length of the content."""
+
+    status: int
+    content: bytes
+    headers: list[Header]
+
 
 class _RefusedError(Exception):
     """A delivery that is not stored, and what its sender is told."""
 
-    def __init__(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(self, status: int, detail: str, *headers: Header) -> None:
         super().__init__(detail)
-        self.problem = Problem.of(status, detail)
+        self.status = status
         self.headers = headers
+
+    def answer(self) -> Answer:
+        REFUSED.labels(status=str(self.status)).inc()
+        problem = Problem.of(self.status, str(self))
+        return Answer(self.status, msgspec.json.encode(problem), [_PROBLEM_JSON, *self.headers])
 
 
 class Intake:
@@ -53,25 +70,43 @@ class Intake:
         try:
             self._admit(scope)
             body = await self._read_body(receive)
-            status, content, headers = 200, await self._store(body, received_at), _JSON
+            answer = await self._store(body, received_at)
         except _RefusedError as refused:
-            REFUSED.labels(status=str(refused.problem.status)).inc()
-            status, content = refused.problem.status, msgspec.json.encode(refused.problem)
-            headers = [_PROBLEM_JSON, *refused.headers]
+            answer = refused.answer()
+        length = (b"content-length", str(len(answer.content)).encode())
         await send(
             {
                 "type": "http.response.start",
-                "status": status,
-                "headers": [*headers, (b"content-length", str(len(content)).encode())],
+                "status": answer.status,
+                "headers": [*answer.headers, length],
             }
         )
-        await send({"type": "http.response.body", "body": content, "more_body": False})
+        await send({"type": "http.response.body", "body": answer.content, "more_body": False})
+
+    def is_ordinary(self, path: str, headers: Iterable[Header]) -> bool:
+        """Tell whether a POST is a delivery to `deliver`: with a token, and of no great length."""
+        length, token = self._read_headers(path, headers)
+        if length is None or length >= _SMALL or length > self._max_body:
+            return False
+        return self._tokens.accept(token)
+
+    def deliver(self, body: bytes, received_at: datetime, tell: Callable[[Answer], object]) -> None:
+        """Make an ordinary delivery durable, then tell the answer."""
+        delivery = Delivery.of(body, received_at=received_at, source="webhook")
+
+        def settled(outcome: Outcome | LaneError) -> None:
+            if isinstance(outcome, LaneError):
+                tell(_not_stored(outcome).answer())
+            else:
+                tell(_stored(delivery, outcome))
+
+        self._lane.enqueue(delivery, settled)
 
     def _admit(self, scope: "HTTPScope") -> None:
         """Refuse what need not be read."""
         if scope["method"] != "POST":
             raise _RefusedError(405, "only POST is taken here", (b"allow", b"POST"))
-        length, token = self._read_headers(scope)
+        length, token = self._read_headers(scope["path"], scope["headers"])
         if not self._tokens.accept(token):
             raise _RefusedError(
                 401,
@@ -79,10 +114,10 @@ class Intake:
                 "as Authorization: TOKEN, or as the last part of the path",
                 (b"www-authenticate", b'Bearer realm="ledger"'),
             )
-        if length > self._max_body:
+        if length is not None and length > self._max_body:
             raise self._too_large()
 
-    async def _store(self, body: bytes, received_at: datetime) -> bytes:
+    async def _store(self, body: bytes, received_at: datetime) -> Answer:
         """Make the delivery durable and return the answer."""
         if len(body) < _SMALL:
             delivery = Delivery.of(body, received_at=received_at, source="webhook")
@@ -91,26 +126,20 @@ class Intake:
                 Delivery.of, body, received_at=received_at, source="webhook"
             )
         try:
-            outcome = await self._lane.append(delivery)
+            return _stored(delivery, await self._lane.append(delivery))
         except LaneError as error:
-            raise _RefusedError(
-                503,
-                f"the delivery was not stored, send it again: {error}",
-                (b"retry-after", str(RETRY_AFTER).encode()),
-            ) from error
-        answer = {"outcome": outcome.word(delivery), "position": outcome.position}
-        return msgspec.json.encode(answer)
+            raise _not_stored(error) from error
 
-    def _read_headers(self, scope: "HTTPScope") -> tuple[int, bytes]:
-        """Return the announced length, 0 if none is, and the token presented."""
-        length, token = 0, b""
-        for name, value in scope["headers"]:
+    def _read_headers(self, path: str, headers: Iterable[Header]) -> tuple[int | None, bytes]:
+        """Return the announced length, None if none is, and the token presented."""
+        length, token = None, b""
+        for name, value in headers:
             if name == b"content-length":
-                length = int(value) if value.isdigit() else 0
+                length = int(value) if value.isdigit() else None
             elif name == self._header:
                 token = without_scheme(value)
-        if scope["path"].startswith(_SECRET_PATH):
-            token = scope["path"].removeprefix(_SECRET_PATH).encode("utf-8", "replace")
+        if path.startswith(_SECRET_PATH):
+            token = path.removeprefix(_SECRET_PATH).encode("utf-8", "replace")
         return length, token
 
     async def _read_body(self, receive: "Receive") -> bytes:
@@ -127,10 +156,23 @@ class Intake:
             message = await receive()
         raise _RefusedError(400, "the connection was closed before the body had come")
 
-    def _too_large(self) -> "_RefusedError":
+    def _too_large(self) -> _RefusedError:
         # The rest of the body is not read, so the connection cannot be used again.
         detail = f"the body is longer than {self._max_body} bytes (LEDGER_MAX_BODY)"
         return _RefusedError(413, detail, (b"connection", b"close"))
+
+
+def _stored(delivery: Delivery, outcome: Outcome) -> Answer:
+    said = {"outcome": outcome.word(delivery), "position": outcome.position}
+    return Answer(200, msgspec.json.encode(said), _JSON)
+
+
+def _not_stored(error: LaneError) -> _RefusedError:
+    return _RefusedError(
+        503,
+        f"the delivery was not stored, send it again: {error}",
+        (b"retry-after", str(RETRY_AFTER).encode()),
+    )
 
 
 _JSON = [(b"content-type", b"application/json")]
