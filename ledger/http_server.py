@@ -67,6 +67,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
 
+    def _should_upgrade(self) -> bool:
+        """Have `handle_websocket_upgrade` called for whatever a connection is to be upgraded to."""
+        return True
+
+    def handle_websocket_upgrade(self) -> None:
+        """Refuse: the parser takes a body for the other protocol's, and the request for empty."""
+        self.send_400_response("No connection is upgraded here: send no header Upgrade.")
+
     def _stop_timer(self) -> None:
         if self._timer:
             self._timer.cancel()

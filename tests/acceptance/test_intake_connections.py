@@ -170,6 +170,22 @@ def test_a_connection_that_shall_end_ends_with_the_answer(
     assert wire.is_at_end()
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_a_delivery_whose_body_would_be_another_protocols_is_refused(
+    wire: Wire, server: LedgerServer, lab: str, protocol: str
+) -> None:
+    first, second = bodies(lab, 2)
+    wire.send(request(first))
+    recorded = wire.answer()
+    assert outcome(recorded) == (200, "recorded")
+    wire.send(request(second, Connection="upgrade", Upgrade=protocol))
+    status, _, words = wire.answer()
+    assert status == 400
+    assert b"Upgrade" in words
+    assert wire.is_at_end()
+    assert server.head() == position(recorded)
+
+
 def test_a_secret_in_the_path_may_be_percent_encoded(wire: Wire, lab: str) -> None:
     [body] = bodies(lab, 1)
     encoded = "".join(f"%{ord(letter):02X}" for letter in TOKEN)
