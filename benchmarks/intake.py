@@ -20,6 +20,7 @@ def measure(run: Run) -> list[Row]:
         "Ledger": (ledger, stage.LEDGER, True),
         "obvious": (obvious, "benchmarks.rivals:make_obvious", True),
         "raw": (ledger, "benchmarks.rivals:raw", False),
+        "unasked": (ledger, "benchmarks.rivals:Unasked", True),
     }
     loads: dict[str, list[Load]] = {name: [] for name in servers}
     for number, name in run.turns(list(servers)):
@@ -37,7 +38,15 @@ def measure(run: Run) -> list[Row]:
             against="the same server, a raw ASGI route that reads the body and answers 200",
             target=Target(at_least=0.60),
             values=ratios(rates["Ledger"], rates["raw"]),
-            figures=[ours, Figure("raw route", rates["raw"], "/s")],
+            figures=[
+                ours,
+                Figure("raw route", rates["raw"], "/s"),
+                Figure("the server's protocol alone", rates["unasked"], "/s"),
+                Figure("ratio to that", ratios(rates["Ledger"], rates["unasked"]), ""),
+            ],
+            remarks=[
+                "Ledger takes ordinary deliveries past ASGI: the protocol alone stores nothing."
+            ],
         ),
         Row(
             number="2",

@@ -1,6 +1,6 @@
 """What Ledger is measured against: servers that do less, or do it the obvious way."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,7 @@ import msgspec
 from litestar import Litestar, Request, Response, get, post
 from psycopg_pool import AsyncConnectionPool
 
+from ledger.intake.endpoint import Answer, Header
 from ledger.model.event import examine
 from ledger.settings import Settings
 
@@ -36,10 +37,33 @@ async def raw(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 -- p
         message = await receive()
         body += message["body"]
         more = message.get("more_body")
-    content = b'{"outcome":"recorded","position":1}'
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    headers = [*_AT_ONCE.headers, (b"content-length", b"%d" % len(_AT_ONCE.content))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content, "more_body": False})
+    await send({"type": "http.response.body", "body": _AT_ONCE.content, "more_body": False})
+
+
+class Unasked:
+    """An application whose intake stores nothing: the ceiling of the server's protocol."""
+
+    def __init__(self) -> None:
+        self.intake = self
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 -- plain ASGI
+        """Do what `raw` does with all else."""
+        await raw(scope, receive, send)
+
+    def is_ordinary(self, _path: str, _headers: Iterable[Header]) -> bool:
+        """Say yes."""
+        return True
+
+    def deliver(self, _body: bytes, _at: datetime, tell: Callable[[Answer], object]) -> None:
+        """Answer at once."""
+        tell(_AT_ONCE)
+
+
+_AT_ONCE = Answer(
+    200, b'{"outcome":"recorded","position":1}', [(b"content-type", b"application/json")]
+)
 
 
 def make_obvious() -> Litestar:
