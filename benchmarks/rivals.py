@@ -18,8 +18,10 @@ SEQUENCE = "CREATE SEQUENCE obvious_position"
 
 INSERT = """
 INSERT INTO event_log
-    (position, received_at, event_time, source_letter, lab_id, bill_id, event_type, digest, body)
-VALUES (nextval('obvious_position'), %s, to_timestamp(%s), 'w', %s, %s, %s, %s, %s)
+    (position, received_at, event_second, source_letter, lab_id, bill_id, type_code, digest, body)
+VALUES (
+    nextval('obvious_position'), %s, event_second(%s), 'w', %s, %s, event_type_code(%s), %s, %s
+)
 ON CONFLICT DO NOTHING
 RETURNING position
 """

@@ -19,33 +19,21 @@ _MICROSECOND = timedelta(microseconds=1)
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 
-_BOOL, _BYTEA, _TEXT, _TIMESTAMPTZ = 16, 17, 25, 1184
-_BYTEA_ARRAY, _TEXT_ARRAY, _TIMESTAMPTZ_ARRAY = 1001, 1009, 1185
+_BOOL, _BYTEA, _CHAR, _INT8, _TEXT, _TIMESTAMPTZ = 16, 17, 18, 20, 25, 1184
+_TEXT_ARRAY = 1009
 
 _MANY = 1024
 _SIZES = [size.to_bytes(4, "big") for size in range(_MANY)]  # nearly all that are needed
 
 
 class PackedArray(bytes):
-    """A parameter that is an array in PostgreSQL's binary form already."""
+    """A parameter that is an array in PostgreSQL's binary form already; the statement types it."""
 
     __slots__ = ()
 
 
 class TextArray(PackedArray):
-    """A `text[]`."""
-
-    __slots__ = ()
-
-
-class ByteaArray(PackedArray):
-    """A `bytea[]`."""
-
-    __slots__ = ()
-
-
-class TimestamptzArray(PackedArray):
-    """A `timestamptz[]`."""
+    """A `text[]` also where the statement does not say so."""
 
     __slots__ = ()
 
@@ -61,17 +49,8 @@ class _TextArrayDumper(_PackedDumper):
     oid = _TEXT_ARRAY
 
 
-class _ByteaArrayDumper(_PackedDumper):
-    oid = _BYTEA_ARRAY
-
-
-class _TimestamptzArrayDumper(_PackedDumper):
-    oid = _TIMESTAMPTZ_ARRAY
-
-
+psycopg.adapters.register_dumper(PackedArray, _PackedDumper)
 psycopg.adapters.register_dumper(TextArray, _TextArrayDumper)
-psycopg.adapters.register_dumper(ByteaArray, _ByteaArrayDumper)
-psycopg.adapters.register_dumper(TimestamptzArray, _TimestamptzArrayDumper)
 
 
 def text_array(items: Iterable[str]) -> TextArray:
@@ -79,16 +58,27 @@ def text_array(items: Iterable[str]) -> TextArray:
     return TextArray(_array(_TEXT, [field(item.encode()) for item in items]))
 
 
-def bytea_array(items: Iterable[bytes]) -> ByteaArray:
+def bytea_array(items: Iterable[bytes]) -> PackedArray:
     """Pack byte strings."""
-    return ByteaArray(_array(_BYTEA, [field(item) for item in items]))
+    return PackedArray(_array(_BYTEA, [field(item) for item in items]))
 
 
-def timestamptz_array(items: Iterable[datetime | None]) -> TimestamptzArray:
+def char_array(items: Sequence[bytes]) -> PackedArray:
+    """Pack letters, of the type `"char"`."""
+    return _array_of_equals(_CHAR, 1, items)
+
+
+def int8_array(items: Sequence[int | None]) -> PackedArray:
+    """Pack bigints."""
+    if None in items:
+        fields = [NULL if item is None else int8_field(item) for item in items]
+        return PackedArray(_array(_INT8, fields))
+    return _array_of_equals(_INT8, 8, [int8(item) for item in items if item is not None])
+
+
+def timestamptz_array(items: Iterable[datetime]) -> PackedArray:
     """Pack times; they must be aware."""
-    return TimestamptzArray(
-        _array(_TIMESTAMPTZ, [NULL if item is None else timestamptz_field(item) for item in items])
-    )
+    return _array_of_equals(_TIMESTAMPTZ, 8, [timestamptz(item) for item in items])
 
 
 def packed_text_array(items: Iterable[bytes]) -> bytes:
@@ -155,9 +145,21 @@ def copy_data(rows: Sequence[Sequence[bytes]]) -> bytes:
     return b"".join([_COPY_HEADER, *fields, _COPY_TRAILER])
 
 
+def _array_of_equals(element: int, size: int, values: Sequence[bytes]) -> PackedArray:
+    """Pack an array of values of one size: a join is faster than to make a field of each."""
+    if not values:
+        return PackedArray(_header(element, 0))
+    before = size.to_bytes(4, "big")
+    return PackedArray(b"".join([_header(element, len(values)), before, before.join(values)]))
+
+
 def _array(element: int, fields: Sequence[bytes]) -> bytes:
     """Pack an array of the fields of its elements."""
-    if not fields:
+    return b"".join([_header(element, len(fields), nulls=NULL in fields), *fields])
+
+
+def _header(element: int, count: int, *, nulls: bool = False) -> bytes:
+    """Return what comes before the fields of an array; an empty one has no dimension."""
+    if not count:
         return struct.pack("!iiI", 0, 0, element)
-    header = struct.pack("!iiIii", 1, NULL in fields, element, len(fields), 1)
-    return b"".join([header, *fields])
+    return struct.pack("!iiIii", 1, nulls, element, count, 1)

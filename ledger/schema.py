@@ -8,7 +8,7 @@ from ledger.database import connect_as_login
 from ledger.errors import SchemaError
 from ledger.projection import tables
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 """The newest migration. Written here, too, so that a server need not load Alembic to compare it."""
 
 # Given at each migration, for a dump does not hold what a cluster or a database grants.

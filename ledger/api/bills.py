@@ -40,7 +40,7 @@ _BILLS = SQL(BILLS)
 _HISTORY = SQL(f"""
 SELECT {COLUMNS}
 FROM event_log
-WHERE lab_id = %s AND bill_id = %s AND received_at <= %s AND (%s OR event_time <= %s)
+WHERE lab_id = %s AND bill_id = %s AND received_at <= %s AND (%s OR event_time(event_second) <= %s)
 """)  # noqa: S608 -- our own names
 
 _SUBSCRIPTION = SQL("""

@@ -79,7 +79,8 @@ _ALL = _part(
 )
 _UNREADABLE = """
     SELECT
-        e.position, e.event_type, e.event_time, e.received_at,
+        e.position, event_type_name(e.type_code) AS event_type,
+        event_time(e.event_second) AS event_time, e.received_at,
         source_name(e.source_letter) AS source, e.lab_id, e.bill_id, e.body,
         u.reason, u.path, u.detail
     FROM (

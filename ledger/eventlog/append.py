@@ -7,13 +7,22 @@ from typing import Literal
 from msgspec import Struct
 from psycopg import Connection, RawCursor
 
-from ledger.binary import PackedArray, bytea_array, text_array, timestamptz_array
+from ledger.binary import (
+    PackedArray,
+    bytea_array,
+    char_array,
+    int8_array,
+    text_array,
+    timestamptz_array,
+)
 from ledger.model.decision import examine_decision
 from ledger.model.event import Examined, examine
 from ledger.prepared import Prepared
 
 Source = Literal["webhook", "import", "operator"]
 OutcomeWord = Literal["recorded", "duplicate", "unreadable"]
+
+_LETTERS: dict[Source, bytes] = {"webhook": b"w", "import": b"i", "operator": b"o"}
 
 _APPEND = "SELECT at_position, recorded FROM append_events($1, $2, $3, $4, $5, $6, $7, $8)"
 
@@ -59,7 +68,7 @@ def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outco
     """
     cursor = RawCursor(connection)
     cursor.execute(_APPEND, _parameters(deliveries), prepare=True, binary=True)
-    return [Outcome(*row) for row in cursor.fetchall()]
+    return _outcomes(cursor.fetchall(), len(deliveries))
 
 
 class Appender:
@@ -73,10 +82,11 @@ class Appender:
         """Do what `append` does."""
         rows = await self._append.run(_parameters(deliveries))
         value = rows.get_value
-        return [
-            Outcome(int.from_bytes(value(row, 0) or b"", "big"), value(row, 1) == b"\x01")
+        answer = [
+            (int.from_bytes(value(row, 0) or b"", "big"), value(row, 1) == b"\x01")
             for row in range(rows.ntuples)
         ]
+        return _outcomes(answer, len(deliveries))
 
 
 def _parameters(deliveries: Sequence[Delivery]) -> tuple[PackedArray, ...]:
@@ -84,16 +94,22 @@ def _parameters(deliveries: Sequence[Delivery]) -> tuple[PackedArray, ...]:
     examined = [delivery.examined for delivery in deliveries]
     return (
         timestamptz_array([delivery.received_at for delivery in deliveries]),
-        timestamptz_array(
-            [None if said.event_time is None else from_unix(said.event_time) for said in examined]
-        ),
-        text_array([delivery.source for delivery in deliveries]),
+        int8_array([said.event_time for said in examined]),
+        char_array([_LETTERS[delivery.source] for delivery in deliveries]),
         text_array([said.lab_id for said in examined]),
         text_array([said.bill_id for said in examined]),
         text_array([said.event_type for said in examined]),
         bytea_array([said.digest for said in examined]),
         bytea_array([delivery.body for delivery in deliveries]),
     )
+
+
+def _outcomes(answer: Sequence[tuple[int, bool]], deliveries: int) -> list[Outcome]:
+    """Make the outcomes of so many deliveries of what `append_events` answered."""
+    if len(answer) == deliveries:
+        return [Outcome(*row) for row in answer]
+    first = answer[0][0]  # all are new, so that it stands for all
+    return [Outcome(position, recorded=True) for position in range(first, first + deliveries)]
 
 
 def from_unix(seconds: int) -> datetime:

@@ -124,6 +124,6 @@ class LoggedDelivery(NamedTuple):
 
 
 SHOWN = (
-    "position, event_type, event_time, received_at, source_name(source_letter) AS source, lab_id,"
-    " bill_id, body"
+    "position, event_type_name(type_code) AS event_type, event_time(event_second) AS event_time,"
+    " received_at, source_name(source_letter) AS source, lab_id, bill_id, body"
 )

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from ledger.model.event import EventType, Examined, Identifier, Unreadable
+from ledger.model.event import EventTime, EventType, Examined, Identifier, Unreadable
 from ledger.model.identity import digest
 from ledger.model.json_text import is_whole
 from ledger.model.missing import Certainty, Evidence
@@ -185,6 +185,14 @@ def _moments(value: object) -> Iterator[datetime]:
             yield from _moments(part)
 
 
+def _event_time(moment: datetime) -> int | None:
+    """Return the second, or None for one that no event can have: the log's column has none such."""
+    try:
+        return msgspec.convert(int(moment.timestamp()), EventTime)
+    except msgspec.ValidationError:
+        return None
+
+
 def examine_decision(body: bytes) -> Examined:
     """Work out what the log's plain columns hold of a decision; never raises."""
     decision = read_decision(body)
@@ -194,7 +202,7 @@ def examine_decision(body: bytes) -> Examined:
         lab_id=getattr(decision, "lab_id", None) or "",
         bill_id=getattr(decision, "bill_id", ""),
         event_type=str(type(decision).__struct_config__.tag),
-        event_time=int(decision.at.timestamp()),
+        event_time=_event_time(decision.at),
         digest=digest(body),
         unreadable=None,
     )

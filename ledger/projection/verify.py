@@ -136,7 +136,8 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
 _LOG = """
 COPY (
     SELECT
-        position, lab_id, bill_id, event_type, event_time, digest, source_name(source_letter), body
+        position, lab_id, bill_id, event_type_name(type_code), event_time(event_second), digest,
+        source_name(source_letter), body
     FROM event_log
     WHERE position > {} AND position <= {}
     ORDER BY position

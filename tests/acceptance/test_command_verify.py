@@ -60,7 +60,7 @@ def tampered(url: str, statement: str) -> None:
             ["digest", "position 3"],
         ),
         (
-            "UPDATE event_log SET event_time = event_time + interval '1 s' WHERE position = 5",
+            "UPDATE event_log SET event_second = event_second + 1 WHERE position = 5",
             ["event_time", "position 5"],
         ),
         ("DELETE FROM event_log WHERE position IN (7, 9)", ["position 7", "missing"]),

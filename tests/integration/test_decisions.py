@@ -83,7 +83,7 @@ def test_two_who_press_at_once_make_one_request(database_url: str, service: Conn
     with ThreadPoolExecutor(4) as pool:
         numbers = list(pool.map(lambda _: press(database_url), range(4)))
     assert sorted(numbers, key=str) == [1, None, None, None]
-    assert one(service, "SELECT count(*) FROM event_log WHERE event_type = 'request.made'") == 1
+    assert one(service, "SELECT count(*) FROM event_log WHERE type_code = '=request.made'") == 1
     [line] = read_request(service, 1).lines
     assert (line.bill_id, line.event_type, line.state) == ("B", "bill.created", "requested")
 

@@ -266,8 +266,8 @@ def test_the_columns_hold_what_a_readable_body_says(undone: Connection, source: 
     moment = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
     append(undone, [Delivery.of(event, received_at=moment, source=source)])  # type: ignore[arg-type]  # each of the two
     row = undone.execute(
-        "SELECT position, received_at, event_time, source_name(source_letter), lab_id, bill_id,"
-        " event_type FROM event_log"
+        "SELECT position, received_at, event_time, source, lab_id, bill_id, event_type"
+        " FROM event_log_json"
     ).fetchone()
     happened = datetime.fromtimestamp(START + 5, UTC)
     assert row == (1, moment, happened, source, "lab", "bill", "report.completed")
@@ -297,7 +297,7 @@ def test_the_columns_hold_what_an_unreadable_body_says_in_spite_of_it(
 ) -> None:
     append(undone, [delivery(event)])
     query = "SELECT lab_id, bill_id, event_type, extract(epoch FROM event_time)::bigint"
-    assert undone.execute(f"{query} FROM event_log".encode()).fetchall() == [said]
+    assert undone.execute(f"{query} FROM event_log_json".encode()).fetchall() == [said]
 
 
 def test_ids_of_the_greatest_length_fit_every_key(service: Connection) -> None:

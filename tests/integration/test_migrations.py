@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from psycopg import Connection, sql
 
 from benchmarks.rivals import INSERT, SEQUENCE
@@ -22,7 +23,9 @@ from ledger.desk.reconciliation import Question, reconcile
 from ledger.desk.terms import Terms
 from ledger.errors import SchemaError
 from ledger.eventlog import read
-from ledger.eventlog.append import append
+from ledger.eventlog.append import Delivery, append, from_unix
+from ledger.model.decision import write_decision
+from ledger.model.event import RANK
 from ledger.projection import rebuild
 from ledger.settings import Settings
 from tests.integration.histories import RECEIVED, body, deliveries, delivery
@@ -34,6 +37,7 @@ from tests.integration.sessions import (
     wait_until,
     wait_until_blocked,
 )
+from tests.support.decisions import waived
 from tests.support.postgres import (
     THROW_AWAY,
     PrivateServer,
@@ -130,6 +134,27 @@ def test_a_downgrade_waits_for_an_append_and_then_keeps_its_event(
     assert one(owner, "SELECT count(*) FROM event_log") == 1
 
 
+def append_as_before(connection: Connection, given: list[Delivery]) -> list[int]:
+    """Append to a log of a former shape, and return the positions."""
+    said = [one.examined for one in given]
+    rows = connection.execute(
+        "SELECT at_position FROM append_events("
+        "%s::timestamptz[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::text[],"
+        " %s::bytea[], %s::bytea[])",
+        (
+            [one.received_at for one in given],
+            [None if it.event_time is None else from_unix(it.event_time) for it in said],
+            [one.source for one in given],
+            [it.lab_id for it in said],
+            [it.bill_id for it in said],
+            [it.event_type for it in said],
+            [it.digest for it in said],
+            [one.body for one in given],
+        ),
+    )
+    return [position for (position,) in rows]
+
+
 BUILT_BEFORE = {
     "nothing": "",
     "the index": "CREATE UNIQUE INDEX event_log_key ON event_log (lab_id, bill_id, digest)",
@@ -148,7 +173,7 @@ def test_a_log_with_the_former_keys_gets_the_present_one(
     schema.migrate(empty_database_url, revision="0002")
     with psycopg.connect(empty_database_url, autocommit=True) as owner:
         given = deliveries([body(), b"hello", body(lab="M"), body()])
-        assert [made.position for made in append(owner, given)] == [1, 2, 3, 1]
+        assert append_as_before(owner, given) == [1, 2, 3, 1]
         owner.execute(BUILT_BEFORE[before].encode())
         indexed = owner.execute("SELECT to_regclass('event_log_key')::oid").fetchone()
         schema.migrate(empty_database_url, revision="0003")
@@ -161,36 +186,67 @@ def test_a_log_with_the_former_keys_gets_the_present_one(
         ]
         oid = "SELECT conindid FROM pg_constraint WHERE conname = 'event_log_pkey'"
         assert (one(owner, oid) == (indexed and indexed[0])) == (before == "the index")
-        assert [made.position for made in append(owner, deliveries([body(lab="M"), b"new"]))] == [
-            3,
-            4,
-        ]
+        assert append_as_before(owner, deliveries([body(lab="M"), b"new"])) == [3, 4]
     schema.migrate(empty_database_url)
     works(empty_database_url)
 
 
-def test_a_log_of_the_former_shape_is_kept_event_by_event(
+FORMER_SHAPES: dict[str, tuple[LiteralString, LiteralString, LiteralString]] = {
+    "0003": ("source", "event_type", "event_time"),
+    "0004": ("source_name(source_letter)", "event_type", "event_time"),
+}
+PRESENT_SHAPE: tuple[LiteralString, LiteralString, LiteralString] = (
+    "source_name(source_letter)",
+    "event_type_name(type_code)",
+    "event_time(event_second)",
+)
+
+
+@pytest.mark.parametrize("revision", FORMER_SHAPES)
+def test_a_log_of_a_former_shape_is_kept_event_by_event(
+    empty_database_url: str, revision: str
+) -> None:
+    """A large log is written anew by these migrations: nothing of it may change but its size."""
+    types = [*RANK, "lead.created", "r", "=r", "é" * 200]
+    events = [delivery(body(name, bill=name)) for name in types]
+    events += [delivery(b"hello", source="import"), delivery(b"{}", source="operator")]
+    events += [delivery(b'{"eventTime":946684800}'), delivery(b'{"eventTime":4133980799}')]
+    schema.migrate(empty_database_url, revision=revision)
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        append_as_before(owner, events)
+        append_as_before(owner, [delivery(b"hello", received=1)])
+
+        def kept(shape: tuple[LiteralString, ...]) -> list[list[tuple[object, ...]]]:
+            rows = (
+                "SELECT position, received_at, lab_id, bill_id, digest, body, {}, {}, {}"
+                " FROM event_log ORDER BY position"
+            )
+            repeats = "SELECT lab_id, position, received_at, {} FROM repeat_delivery"
+            return [owner.execute(q.format(*shape).encode()).fetchall() for q in (rows, repeats)]
+
+        before = kept(FORMER_SHAPES[revision])
+        assert [row[7] for row in before[0]] == [*types, "", "", "", ""]
+        schema.migrate(empty_database_url)
+        assert kept(PRESENT_SHAPE) == before
+        again = append(owner, deliveries([b"hello", b"new"]))
+        assert [made.position for made in again] == [len(types) + 1, len(events) + 1]
+    works(empty_database_url)
+
+
+def test_a_decision_of_a_time_that_no_event_can_have_is_kept_without_it(
     empty_database_url: str,
 ) -> None:
-    """A large log is written anew by this migration: nothing of it may change but its size."""
-    rows = (
-        "SELECT position, received_at, event_time, {}, lab_id, bill_id, event_type, digest, body"
-        " FROM event_log ORDER BY position"
-    )
-    repeats = "SELECT lab_id, position, received_at, {} FROM repeat_delivery"
-    schema.migrate(empty_database_url, revision="0003")
+    """Only an import can bring one in, and the log has no such second."""
+    schema.migrate(empty_database_url, revision="0004")
+    far = replace(waived(), at=datetime(2900, 1, 1, tzinfo=UTC))
     with psycopg.connect(empty_database_url, autocommit=True) as owner:
-        append(owner, [delivery(body()), delivery(b"hello", source="import")])
-        append(owner, [delivery(b"{}", source="operator"), delivery(b"hello", received=1)])
-
-        def kept(source: str) -> list[list[tuple[object, ...]]]:
-            return [owner.execute(q.format(source).encode()).fetchall() for q in (rows, repeats)]
-
-        before = kept("source")
-        assert [row[3] for row in before[0]] == ["webhook", "import", "operator"]
+        given = delivery(write_decision(far), source="operator")
+        append_as_before(owner, [given])
+        owner.execute("ALTER TABLE event_log DISABLE TRIGGER ALL")
+        owner.execute("UPDATE event_log SET event_time = %s", (far.at,))
         schema.migrate(empty_database_url)
-        assert kept("source_name(source_letter)") == before
-        assert [made.position for made in append(owner, deliveries([b"hello", b"new"]))] == [2, 4]
+        assert one(owner, "SELECT event_second FROM event_log") is None
+        assert given.examined.event_time is None
     works(empty_database_url)
 
 

@@ -341,8 +341,8 @@ MANY, MISSING = 50_000, 100
 _FILL = f"""
 INSERT INTO event_log
 SELECT
-    n, '{RECEIVED}'::timestamptz + n * interval '50 ms', '2024-01-20Z', 'webhook',
-    'L' || n %% 7, 'B' || n, event_type, sha256(body), body
+    n, '{RECEIVED}'::timestamptz + n * interval '50 ms', event_second(1705708800), 'w',
+    'L' || n %% 7, 'B' || n, event_type_code(event_type), sha256(body), body
 FROM generate_series(1, %s) AS n
 CROSS JOIN LATERAL (
     SELECT CASE WHEN n %% %s = 0 THEN 'bill.completed' ELSE 'bill.created' END AS event_type

@@ -114,19 +114,19 @@ LOG = {
     "lab": ("UPDATE event_log SET lab_id = 'M' WHERE position = 2", "lab_id of position 2"),
     "bill": ("UPDATE event_log SET bill_id = 'B3' WHERE position = 2", "bill_id of position 2"),
     "type": (
-        "UPDATE event_log SET event_type = 'bill.deleted' WHERE position = 8",
+        "UPDATE event_log SET type_code = 'd' WHERE position = 8",
         "event_type of position 8",
     ),
     "time": (
-        "UPDATE event_log SET event_time = event_time + interval '1 s' WHERE position = 7",
+        "UPDATE event_log SET event_second = event_second + 1 WHERE position = 7",
         "event_time of position 7",
     ),
     "no time": (
-        "UPDATE event_log SET event_time = NULL WHERE position = 7",
+        "UPDATE event_log SET event_second = NULL WHERE position = 7",
         "event_time of position 7",
     ),
     "a time that no body says": (
-        "UPDATE event_log SET event_time = received_at WHERE position = 4",
+        "UPDATE event_log SET event_second = 0 WHERE position = 4",
         "event_time of position 4",
     ),
 }
