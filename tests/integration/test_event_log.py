@@ -14,6 +14,7 @@ from psycopg.errors import InsufficientPrivilege, RestrictViolation, UniqueViola
 from ledger.database import connect
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, Outcome, append
+from ledger.model.event import RANK
 from ledger.model.identity import digest
 from ledger.projection import tables
 from ledger.projection.follow import follow_once
@@ -271,6 +272,36 @@ def test_the_columns_hold_what_a_readable_body_says(undone: Connection, source: 
     ).fetchone()
     happened = datetime.fromtimestamp(START + 5, UTC)
     assert row == (1, moment, happened, source, "lab", "bill", "report.completed")
+
+
+@pytest.mark.parametrize("event_type", [*RANK, "lead.created", "r", "=r", "é" * 200])
+def test_a_type_is_shown_as_it_was_sent(undone: Connection, event_type: str) -> None:
+    """Also one that looks like what stands for another in the log."""
+    append(undone, [delivery(body(event_type))])
+    assert one(undone, "SELECT event_type FROM event_log_json") == event_type
+
+
+@pytest.mark.parametrize("second", [946_684_800, 4_133_980_799])
+def test_each_time_that_an_event_can_have_fits(undone: Connection, second: int) -> None:
+    append(undone, [delivery(body(at=second - START))])
+    moment = one(undone, "SELECT event_time FROM event_log_json")
+    assert moment == datetime.fromtimestamp(second, UTC)
+
+
+@pytest.mark.parametrize("size", [332, 336, 341, 350])
+def test_an_event_takes_less_than_one_and_four_fifths_of_its_body(
+    service: Connection, size: int
+) -> None:
+    """With indexes, of the usual size and with ids that count up, which suit the key least."""
+    events = []
+    for number in range(9_000):
+        bill = f"bill_size0_{number // 5}"
+        start = body("report.completed", lab="lab_67890", bill=bill, at=number)
+        events.append(start + b" " * (size - len(start)))
+    append(service, deliveries(events))
+    query = "SELECT sum(octet_length(body)) * 1.8 > pg_total_relation_size('event_log')"
+    assert one(service, f"{query} FROM event_log")
+    assert one(service, "SELECT max(octet_length(body)) FROM event_log") == size
 
 
 @pytest.mark.parametrize(
