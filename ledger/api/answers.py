@@ -1,4 +1,4 @@
-"""Answers made of JSON that is there already: what the fold encoded is not decoded again."""
+"""Answers made of parts that are JSON already."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -46,7 +46,7 @@ class BillEndpoint:
         stored = await self._reader.read(encoded)
         if stored is None:
             return False
-        content = bill_content(stored, key, self._terms, datetime.now(UTC))
+        content = bill_content(stored, self._terms, datetime.now(UTC))
         if content is None:
             return False
         headers = [

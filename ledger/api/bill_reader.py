@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import LiteralString, NamedTuple
+from typing import LiteralString, NamedTuple, cast
 
 import psycopg
 import structlog
@@ -19,7 +19,9 @@ from ledger.database import connect
 from ledger.desk.missing import COLUMNS, LAST_POSITION, SUBSCRIBED
 from ledger.desk.terms import Terms
 from ledger.errors import StateError
+from ledger.model.bill import State
 from ledger.prepared import Prepared
+from ledger.projection.stored import BillColumns
 
 MOST = 64
 """Bills in one query."""
@@ -39,22 +41,33 @@ PAUSE = 1.0
 BILLS: LiteralString = f"""
 SELECT
     c.position,
+    CASE WHEN b.state IS NULL THEN (
+        SELECT p.error
+        FROM state.parked_bill p
+        WHERE p.lab_id = k.lab_id AND p.bill_id = k.bill_id
+    ) END AS error,
+    b.state,
     b.integrator_id,
+    b.position,
     b.summary,
     b.reports,
-    (
+    CASE WHEN b.missing > 0 THEN (
         SELECT json_agg(json_build_array({COLUMNS}) ORDER BY m.test_id, m.event_type)
         FROM state.missing_event m
         WHERE m.lab_id = k.lab_id AND m.bill_id = k.bill_id AND {SUBSCRIBED}
-    ) AS missing,
-    p.error
+    ) END AS missing
 FROM state.checkpoint c
 CROSS JOIN unnest(%(labs)s::text[], %(bills)s::text[]) WITH ORDINALITY AS k (lab_id, bill_id, nth)
-LEFT JOIN state.bill b ON b.lab_id = k.lab_id AND b.bill_id = k.bill_id
-LEFT JOIN state.parked_bill p ON p.lab_id = k.lab_id AND p.bill_id = k.bill_id
+-- What `missing` below stands for where the table has no such column: in state of version 3.
+CROSS JOIN (VALUES (1)) AS version_3 (missing)
+LEFT JOIN LATERAL (
+    SELECT state, integrator_id, position, summary, reports, missing
+    FROM state.bill
+    WHERE lab_id = k.lab_id AND bill_id = k.bill_id
+) b ON true
 ORDER BY k.nth
 """  # noqa: S608 -- our own columns and condition
-"""Reads bills, each as a `StoredBill`, in the order in which they are named."""
+"""Reads bills in the order in which they are named: the parts of `StoredBill`, without the key."""
 
 _BY_NUMBER = BILLS % {"labs": "$1", "bills": "$2", "events": "$3", "position": "$4"}
 
@@ -65,17 +78,17 @@ _log = structlog.get_logger(__name__)
 
 
 class StoredBill(NamedTuple):
-    """What the state has of a bill: JSON as the fold encoded it; None where there is none.
+    """What the state, at its `position`, has of a bill.
 
-    `position` is the state's, `missing` an array of `StoredMissing`.
+    The columns of its row, `missing` as an array of `StoredMissing`; or the error of one parked; or
+    nothing.
     """
 
     position: int
-    integrator_id: str | None
-    summary: bytes | None
+    error: str | None
+    columns: BillColumns | None
     reports: bytes | None
     missing: bytes | None
-    error: str | None
 
 
 _Waiting = tuple[Key, asyncio.Future[StoredBill | None]]
@@ -156,17 +169,10 @@ class BillReader:
             )
         if not rows.ntuples:
             raise StateError("state.checkpoint is empty: run `ledger rebuild`")
-        value = rows.get_value
+        value, columns = rows.get_value, range(rows.nfields)
         return [
-            StoredBill(
-                int.from_bytes(value(row, 0) or b"", "big"),
-                _text(value(row, 1)),
-                value(row, 2),
-                value(row, 3),
-                value(row, 4),
-                _text(value(row, 5)),
-            )
-            for row in range(rows.ntuples)
+            _stored_bill(key, [value(nth, column) for column in columns])
+            for nth, key in enumerate(keys)
         ]
 
     def _disconnect(self) -> None:
@@ -194,6 +200,21 @@ def _connect(url: str) -> Prepared:
     except psycopg.Error:
         connection.close()
         raise
+
+
+def _stored_bill(key: Key, row: Sequence[bytes | None]) -> StoredBill:
+    as_of, error, state, integrator_id, position, summary, reports, missing = row
+    columns = None
+    if state and position and summary:
+        columns = BillColumns(
+            key[0].decode(),
+            key[1].decode(),
+            cast("State", state.decode()),
+            _text(integrator_id),
+            int.from_bytes(position, "big"),
+            summary,
+        )
+    return StoredBill(int.from_bytes(as_of or b"", "big"), _text(error), columns, reports, missing)
 
 
 def _text(value: bytes | None) -> str | None:

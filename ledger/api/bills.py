@@ -30,10 +30,11 @@ from ledger.desk.terms import Terms
 from ledger.errors import StateError
 from ledger.eventlog.read import COLUMNS, LogRow
 from ledger.model.bill import Bill as FoldedBill
-from ledger.model.bill import State, fold
+from ledger.model.bill import Report, State, Summary, fold
 from ledger.model.findings import Finding, findings
 from ledger.model.history import history_of
 from ledger.projection.rows import BillEvents, encode, read_row
+from ledger.projection.stored import BillColumns, read_reports, read_summary
 
 _BILLS = SQL(BILLS)
 
@@ -84,26 +85,28 @@ async def get_bill(
     rows = await services.fetch(_BILLS, values)
     if not rows:
         raise StateError("state.checkpoint is empty: run `ledger rebuild`")
-    stored = StoredBill(*rows[0])
-    if stored.error is not None:
-        raise _parked(key, stored.error)
-    content = bill_content(stored, key, services.terms, now)
+    position, error, *columns, reports, missing = rows[0]
+    if error is not None:
+        raise _parked(key, error)
+    found = None if columns[0] is None else BillColumns(*key, *columns)
+    stored = StoredBill(position, error, found, reports, missing)
+    content = bill_content(stored, services.terms, now)
     if content is None:
-        raise unknown_bill(key, stored.position)
-    return answer(content, stored.position)
+        raise unknown_bill(key, position)
+    return answer(content, position)
 
 
-def bill_content(
-    stored: StoredBill, key: tuple[str, str], terms: Terms, now: datetime
-) -> bytes | None:
+def bill_content(stored: StoredBill, terms: Terms, now: datetime) -> bytes | None:
     """Return what is answered of a stored bill; None if the state has no such bill."""
-    if stored.summary is None or stored.reports is None:
+    if stored.columns is None or stored.reports is None:
         return None
+    summary = read_summary(stored.columns)
     shown = []
     if stored.missing:
         folded = (missing.folded() for missing in decode_many(stored.missing))
-        shown = items(folded, key, stored.integrator_id, terms, now)
-    return _whole(stored.summary, stored.reports, shown)
+        key = (summary.lab_id, summary.bill_id)
+        shown = items(folded, key, summary.integrator_id, terms, now)
+    return _whole(summary, read_reports(stored.reports), shown)
 
 
 async def _bill_from_log(
@@ -123,12 +126,15 @@ async def _bill_from_log(
     subscribed = (subscription and subscription[0][0]) or services.terms.events
     missing = [one for one in bill.missing_events if one.event_type in subscribed]
     shown = items(missing, key, bill.summary.integrator_id, services.terms, known)
-    content = _whole(encode(bill.summary), encode(bill.reports), shown)
+    content = _whole(bill.summary, bill.reports, shown)
     return answer(content, max(head, *(row.position for row in rows)))
 
 
-def _whole(summary: bytes, reports: bytes, missing: Sequence[MissingEventItem]) -> bytes:
-    return with_members(summary, reports=reports, missing_events=encode(missing))
+def _whole(
+    summary: Summary, reports: Sequence[Report], missing: Sequence[MissingEventItem]
+) -> bytes:
+    parts = (encode(summary)[:-1], encode(reports), encode(missing))
+    return b'%b,"reports":%b,"missing_events":%b}' % parts
 
 
 @get(
@@ -171,6 +177,10 @@ def _parked(key: tuple[str, str], error: str) -> ProblemError:
 _LIST = """
 SELECT
     c.position,
+    b.lab_id,
+    b.bill_id,
+    b.state,
+    b.integrator_id,
     b.position,
     b.summary,
     (
@@ -179,7 +189,7 @@ SELECT
     ) AS missing
 FROM state.checkpoint c
 LEFT JOIN LATERAL (
-    SELECT b.lab_id, b.bill_id, b.position, b.summary
+    SELECT b.lab_id, b.bill_id, b.state, b.integrator_id, b.position, b.summary
     FROM state.bill b
     WHERE {where}
     ORDER BY b.position {direction}
@@ -212,9 +222,10 @@ async def bill_items(
     )
     rows = await services.fetch(query, values)
     found = [
-        (position, with_members(summary, missing=b"%d" % missing))
-        for _, position, summary, missing in rows
-        if summary is not None
+        (bill.position, with_members(encode(read_summary(bill)), missing=b"%d" % missing))
+        for _, *columns, missing in rows
+        if columns[0] is not None
+        for bill in [BillColumns(*columns)]
     ]
     return rows[0][0], found
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 from litestar import Response, get
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -21,8 +20,8 @@ from ledger.api.parameters import (
 )
 from ledger.api.services import Services
 from ledger.api.wire import Page, ReportItem
-from ledger.model.bill import FOLD_VERSION
 from ledger.projection.rows import encode
+from ledger.projection.stored import read_report
 
 _LIST = """
 SELECT c.position, r.position, r.lab_id, r.bill_id, r.test_id, r.integrator_id, r.report
@@ -39,11 +38,16 @@ ORDER BY r.position DESC, r.test_id DESC
 LIMIT %(limit)s
 """
 
-# A bill has one report of a test: as many bills are enough.
+# A bill has one report of a test: as many bills are enough. The operator -> would read all of the
+# reports, and refuse NUL in a status.
 _OF_TEST = """
 SELECT
     b.position, b.lab_id, b.bill_id, %(test_id)s AS test_id, b.integrator_id,
-    b.reports -> (array_position(b.test_ids, %(test_id)s) - 1) AS report
+    (
+        SELECT e.report
+        FROM json_array_elements(b.reports) WITH ORDINALITY AS e (report, nth)
+        WHERE e.nth = array_position(b.test_ids, %(test_id)s)
+    ) AS report
 FROM (SELECT r.* FROM state.bill r WHERE {where} ORDER BY {order} DESC LIMIT %(limit)s) b
 """
 
@@ -79,10 +83,6 @@ _NEAR = """%(test_id)s = ANY (r.test_ids) AND r.position >= coalesce(
 _ANYWHERE = "r.test_ids @> ARRAY[%(test_id)s]"
 _ITS_ORDER = "r.position + 0"
 
-_WITH_TABLE = 2
-"""The version of the fold whose state has a table of reports, with indexes for all of these. It is
-listed until it is rebuilt."""
-
 
 class Wanted(Struct, frozen=True):
     """What of the reports is asked for; the last two are those of a cursor."""
@@ -105,11 +105,8 @@ class Wanted(Struct, frozen=True):
         return SQL(" AND ".join([*given, more]))
 
 
-def list_queries(wanted: Wanted, *, version: int = FOLD_VERSION) -> Iterator[Composed]:
+def list_queries(wanted: Wanted) -> Iterator[Composed]:
     """Yield the queries to ask in turn, until one fills the list; the last has all there is."""
-    if version == _WITH_TABLE:
-        yield _query(_OF_BILLS, wanted.where(_ON_REPORTS))
-        return
     # A bill without any such report need not be looked at; said as the indexes of bills say it.
     some = "true" if wanted.completed is None else f"{wanted.completed} = ANY ({{}})".lower()
     if wanted.test_id is None:
@@ -144,14 +141,14 @@ async def list_reports(
     """List reports, those of the bill that changed last first."""
     before = read_cursor(cursor, int, str) or ()
     wanted = Wanted(lab_id, test_id, completed, changed_after, *before)
-    try:
-        rows = await _fetch(services, wanted, limit + 1, FOLD_VERSION)
-    except psycopg.errors.UndefinedColumn:
-        rows = await _fetch(services, wanted, limit + 1, _WITH_TABLE)
+    rows = await _fetch(services, wanted, limit + 1)
     found = [row for row in rows if row[6] is not None]
     items = (
         with_members(
-            report, lab_id=encode(lab), bill_id=encode(bill), integrator_id=encode(integrator)
+            encode(read_report(report)),
+            lab_id=encode(lab),
+            bill_id=encode(bill),
+            integrator_id=encode(integrator),
         )
         for _, _, lab, bill, _, integrator, report in found[:limit]
     )
@@ -161,10 +158,10 @@ async def list_reports(
     return answer(page(items, following), rows[0][0])
 
 
-async def _fetch(services: Services, wanted: Wanted, limit: int, version: int) -> list[Any]:
+async def _fetch(services: Services, wanted: Wanted, limit: int) -> list[Any]:
     values = {**asdict(wanted), "limit": limit}
     rows: list[Any] = []
-    for query in list_queries(wanted, version=version):
+    for query in list_queries(wanted):
         rows = await services.fetch(query, values)
         if len(rows) == limit:
             break

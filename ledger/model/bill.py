@@ -17,7 +17,7 @@ from ledger.model.history import History, LoggedEvent, history_of
 from ledger.model.missing import MissingEvent, missing_events
 from ledger.model.settlement import Line, settle
 
-FOLD_VERSION = 3
+FOLD_VERSION = 4
 """Grows when the same events give another state, or the state tables another shape. State of
 another version is served as it is and not written to until `ledger rebuild` has made it anew."""
 

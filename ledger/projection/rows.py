@@ -40,11 +40,12 @@ from ledger.model.missing import MissingEvent
 from ledger.model.settlement import Line
 from ledger.projection.arrivals import Arrival, Arrivals
 from ledger.projection.expectations import Expected
+from ledger.projection.stored import stored_report, stored_summary
 
 COLUMNS = {
     "bill": (
-        "lab_id", "bill_id", "position", "state", "integrator_id", "summary", "reports", "test_ids",
-        "completed",
+        "lab_id", "bill_id", "position", "missing", "state", "integrator_id", "summary", "reports",
+        "test_ids", "completed",
     ),
     "missing_event": (
         "lab_id", "bill_id", "event_type", "test_id", "certainty", "count", "integrator_id",
@@ -226,10 +227,11 @@ def _bill_rows(bill: Bill) -> Rows:
             (
                 *key,
                 int8_field(summary.position),
+                int4_field(len(bill.missing_events)),
                 text_field(summary.state),
                 integrator_id,
-                field(encode(summary)),
-                field(encode(bill.reports)),
+                field(encode(stored_summary(summary))),
+                field(encode([stored_report(report) for report in bill.reports])),
                 text_array_field([report.test_id for report in bill.reports]),
                 bool_array_field([report.evidence is not None for report in bill.reports]),
             )

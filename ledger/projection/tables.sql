@@ -6,6 +6,7 @@ CREATE TABLE bill (
     lab_id        text      NOT NULL COLLATE "C",
     bill_id       text      NOT NULL COLLATE "C",
     position      bigint    NOT NULL,
+    missing       integer   NOT NULL,
     state         text      NOT NULL COLLATE "C",
     integrator_id text               COLLATE "C",
     summary       json      NOT NULL,
@@ -14,18 +15,42 @@ CREATE TABLE bill (
     completed     boolean[] NOT NULL
 );
 COMMENT ON TABLE bill IS 'One row a bill; position is the last of its events.';
+COMMENT ON COLUMN bill.missing IS 'How many rows of missing_event it has.';
+COMMENT ON COLUMN bill.summary IS
+    '[flabs_status, report_url, created_at, completed_at, deleted_at, last_event_at,'
+    ' first_received_at, last_received_at, events, reports_total, reports_completed, findings];'
+    ' times of events are Unix seconds, the two of receptions microseconds.';
+COMMENT ON COLUMN bill.reports IS
+    'Of each test [test_id, completed_at, evidence], and its status if that is not plainly'
+    ' "completed"; evidence: 0 bill.created, 1 report.completed, 2 bill.completed, 3 bill.deleted.'
+    ' The view report says it in words.';
 COMMENT ON COLUMN bill.test_ids IS 'The tests of reports, in the same order.';
 COMMENT ON COLUMN bill.completed IS 'Which of reports are completed, in the same order.';
 
+-- The operators -> and ->> read all of a value, and refuse NUL in the status of one not completed.
 CREATE VIEW report AS
 SELECT
-    b.lab_id, b.bill_id, r.test_id, b.position, r.is_completed, b.integrator_id, r.report,
-    b.completed AS bill_completed
+    b.lab_id, b.bill_id, r.test_id, b.position, r.is_completed, b.integrator_id,
+    coalesce(
+        (
+            SELECT e.part
+            FROM json_array_elements(r.report) WITH ORDINALITY AS e (part, nth)
+            WHERE e.nth = 4
+        ),
+        '"completed"'
+    ) AS status,
+    CASE WHEN r.is_completed THEN to_timestamp((r.report ->> 1)::bigint) END AS completed_at,
+    CASE WHEN r.is_completed THEN (
+        '{bill.created,report.completed,bill.completed,bill.deleted}'::text[]
+    )[(r.report ->> 2)::integer + 1] END AS evidence,
+    r.report, b.completed AS bill_completed
 FROM bill b
 CROSS JOIN LATERAL ROWS FROM (
     unnest(b.test_ids), unnest(b.completed), json_array_elements(b.reports)
 ) AS r (test_id, is_completed, report);
 COMMENT ON VIEW report IS 'One row a test of a bill; what bill_ begins is its bill''s, and position.';
+COMMENT ON COLUMN report.status IS 'JSON, for it may hold what text cannot.';
+COMMENT ON COLUMN report.report IS 'The entry in the reports of its bill.';
 
 CREATE TABLE missing_event (
     lab_id               text        NOT NULL COLLATE "C",

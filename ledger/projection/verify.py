@@ -300,7 +300,7 @@ def _difference(table: str, stored: Row | None, folded: Row | None, key: Row) ->
 
 
 _NUMBERS = (
-    "position", "count", "evidence_position", "is_completed", "decided", "request",
+    "position", "missing", "count", "evidence_position", "is_completed", "decided", "request",
     "received_position",
 )  # fmt: skip
 

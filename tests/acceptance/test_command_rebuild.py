@@ -17,7 +17,7 @@ from tests.support.server import (
     Process,
     wait_until,
 )
-from tests.support.version_2 import TO_VERSION_2
+from tests.support.version_3 import to_version_3
 
 
 @contextmanager
@@ -77,8 +77,7 @@ def test_rebuild_of_one_bill_mends_it_alone(
     server.settle()
     with psycopg.connect(module_database_url, autocommit=True) as connection:
         connection.execute(
-            "UPDATE state.bill SET summary = replace(summary::text, 'open', 'deleted')::json"
-            " WHERE lab_id = %s",
+            "UPDATE state.bill SET state = 'deleted' WHERE lab_id = %s",
             [lab],
         )
     done = server.run("rebuild", "--bill", lab, "b1")
@@ -145,15 +144,31 @@ def test_an_interrupted_rebuild_leaves_the_state_untouched_and_the_next_succeeds
 def test_state_of_the_version_before_is_served_until_it_is_rebuilt(
     own_server: LedgerServer, database_url: str, lab: str
 ) -> None:
-    own_server.record(*whole_day(lab))
+    """Byte for byte, also where a status is such that it was stored as an escape."""
+    hostile = {"test_001": "\ud800", "test_002": "\0"}
+    own_server.record(*whole_day(lab), event(lab, "b2", tests=hostile), event(lab, "b3"))
     own_server.settle()
-    questions: list[dict[str, str]] = [{}, {"test_id": "test_001"}, {"completed": "true"}]
-    before = [own_server.items("/v1/reports", **question) for question in questions]
-    assert all(before)
+    questions: list[tuple[str, dict[str, str]]] = [
+        *((f"/v1/labs/{lab}/bills/{bill}", {}) for bill in ("bill_12345", "b2", "b3", "none")),
+        (f"/v1/labs/{lab}/bills/bill_12345", {"min_position": "1"}),
+        *(("/v1/bills", question) for question in ({}, {"state": "open"})),
+        *(
+            ("/v1/reports", question)
+            for question in ({}, {"test_id": "test_001"}, {"completed": "true"})
+        ),
+        ("/v1/changes", {}),
+        ("/v1/missing-events", {}),
+    ]
+
+    def answers() -> list[bytes]:
+        return [own_server.get(path, **question).content for path, question in questions]
+
+    before = answers()
+    own_server.kill_projector()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SET ROLE ledger_service")
-        connection.execute(TO_VERSION_2)
-    assert [own_server.items("/v1/reports", **question) for question in questions] == before
-    done = own_server.run("rebuild", "--yes")
-    assert done.returncode == 0, done.stderr
-    assert [own_server.items("/v1/reports", **question) for question in questions] == before
+        to_version_3(connection)
+        assert answers() == before
+        done = own_server.run("rebuild", "--yes")
+        assert done.returncode == 0, done.stderr
+        assert answers() == before

@@ -150,8 +150,8 @@ def state_rows(connection: Connection, schema: str = "state") -> dict[str, list[
 def state_without_positions(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
     """Return what the state says of bills and events, but not where in the log they stand."""
     queries = {
-        "bill": "SELECT lab_id, bill_id, state, integrator_id, reports::text,"
-        " regexp_replace(summary::text, '\"position\":[0-9]+', '') FROM state.bill",
+        "bill": "SELECT lab_id, bill_id, missing, state, integrator_id, reports::text,"
+        " summary::text FROM state.bill",
         "report": "SELECT lab_id, bill_id, test_id, is_completed, integrator_id, report::text"
         " FROM state.report",
         "missing_event": "SELECT lab_id, bill_id, event_type, test_id, certainty, count,"

@@ -178,6 +178,10 @@ STATE = {
         "UPDATE state.bill SET position = 4 WHERE bill_id = 'B1'",
         ["state.bill L/B1", "position is 4", "3"],
     ),
+    "missing events counted": (
+        "UPDATE state.bill SET missing = 7 WHERE bill_id = 'B1'",
+        ["state.bill L/B1", "missing is 7"],
+    ),
     "summary changed": (
         "UPDATE state.bill SET summary = '{}' WHERE bill_id = 'B3'",
         ["state.bill L/B3", "summary"],
