@@ -83,27 +83,22 @@ def fold(
     `decisions` are what operators decided about it, in any order.
     """
     history = history_of(events)
-    statuses: dict[str, str | None] = {}
-    flabs_status = report_url = None
-    for event in history.events:  # oldest first, so the newest stays
-        statuses |= event.tests
-        flabs_status = event.status or flabs_status
-        report_url = event.report_url or report_url
     integrator_id = history.integrator_ids[-1] if history.integrator_ids else None
-    reports = _reports(history, statuses)
+    reports = _reports(history)
     not_completed = {report.test_id for report in reports if not report.evidence}
     received = [event.received_at for event in events]
-    last = max([event.position for event in events])
+    positions = [event.position for event in events]
+    positions += [decided.position for decided in decisions]
     summary = Summary(
         lab_id=lab_id,
         bill_id=bill_id,
         integrator_id=integrator_id,
         state=_state(history, not_completed),
-        flabs_status=flabs_status,
+        flabs_status=history.flabs_status,
         created_at=_from_unix(history.creations[0].at) if history.creations else None,
         completed_at=_from_unix(history.completions[-1].at) if history.completions else None,
         deleted_at=_from_unix(history.deletions[0].at) if history.deletions else None,
-        report_url=report_url,
+        report_url=history.report_url,
         reports_total=len(reports),
         reports_completed=len(reports) - len(not_completed),
         findings=[found.finding for found in findings(history)],
@@ -111,9 +106,9 @@ def fold(
         first_received_at=min(received),
         last_received_at=max(received),
         last_event_at=_from_unix(history.events[-1].at),
-        position=max([last, *[decided.position for decided in decisions]]),
+        position=max(positions),
     )
-    missing = [] if history.deletions else missing_events(history, flabs_status, reports)
+    missing = [] if history.deletions else missing_events(history)
     lines: list[Line] = []
     if decisions:
         missing, lines = settle(history, missing, decisions)
@@ -122,21 +117,21 @@ def fold(
         reports=reports,
         missing_events=missing,
         lines=lines,
-        former_integrators=sorted({*history.integrator_ids} - {integrator_id}),
+        former_integrators=sorted({*history.integrator_ids[:-1]} - {integrator_id}),
     )
 
 
-def _reports(history: History, statuses: dict[str, str | None]) -> list[Report]:
+def _reports(history: History) -> list[Report]:
     proofs: dict[str, LoggedEvent] = {}
     # The best evidence first, and of one kind the oldest.
     for events in (history.reports, history.completions, history.creations, history.deletions):
-        if len(proofs) == len(statuses):
+        if len(proofs) == len(history.statuses):
             break
         for event in events:
             for test in event.completed:
                 proofs.setdefault(test, event)
     reports = []
-    for test, status in sorted(statuses.items()):
+    for test, status in sorted(history.statuses.items()):
         if status == "completed" or is_completed(status):
             proof = proofs[test]
             reports.append(Report(test, status, _from_unix(proof.at), proof.type))

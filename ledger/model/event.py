@@ -101,8 +101,7 @@ def read_event(body: bytes) -> Event | Unreadable:
     """Read one body; never raises, whatever the bytes are."""
     # Without a byte that may be no UTF-8, without escapes and not nested too deeply, as nearly all
     # are: then what the decoder takes is readable.
-    short = len(body) <= 2 * MAX_DEPTH  # for its values to nest too deeply
-    if body.isascii() and _BACKSLASH not in body and (short or not too_deep(body)):
+    if body.isascii() and _BACKSLASH not in body and (len(body) <= _SHORT or not too_deep(body)):
         try:
             event = _BILL_EVENT.decode(body)
         except msgspec.DecodeError:
@@ -143,6 +142,7 @@ def is_completed(status: str | None) -> bool:
 
 
 _BACKSLASH = ord("\\")  # a number is looked for in bytes faster than a string of one
+_SHORT = 2 * MAX_DEPTH + 80  # for an event that nests too deeply: it has 84 bytes beside brackets
 _COMPLETED = "completed"
 _LENGTH = len(_COMPLETED)  # most other words are shorter and need not be trimmed
 

@@ -61,7 +61,7 @@ def _event_from_future(history: History) -> Finding | None:
 
 
 def _integrator_changed(history: History) -> Finding | None:
-    if len(set(history.integrator_ids)) < 2:  # noqa: PLR2004 -- one id is no change
+    if len(history.integrator_ids) < 2:  # noqa: PLR2004 -- one id is no change
         return None
     ids = dict.fromkeys(history.integrator_ids)
     named = [event for event in history.events if event.integrator_id]

@@ -14,6 +14,8 @@ from ledger.model.event import RANK, BillEvent, is_completed
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = 86_400
+_BY_ORDER = attrgetter("order")
+_BY_RECEPTION = attrgetter("received_at", "position")
 
 
 class LoggedEvent(Struct, frozen=True, gc=False):
@@ -48,11 +50,12 @@ class LoggedEvent(Struct, frozen=True, gc=False):
 
 
 class History(Struct, frozen=True, gc=False):
-    """The events of a bill, oldest first: all of them, and those of each type.
+    """The events of a bill, oldest first: all of them, and those of each type; what the newest say.
 
-    `integrator_ids` are those that the events name, in their order and as often. `reported` are the
-    tests that some `report.completed` says completed. `resent` are events that support sent again
-    with another time: they are in none of the other lists.
+    `statuses` has each test that an event mentions. `integrator_ids` are those that the events
+    name, in their order, none twice in a row. `reported` are the tests that some `report.completed`
+    says completed. `resent` are events that support sent again with another time: they are in none
+    of the other lists, and nothing here is said by them.
     """
 
     events: list[LoggedEvent]
@@ -60,6 +63,9 @@ class History(Struct, frozen=True, gc=False):
     reports: list[LoggedEvent]
     completions: list[LoggedEvent]
     deletions: list[LoggedEvent]
+    statuses: dict[str, str | None]
+    flabs_status: str | None
+    report_url: str | None
     integrator_ids: list[str]
     reported: set[str]
     resent: list[LoggedEvent]
@@ -69,14 +75,18 @@ def logged_event(
     position: int, received_at: datetime, digest: bytes, event: BillEvent, *, imported: bool
 ) -> LoggedEvent:
     """Make an event ready for the fold; `digest` is the body's, of 32 bytes."""
+    at = event.event_time
     data = event.data
     bill = data.bill_data
+    status = None
     tests: dict[str, str | None] = {}
     completed: set[str] = set()
-    if bill and bill.tests:
-        for test in bill.tests:
-            tests[test.test_id] = test.status
-            if test.status == "completed" or is_completed(test.status):  # plain: without a call
+    if bill:
+        status = bill.status
+        for test in bill.tests or ():
+            word = test.status
+            tests[test.test_id] = word
+            if word == "completed" or is_completed(word):  # plain: without a call
                 completed.add(test.test_id)
             else:  # what an earlier mention said
                 completed.discard(test.test_id)
@@ -85,11 +95,11 @@ def logged_event(
         received_at=received_at,
         imported=imported,
         event=event,
-        order=(event.event_time, RANK[event.event_type], len(completed), digest),
-        at=event.event_time,
-        delay=delay(received_at, event.event_time),
+        order=(at, RANK[event.event_type], len(completed), digest),
+        at=at,
+        delay=delay(received_at, at),
         type=event.event_type,
-        status=bill.status if bill else None,
+        status=status,
         integrator_id=data.integrator_id,
         report_url=data.report_url,
         tests=tests,
@@ -109,28 +119,39 @@ def history_of(events: list[LoggedEvent]) -> History:
     Flabs' times are whole seconds: of two events within one, the one that says more tests completed
     came later, and the digest decides what is left, so that any order of arrival gives this one.
     """
-    events = sorted(events, key=attrgetter("order"))
+    events = sorted(events, key=_BY_ORDER)
     sent_again: list[LoggedEvent] = []
     if [event for event in events if event.imported]:
         originals = resent(events)
         sent_again = [event for event in events if event.position in originals]
         events = [event for event in events if event.position not in originals]
-    of_type: dict[str, list[LoggedEvent]] = {event_type: [] for event_type in RANK}
-    integrator_ids = []
-    for event in events:
-        of_type[event.type].append(event)
-        if event.integrator_id:
-            integrator_ids.append(event.integrator_id)
-    reports = of_type["report.completed"]
+    of_rank: tuple[list[LoggedEvent], ...] = ([], [], [], [])
+    creations, reports, completions, deletions = of_rank
+    statuses: dict[str, str | None] = {}
+    flabs_status = report_url = integrator_id = None
+    integrator_ids: list[str] = []
+    for event in events:  # oldest first, so the newest stays
+        of_rank[event.order[1]].append(event)
+        statuses |= event.tests
+        flabs_status = event.status or flabs_status
+        report_url = event.report_url or report_url
+        if event.integrator_id and event.integrator_id != integrator_id:
+            integrator_id = event.integrator_id
+            integrator_ids.append(integrator_id)
     reported: set[str] = set()
+    for event in reports:
+        reported |= event.completed
     return History(
         events=events,
-        creations=of_type["bill.created"],
+        creations=creations,
         reports=reports,
-        completions=of_type["bill.completed"],
-        deletions=of_type["bill.deleted"],
+        completions=completions,
+        deletions=deletions,
+        statuses=statuses,
+        flabs_status=flabs_status,
+        report_url=report_url,
         integrator_ids=integrator_ids,
-        reported=reported.union(*[event.completed for event in reports]),
+        reported=reported,
         resent=sent_again,
     )
 
@@ -157,7 +178,7 @@ def resent(events: Iterable[LoggedEvent]) -> dict[int, int]:
 def by_reception(events: list[LoggedEvent]) -> list[LoggedEvent]:
     """Return events in the order in which their first deliveries came."""
     # Receivers on several machines may stamp the same instant; the log's order decides then.
-    return sorted(events, key=attrgetter("received_at", "position"))
+    return sorted(events, key=_BY_RECEPTION)
 
 
 def _all_but_time(event: BillEvent) -> tuple[str, str]:

@@ -6,7 +6,7 @@ and what time it is, come in where somebody asks.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal
 
 from msgspec import Struct
 
@@ -63,22 +63,12 @@ class MissingEvent(Struct, frozen=True):
         return "awaiting_retry" if now < self.due_at(retry_budget) else "overdue"
 
 
-class HasStatus(Protocol):
-    """What is asked of a report here."""
-
-    @property
-    def status(self) -> str | None:
-        """Return the status word, as the sender wrote it."""
-
-
 def retry_budget(*, interval: int, count: int, timeout: int) -> timedelta:
     """Return how long after the first attempt began the last one ends; arguments in seconds."""
     return timedelta(seconds=count * interval + (count + 1) * timeout)
 
 
-def missing_events(
-    history: History, flabs_status: str | None, reports: Iterable[HasStatus]
-) -> list[MissingEvent]:
+def missing_events(history: History) -> list[MissingEvent]:
     """Return what is missing of a bill that is not deleted, sorted by test, then by event type."""
     found: list[MissingEvent] = []
     if not history.creations:
@@ -86,7 +76,7 @@ def missing_events(
     if history.completions:
         found += _reports_of_known_tests(history)
     else:
-        found += _bill_completed(history, flabs_status, reports)
+        found += _bill_completed(history)
     count = len(history.reported) - len(history.reports)
     if history.reports and count > 0:  # reports came, but of some tests nobody knows in which
         last = by_reception(history.reports)[-1]
@@ -103,15 +93,13 @@ def _reports_of_known_tests(history: History) -> Iterable[MissingEvent]:
         yield _missing("report.completed", "certain", event, test_id=test)
 
 
-def _bill_completed(
-    history: History, flabs_status: str | None, reports: Iterable[HasStatus]
-) -> Iterable[MissingEvent]:
-    if is_completed(flabs_status):
+def _bill_completed(history: History) -> Iterable[MissingEvent]:
+    if is_completed(history.flabs_status):
         proofs = [event for event in history.events if is_completed(event.status)]
         yield _missing("bill.completed", "certain", by_reception(proofs)[0])
         return
     tests_known = any(event.tests for event in history.creations)
-    if history.reports and tests_known and all(is_completed(report.status) for report in reports):
+    if history.reports and tests_known and all(map(is_completed, history.statuses.values())):
         last = by_reception(history.reports)[-1]
         yield _missing("bill.completed", "possible", last)
 

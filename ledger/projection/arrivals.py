@@ -44,15 +44,19 @@ class Arrivals(Struct):
         """Count readable events of a lab."""
         if not arrived:
             return
-        received = [one.received_at for one in arrived]
-        first, last = self.labs.get(lab_id, (received[0], received[0]))
-        self.labs[lab_id] = (min(first, *received), max(last, *received))
+        first, last = self.labs.get(lab_id, (arrived[0].received_at, arrived[0].received_at))
         for one in arrived:
+            at = one.received_at
+            if at < first:
+                first = at
+            elif at > last:
+                last = at
             if not one.imported:
                 seconds = one.delay
                 if not -FARTHEST <= seconds <= FARTHEST:
                     seconds = FARTHEST + 1 if seconds > 0 else -FARTHEST - 1
-                self.delays[lab_id, one.received_at.date(), seconds] += 1
+                self.delays[lab_id, at.date(), seconds] += 1
+        self.labs[lab_id] = (first, last)
 
     def merge(self, other: "Arrivals") -> None:
         """Add what was counted elsewhere, of other events."""

@@ -18,6 +18,7 @@ from ledger.model.event import (
 from ledger.model.event import (
     Test as OneTest,
 )
+from ledger.model.json_text import MAX_DEPTH
 
 TIME = 1_705_747_800
 ABSENT = object()
@@ -218,6 +219,20 @@ def test_not_an_object(text: bytes) -> None:
 @pytest.mark.parametrize("deep", ["[" * 200 + "]" * 200, "[" * 100_000, '{"a":' * 900])
 def test_nested_too_deeply(deep: str) -> None:
     assert unreadable(body_with_text(deep)) == ("nested_too_deeply", "$")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'{"labID":"L","eventType":"bill.created","eventTime":946684800,"":%s,"data":{"billID":"B"}}',
+        b'{"labID":"L","eventType":"bill.created","eventTime":946684800,"data":{"billID":"B","":%s}}',
+    ],
+)
+def test_the_shortest_event_that_nests_too_deeply(event: bytes) -> None:
+    depth = MAX_DEPTH - event[: event.index(b"%s")].count(b"{")
+    assert is_readable(event % (b"[" * depth + b"]" * depth))
+    deeper = event % (b"[" * (depth + 1) + b"]" * (depth + 1))
+    assert unreadable(deeper) == ("nested_too_deeply", "$")
 
 
 @pytest.mark.parametrize(
