@@ -16,9 +16,6 @@ from psycopg.pq import Format
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_TRAILER = b"\xff\xff"
-
 _BOOL, _BYTEA, _CHAR, _INT8, _TEXT, _TIMESTAMPTZ = 16, 17, 18, 20, 25, 1184
 _TEXT_ARRAY = 1009
 
@@ -138,11 +135,17 @@ def bool_array_field(items: Iterable[bool]) -> bytes:
     return field(_array(_BOOL, [_TRUE if item else _FALSE for item in items]))
 
 
-def copy_data(rows: Sequence[Sequence[bytes]]) -> bytes:
-    """Make of rows of fields, all of one table, the data of one binary COPY."""
+COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+"""What a binary COPY begins with."""
+
+COPY_END = b"\xff\xff"
+"""What it ends with."""
+
+
+def copy_rows(rows: Sequence[Sequence[bytes]]) -> bytes:
+    """Make of rows of fields, all of one table, a part of the data of a binary COPY."""
     count = len(rows[0]).to_bytes(2, "big") if rows else b""
-    fields = chain.from_iterable([(count, *row) for row in rows])
-    return b"".join([_COPY_HEADER, *fields, _COPY_TRAILER])
+    return b"".join(chain.from_iterable([(count, *row) for row in rows]))
 
 
 def _array_of_equals(element: int, size: int, values: Sequence[bytes]) -> PackedArray:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import TypeVar
@@ -85,56 +86,81 @@ def run(
     url: str,
     purpose: str,
     jobs: Iterable[Job],
-    work: Callable[[Connection, Job], Result],
+    work: Callable[..., Result],
     *,
     processes: int,
+    connections: int = 1,
     prepare: str = "",
 ) -> Iterator[Result]:
     """Yield the result of `work` for each job, as they end, done by several processes.
 
-    `work` must be importable. `prepare` is SQL that each process runs on its connection first.
-    Raises what a job raised, and `LedgerError` if a process was killed; other jobs are given up.
+    This process is one of them, and works while the others start. `work` must be importable; its
+    arguments are so many connections, which the process has for itself, and the job. `prepare` is
+    SQL that is run on each connection first. Raises what a job raised, and `LedgerError` if a
+    process was killed; other jobs are given up.
     """
+    others = processes - 1
     pool = ProcessPoolExecutor(
-        processes,
+        max(others, 1),  # none is started that gets no job
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin,
-        initargs=(url, purpose, prepare),
+        initargs=(url, purpose, connections, prepare),
     )
     waiting = iter(jobs)
     running: set[Future[Result]] = set()
     try:
-        # Only as many jobs are handed out as keep the processes busy: their list may be long.
-        while True:
-            for job in islice(waiting, 2 * processes - len(running)):
-                running.add(pool.submit(_work, work, job))
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+        with ExitStack() as stack:
+            mine: list[Connection] = []
+            for _ in range(connections):
+                mine.append(_connect(url, purpose, prepare))
+                # Not rolled back: who was stopped in the midst of a stream still holds its lock.
+                stack.callback(mine[-1].close)
+            ready = [pool.submit(_be_ready) for _ in range(others)]
+            while True:
+                # Only as many are handed out as keep the others busy, once they are there: what
+                # waits for them in the end, this process could have done.
+                keep = 2 * sum(one.done() for one in ready)
+                for job in islice(waiting, max(0, keep - len(running))):
+                    running.add(pool.submit(_work, work, job))
+                own = next(waiting, None)
+                if own is not None:
+                    yield work(*mine, own)
+                elif not running:
+                    return
+                patience = None if own is None else 0
+                done, running = wait(running, patience, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
     except BrokenProcessPool as error:
         raise LedgerError(f"a process of {purpose} was killed; run it again") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_connection: Connection | None = None
+_connections: list[Connection] = []
 
 
-def _begin(url: str, purpose: str, prepare: str) -> None:
-    global _connection  # noqa: PLW0603 -- one connection for the life of the process
+def _begin(url: str, purpose: str, connections: int, prepare: str) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    _connection = connect(url, purpose)
-    read.keep_to_indexes(_connection)  # a chunk is a range of the primary key
+    # For the life of the process.
+    _connections.extend(_connect(url, purpose, prepare) for _ in range(connections))
+
+
+def _connect(url: str, purpose: str, prepare: str) -> Connection:
+    connection = connect(url, purpose)
+    read.keep_to_indexes(connection)  # a chunk is a range of the primary key
     if prepare:
-        _connection.execute(prepare)
+        connection.execute(prepare.encode())
+    return connection
 
 
-def _work(work: Callable[[Connection, Job], Result], job: Job) -> Result:
-    assert _connection  # noqa: S101 -- made by the initializer
-    return work(_connection, job)
+def _be_ready() -> None:
+    """Show that the process has begun."""
+
+
+def _work(work: Callable[..., Result], job: Job) -> Result:
+    return work(*_connections, job)
 
 
 def _compare(operator: str, key: Key) -> Composed:

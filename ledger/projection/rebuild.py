@@ -31,6 +31,9 @@ OLD = "state_old"
 NEAR = 2_000
 """Events. The rebuild catches up without stopping the live projector until it is this near."""
 
+FLUSH = 100
+"""Bills whose rows are sent to PostgreSQL together."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -81,7 +84,8 @@ def rebuild(
         counts = Counts()
         jobs = (Job(chunk, upto) for chunk in parallel.chunks(connection))
         heard = Arrivals.none()
-        for done, arrived in parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes):
+        chunks = parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes, connections=2)
+        for done, arrived in chunks:
             counts += done
             heard.merge(arrived)
             connection.execute("UPDATE state_next.rebuild SET events_done = %s", (counts.events,))
@@ -128,7 +132,7 @@ def rebuild_bill(url: str, key: Key) -> str | None:
 
 
 @collector_at_rest()
-def fold_chunk(connection: Connection, job: Job) -> tuple[Counts, Arrivals]:
+def fold_chunk(reading: Connection, writing: Connection, job: Job) -> tuple[Counts, Arrivals]:
     """Fold the bills of a chunk into the tables of the rebuild, in one transaction.
 
     What is counted over all bills is returned: processes that added it to the same rows would wait
@@ -136,15 +140,22 @@ def fold_chunk(connection: Connection, job: Job) -> tuple[Counts, Arrivals]:
     """
     made = Made.nothing()
     rows = made.rows
-    events = 0
-    for key, history in parallel.histories(connection, job.chunk, job.upto):
-        events += add_history(made, key, history)
-    with connection.transaction():
-        tables.copy_in(connection, NEXT, rows)
-        expectations.write(connection, NEXT, made.expected)
+    events = bills = 0
+    with writing.transaction():
+        with tables.adding(writing, NEXT, "bill") as add:
+            for key, history in parallel.histories(reading, job.chunk, job.upto):
+                events += add_history(made, key, history)
+                # PostgreSQL stores them while the next are folded.
+                if len(rows["bill"]) == FLUSH:
+                    add(rows["bill"])
+                    bills += FLUSH
+                    rows["bill"] = []
+        bills += len(rows["bill"])
+        tables.copy_in(writing, NEXT, rows)
+        expectations.write(writing, NEXT, made.expected)
     counts = Counts(
         events=events,
-        bills=len(rows["bill"]),
+        bills=bills,
         unreadable=len(rows["unreadable_event"]),
         parked=len(rows["parked_bill"]),
     )

@@ -1,6 +1,7 @@
 """Makes the state tables, replaces rows in them, and moves the checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 
 import psycopg
@@ -8,12 +9,12 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from ledger.binary import copy_data, text_array
+from ledger.binary import COPY_BEGIN, COPY_END, copy_rows, text_array
 from ledger.database import SERVICE_ROLE
 from ledger.errors import CheckpointError, FoldVersionError, StateError
 from ledger.eventlog.read import Key
 from ledger.model.bill import FOLD_VERSION
-from ledger.projection.rows import COLUMNS, Rows
+from ledger.projection.rows import COLUMNS, Row, Rows
 
 LIVE = "state"
 NEXT = "state_next"
@@ -128,14 +129,24 @@ def _delete_bills(connection: Connection, schema: str, keys: Sequence[Key]) -> N
 def copy_in(connection: Connection, schema: str, rows: Rows) -> None:
     """Add rows to their tables."""
     for table, some in rows.items():
-        if not some:
-            continue
-        columns = SQL(", ").join(map(Identifier, COLUMNS[table]))
-        statement = SQL("COPY {}.{} ({}) FROM STDIN (FORMAT binary)").format(
-            Identifier(schema), Identifier(table), columns
-        )
-        with connection.cursor().copy(statement) as copy:
-            copy.write(copy_data(some))
+        if some:
+            with adding(connection, schema, table) as add:
+                add(some)
+
+
+@contextmanager
+def adding(
+    connection: Connection, schema: str, table: str
+) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Yield what adds rows to a table, until the block ends: by one COPY."""
+    columns = SQL(", ").join(map(Identifier, COLUMNS[table]))
+    statement = SQL("COPY {}.{} ({}) FROM STDIN (FORMAT binary)").format(
+        Identifier(schema), Identifier(table), columns
+    )
+    with connection.cursor().copy(statement) as copy:
+        copy.write(COPY_BEGIN)
+        yield lambda rows: copy.write(copy_rows(rows))
+        copy.write(COPY_END)
 
 
 def _run(connection: Connection, schema: str, script: str) -> None:

@@ -7,7 +7,6 @@ import pytest
 from psycopg import Connection, sql
 
 from ledger.database import connect
-from tests.integration import sessions
 from tests.support.postgres import database_of, new_database
 
 
@@ -52,9 +51,3 @@ def undone(shared_database_url: str) -> Iterator[Connection]:
         connection.transaction(force_rollback=True),
     ):
         yield connection
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the jobs of a rebuild or a verify done here: the same work without new processes."""
-    monkeypatch.setattr("ledger.projection.parallel.run", sessions.run_here)

@@ -2,24 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from ledger.database import connect
 from ledger.eventlog import read
 from ledger.projection.follow import follow_once
 from ledger.projection.tables import TABLES
 
 LONG = 30.0
 """Seconds after which a condition that must come true never will."""
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 def wait_until(holds: Callable[[], object], what: str) -> None:
@@ -97,24 +93,6 @@ def in_thread(work: Callable[[], object]) -> Iterator[threading.Thread]:
     assert not thread.is_alive(), "the work beside did not end"
     if raised:
         raise raised[0]
-
-
-def run_here(
-    url: str,
-    purpose: str,
-    jobs: Iterable[Job],
-    work: Callable[[Connection, Job], Result],
-    *,
-    processes: int,  # noqa: ARG001 -- as the original
-    prepare: str = "",
-) -> Iterator[Result]:
-    """Do what `ledger.projection.parallel.run` does, in this process."""
-    with connect(url, purpose) as connection:
-        read.keep_to_indexes(connection)
-        if prepare:
-            connection.execute(prepare.encode())
-        for job in jobs:
-            yield work(connection, job)
 
 
 def drain(connection: Connection) -> int:

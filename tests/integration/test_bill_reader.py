@@ -137,7 +137,6 @@ def test_a_bill_is_read_anew_each_time(database_url: str, service: Connection) -
     asyncio.run(use())
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_state_that_was_rebuilt_meanwhile_is_the_one_that_is_read(
     database_url: str, service: Connection
 ) -> None:

@@ -17,9 +17,9 @@ from ledger.eventlog.append import Delivery, append
 from ledger.model.bill import Bill
 from ledger.model.bill import fold as real_fold
 from ledger.model.decision import AnyDecision
-from ledger.projection import parallel, rows, tables, verify
+from ledger.projection import rows, tables, verify
 from tests.integration.histories import RECEIVED, body
-from tests.integration.sessions import drain, one, run_here, state_rows
+from tests.integration.sessions import drain, one, state_rows
 from tests.support.decisions import (
     PARKED,
     Log,
@@ -206,9 +206,7 @@ def filled(log: Log) -> Log:
 
 
 def found_by_verify(log: Log) -> str:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "run", run_here)
-        found = verify.verify(log.url, processes=1, on_progress=lambda *_: None).difference
+    found = verify.verify(log.url, processes=1, on_progress=lambda *_: None).difference
     return found.words if found else ""
 
 

@@ -417,7 +417,6 @@ def test_an_owner_who_was_not_granted_the_role_is_told_what_to_do(
         works(url)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_login_that_was_granted_the_role_serves(postgres_url: str, database_url: str) -> None:
     with login(postgres_url, "") as user:
         grant_service(postgres_url, user)
@@ -436,7 +435,6 @@ def test_a_login_that_was_not_granted_the_role_is_told_what_to_do(
             connect(url, "test")
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_migration_gives_back_the_rights_that_a_dump_does_not_hold(
     postgres_url: str, database_url: str
 ) -> None:

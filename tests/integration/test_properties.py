@@ -24,7 +24,7 @@ from ledger.projection.rows import read_row
 from ledger.projection.stored import BillColumns, read_reports, read_summary
 from ledger.projection.tables import TABLES
 from tests.integration.histories import RECEIVED, TYPES, body, respelled
-from tests.integration.sessions import drain, run_here, state_rows, state_without_positions
+from tests.integration.sessions import drain, state_rows, state_without_positions
 
 Dump = dict[str, list[tuple[Any, ...]]]
 
@@ -151,7 +151,6 @@ def test_rebuilt_equals_live(
     log.state_after(told[1], limit)
     live = state_rows(log.service)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "run", run_here)
         patch.setattr(parallel, "chunks", partial(chunks, events=size))
         verified = verify.verify(log.url, processes=1, on_progress=lambda *_: None)
         rebuild.rebuild(log.url, processes=1, started_at=RECEIVED, on_progress=lambda *_: None)

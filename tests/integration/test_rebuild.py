@@ -3,10 +3,11 @@
 import multiprocessing
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
 import psycopg
 import pytest
@@ -16,11 +17,13 @@ from ledger.database import connect
 from ledger.errors import LedgerError, RebuildError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
+from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import FOLD_VERSION
 from ledger.projection import parallel, rebuild, tables
 from ledger.projection.follow import lock_projection
 from ledger.projection.parallel import Chunk, chunks, histories
 from ledger.projection.rebuild import Rebuilt
+from ledger.projection.rows import Made, add_history
 from tests.integration.histories import RECEIVED, body, deliveries, delivery, mixed_history
 from tests.integration.sessions import (
     drain,
@@ -95,7 +98,31 @@ def test_several_processes_rebuild_what_the_projector_made(
     assert told[-1] == (head, head)
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("flush", [1, 3])
+def test_bills_are_stored_in_parts_of_any_size(
+    database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch, flush: int
+) -> None:
+    monkeypatch.setattr(rebuild, "FLUSH", flush)
+    append(service, mixed_history(100))
+    drain(service)
+    live = state_rows(service)
+    made = run(database_url)
+    assert state_rows(service) == live
+    assert made.counts.bills == len(live["bill"])
+
+
+def test_one_process_is_this_one(database_url: str, service: Connection) -> None:
+    append(service, mixed_history(20))
+    told: list[int] = []
+
+    def listen(done: int, todo: int) -> None:
+        assert multiprocessing.active_children() == []
+        told.append(todo - done)
+
+    run(database_url, on_progress=listen)
+    assert told == [0]
+
+
 def test_the_rebuilt_state_is_followed_on(database_url: str, service: Connection) -> None:
     append(service, mixed_history(60))
     run(database_url)
@@ -106,7 +133,6 @@ def test_the_rebuilt_state_is_followed_on(database_url: str, service: Connection
     assert state_rows(service) == live
 
 
-@pytest.mark.usefixtures("in_process")
 def test_an_empty_log_makes_an_empty_state(database_url: str, service: Connection) -> None:
     empty, empty_shape = state_rows(service), shape(service)
     made = run(database_url)
@@ -114,7 +140,7 @@ def test_an_empty_log_makes_an_empty_state(database_url: str, service: Connectio
     assert (state_rows(service), shape(service)) == (empty, empty_shape)
 
 
-@pytest.mark.usefixtures("in_process", "small_chunks")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_giant_group_of_bodies_that_say_nothing_is_rebuilt(
     database_url: str, service: Connection
 ) -> None:
@@ -127,7 +153,6 @@ def test_a_giant_group_of_bodies_that_say_nothing_is_rebuilt(
     assert state_rows(service) == live
 
 
-@pytest.mark.usefixtures("in_process")
 def test_state_of_an_older_version_of_the_fold_is_made_anew(
     database_url: str, service: Connection
 ) -> None:
@@ -140,7 +165,6 @@ def test_state_of_an_older_version_of_the_fold_is_made_anew(
     assert state_rows(service) == live
 
 
-@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     "loss",
     [
@@ -163,7 +187,6 @@ def test_state_that_was_lost_is_made_anew(
     assert state_rows(service) == live
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_parked_bill_is_folded_when_the_database_takes_it(
     database_url: str, service: Connection, owner: Connection
 ) -> None:
@@ -207,7 +230,6 @@ def polled(url: str) -> Iterator[list[tuple[int, int]]]:
             reader.result()
 
 
-@pytest.mark.usefixtures("in_process")
 def test_readers_are_served_throughout(database_url: str, service: Connection) -> None:
     """None misses a table, finds it empty, or sees a position go back."""
     append(service, mixed_history(100))
@@ -224,7 +246,6 @@ def test_readers_are_served_throughout(database_url: str, service: Connection) -
     assert all(bills <= found <= bills + 4 for _, found in seen)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_reader_never_sees_a_position_go_back(database_url: str, service: Connection) -> None:
     """Not even when the projector is ahead of where the rebuild began."""
     append(service, mixed_history(50))
@@ -252,7 +273,6 @@ def test_a_reader_never_sees_a_position_go_back(database_url: str, service: Conn
     assert positions[-1] == read.head(service)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_projector_that_is_ahead_at_the_swap_is_caught_up_with(
     database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +289,7 @@ def test_a_projector_that_is_ahead_at_the_swap_is_caught_up_with(
     assert one(service, "SELECT position FROM state.checkpoint") == made.position
 
 
-@pytest.mark.usefixtures("in_process", "small_chunks")
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("near", [0, 10, 2000])
 def test_events_that_come_during_a_rebuild_are_in_its_state(
     database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch, near: int
@@ -290,7 +310,6 @@ def test_events_that_come_during_a_rebuild_are_in_its_state(
     assert state_rows(service) == rebuilt
 
 
-@pytest.mark.usefixtures("in_process")
 def test_an_append_that_is_under_way_holds_nobody_up_for_ever(
     database_url: str, service: Connection
 ) -> None:
@@ -308,7 +327,6 @@ def test_an_append_that_is_under_way_holds_nobody_up_for_ever(
 # --- interruptions ----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_second_rebuild_is_refused_and_the_first_goes_on(
     database_url: str, service: Connection
 ) -> None:
@@ -325,7 +343,6 @@ def test_a_second_rebuild_is_refused_and_the_first_goes_on(
     assert "rebuild" in refusals[0]
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_rebuild_beside_a_verify_does_not_blame_a_rebuild_alone(
     database_url: str, service: Connection
 ) -> None:
@@ -334,7 +351,6 @@ def test_a_rebuild_beside_a_verify_does_not_blame_a_rebuild_alone(
         run(database_url)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_what_an_interrupted_rebuild_left_is_removed(
     database_url: str, service: Connection
 ) -> None:
@@ -349,7 +365,7 @@ def test_what_an_interrupted_rebuild_left_is_removed(
     assert state_rows(service) == live
 
 
-@pytest.mark.usefixtures("in_process", "small_chunks")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_rebuild_whose_session_is_lost_leaves_the_live_state_and_can_be_repeated(
     database_url: str, service: Connection, owner: Connection
 ) -> None:
@@ -384,13 +400,12 @@ def test_a_rebuild_of_which_a_process_is_killed_says_so_and_can_be_repeated(
                 child.kill()
 
         with pytest.raises(LedgerError, match="run it again"):
-            run(database_url, on_progress=kill)
+            run(database_url, processes=2, on_progress=kill)
     assert state_rows(service) == live
     run(database_url)
     assert state_rows(service) == live
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_rebuild_that_the_listener_interrupts_leaves_the_live_state(
     database_url: str, service: Connection
 ) -> None:
@@ -407,6 +422,35 @@ def test_a_rebuild_that_the_listener_interrupts_leaves_the_live_state(
     assert state_rows(service) == live
     run(database_url)
     assert state_rows(service) == live
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, psycopg.errors.DiskFull])
+def test_a_rebuild_that_ends_in_the_midst_of_a_chunk_leaves_the_live_state(
+    database_url: str,
+    service: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    append(service, mixed_history(200))
+    drain(service)
+    live = state_rows(service)
+    folded = count()
+
+    def fail(made: Made, key: Key, log_rows: Iterable[LogRow]) -> int:
+        if next(folded) == 2:
+            next(iter(log_rows))
+            raise error
+        return add_history(made, key, log_rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuild, "add_history", fail)
+        patch.setattr(parallel, "FETCH", 2)
+        with pytest.raises(error):
+            run(database_url)
+    assert state_rows(service) == live
+    run(database_url)
+    assert state_rows(service) == live
+    assert leftovers(service) == []
 
 
 # --- chunks -----------------------------------------------------------------------------------

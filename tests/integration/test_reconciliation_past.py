@@ -20,9 +20,9 @@ from ledger.errors import QuestionError
 from ledger.eventlog.append import Delivery, append
 from ledger.model.decision import AnyDecision
 from ledger.model.missing import MissingEvent
-from ledger.projection import parallel, rebuild
+from ledger.projection import rebuild
 from tests.integration.histories import RECEIVED, body, deliveries
-from tests.integration.sessions import drain, one, run_here
+from tests.integration.sessions import drain, one
 from tests.support.decisions import (
     TERMS,
     Log,
@@ -367,9 +367,7 @@ WHERE relname IN ('event_log', 'bill', 'repeat_delivery')
 def large(database_url: str, owner: Connection, service: Connection) -> Connection:
     """Give a log of many bills, of few of which something is missing, and its state."""
     owner.execute(_FILL.encode(), (MANY, MANY // MISSING))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "run", run_here)
-        rebuild.rebuild(database_url, processes=1, started_at=RECEIVED, on_progress=lambda *_: None)
+    rebuild.rebuild(database_url, processes=1, started_at=RECEIVED, on_progress=lambda *_: None)
     for begin, end in ((-9, 100), (1_000, 10**9)):
         service.execute(
             "INSERT INTO liveness VALUES (gen_random_uuid(), %s, %s)",

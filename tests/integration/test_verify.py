@@ -61,12 +61,10 @@ def test_several_processes_find_nothing_where_all_is_well(
     assert told[-1] == (2 * head, 2 * head)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_an_empty_log_is_well(database_url: str) -> None:
     assert run(database_url) == Verified(0, 0, 0, None)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_state_that_lags_behind_is_compared_at_its_own_position(
     database_url: str, service: Connection
 ) -> None:
@@ -75,7 +73,6 @@ def test_a_state_that_lags_behind_is_compared_at_its_own_position(
     assert run(database_url) == Verified(11, 8, 3, None)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_parked_bill_whose_fold_still_fails_is_no_difference(
     database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +147,6 @@ def test_a_change_of_the_log_is_named_with_its_position(
     assert expected in min(found, key=lambda difference: difference.place).words
 
 
-@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("change", ["gap", "body", "time"])
 def test_a_broken_log_is_named_before_the_state_that_was_made_of_it(
     database_url: str, service: Connection, owner: Connection, change: str
@@ -263,7 +259,6 @@ def test_a_change_of_the_state_is_named_with_its_row(
         assert part in found.words
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_parked_bill_that_is_not_listed_is_named(
     database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,7 +272,6 @@ def test_a_parked_bill_that_is_not_listed_is_named(
     assert words(database_url) == "state.parked_bill L/B is missing: the fold has it"
 
 
-@pytest.mark.usefixtures("in_process")
 def test_the_first_of_several_differences_is_named(
     database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,7 +281,6 @@ def test_the_first_of_several_differences_is_named(
     assert "state.bill L/B1" in words(database_url)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_state_beyond_the_end_of_the_log_is_named(database_url: str, service: Connection) -> None:
     """The projector would skip the events that come next."""
     fill(service)
@@ -297,7 +290,6 @@ def test_a_state_beyond_the_end_of_the_log_is_named(database_url: str, service: 
     assert "8" in found
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_last_event_that_is_gone_is_named(
     database_url: str, service: Connection, owner: Connection
 ) -> None:
@@ -345,7 +337,6 @@ def test_it_is_refused_while_a_rebuild_runs(database_url: str, service: Connecti
         run(database_url)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_two_may_run_at_once(database_url: str, service: Connection) -> None:
     fill(service)
     service.execute("SELECT pg_advisory_lock_shared(7402, 5)")

@@ -32,7 +32,7 @@ from ledger.projection import parallel, rebuild, tables, verify
 from ledger.projection.follow import follow_once
 from ledger.projection.parallel import chunks
 from tests.integration.histories import RECEIVED, TYPES, body
-from tests.integration.sessions import run_here, state_rows
+from tests.integration.sessions import state_rows
 
 DECIDED = datetime(2024, 1, 20, 13, tzinfo=UTC)
 """The time of decision that `at` counts from, in seconds."""
@@ -301,7 +301,6 @@ class Log:
     def verify_and_rebuild(self, size: int) -> str | None:
         """Make the state anew, in chunks of so many events; return what was wrong before."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(parallel, "run", run_here)
             patch.setattr(parallel, "chunks", partial(chunks, events=size))
             found = verify.verify(self.url, processes=1, on_progress=lambda *_: None).difference
             rebuild.rebuild(self.url, processes=1, started_at=DECIDED, on_progress=lambda *_: None)
