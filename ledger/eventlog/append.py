@@ -71,22 +71,30 @@ def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outco
     return _outcomes(cursor.fetchall(), len(deliveries))
 
 
-class Appender:
-    """Appends from an event loop, on a connection that it has for itself."""
+class Appender(Prepared):
+    """Appends from an event loop, on a connection that it has for itself, as `append` does."""
 
     def __init__(self, connection: Connection) -> None:
         """Prepare the statement, which blocks. Raises `psycopg.Error`."""
-        self._append = Prepared(connection, _APPEND)
+        super().__init__(connection, _APPEND)
+        self._count = 0
 
-    async def append(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
-        """Do what `append` does."""
-        rows = await self._append.run(_parameters(deliveries))
+    def begin(self, deliveries: Sequence[Delivery]) -> None:
+        """Begin to append. Raises `psycopg.Error`."""
+        self._count = len(deliveries)
+        self.send(_parameters(deliveries))
+
+    def outcomes(self) -> list[Outcome] | None:
+        """Return the outcomes if all is durable, None if not yet. Raises what `append` does."""
+        rows = self.take()
+        if rows is None:
+            return None
         value = rows.get_value
         answer = [
             (int.from_bytes(value(row, 0) or b"", "big"), value(row, 1) == b"\x01")
             for row in range(rows.ntuples)
         ]
-        return _outcomes(answer, len(deliveries))
+        return _outcomes(answer, self._count)
 
 
 def _parameters(deliveries: Sequence[Delivery]) -> tuple[PackedArray, ...]:

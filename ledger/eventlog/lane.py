@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 import psycopg
 import structlog
 from msgspec import Struct
-from psycopg import Connection
 
 from ledger.database import CONTENT_ERRORS, connect
 from ledger.errors import LaneError
@@ -47,11 +46,15 @@ Listener = Callable[[Outcome | LaneError], object]
 
 
 class _Waiting(Struct):
-    """A delivery, who is told its outcome, and until when they wait (by the loop's clock)."""
+    """A delivery, who is told its outcome, and until when they wait (by the loop's clock).
+
+    `alone`: it goes into a transaction of its own, for one that it shared was refused.
+    """
 
     delivery: Delivery
     listener: Listener | None
     deadline: float
+    alone: bool = False
 
     def tell(self, outcome: Outcome | LaneError) -> None:
         """Tell the outcome; whoever has been told already hears no more."""
@@ -68,9 +71,10 @@ class Lane:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._connected_by: tuple[Connection, Appender] | None = None
+        self._appender: Appender | None = None
         self._queue: deque[_Waiting] = deque()
         self._unanswered: deque[_Waiting] = deque()  # in the order in which their time is over
+        self._under_way: list[_Waiting] = []
         self._bytes_waiting = 0
         self._last_words = ""
         self._last_said = 0.0
@@ -119,7 +123,10 @@ class Lane:
         self._bytes_waiting += size
         self._unanswered.append(waiting)
         self._queue.append(waiting)
-        self._wake()
+        if self._under_way:
+            self._look()
+        else:
+            self._wake()
 
     def _give_up_on_overdue(self) -> None:
         """Answer those whose time is over; called by the loop again and again.
@@ -142,14 +149,10 @@ class Lane:
         try:
             while not self._stopping or self._queue:
                 await self._record_liveness()
-                if not self._queue:
+                if self._queue:
+                    await self._commit()
+                else:
                     await self._rest()
-                    continue
-                taken = self._take()
-                # Who waited too long has been told to send it again.
-                if batch := [waiting for waiting in taken if waiting.listener]:
-                    await self._commit(batch)
-                self._bytes_waiting -= sum(len(waiting.delivery.body) for waiting in taken)
         finally:
             self._disconnect()
 
@@ -170,50 +173,100 @@ class Lane:
         if not self._liveness.is_due(now):
             return
         try:
-            connection, _ = await self._connected()
+            connection = (await self._connected()).connection
             await asyncio.to_thread(self._liveness.beat, connection, datetime.now(UTC), now)
         except Exception as error:  # noqa: BLE001 -- whatever it was, a delivery would fail as well
             self._failed(error, [])
+
+    async def _commit(self) -> None:
+        """Commit batch after batch, until nothing waits or liveness is to be recorded."""
+        self._landed = self._loop.create_future()
+        try:
+            appender = await self._connected()
+            appender.watch(self._look)
+            try:
+                if self._begin(appender):
+                    await self._landed
+            finally:
+                appender.unwatch()
+        except Exception as error:  # noqa: BLE001 -- whatever it was, those who wait must be told
+            self._give_up(error)
+
+    def _begin(self, appender: Appender) -> bool:
+        """Send the next batch, and tell whether there is one."""
+        self._under_way = self._take()
+        if self._under_way:
+            appender.begin([waiting.delivery for waiting in self._under_way])
+        return bool(self._under_way)
 
     def _take(self) -> list[_Waiting]:
         taken: list[_Waiting] = []
         size = 0
         while self._queue and len(taken) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            if taken and self._queue[0].alone:
+                break
             waiting = self._queue.popleft()
-            taken.append(waiting)
-            size += len(waiting.delivery.body)
+            if waiting.listener:
+                taken.append(waiting)
+                size += len(waiting.delivery.body)
+            else:  # who waited too long has been told to send it again
+                self._make_room([waiting])
+            if waiting.alone:
+                break
         return taken
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
-        """Append the batch and tell each of it what became of it. Never raises."""
-        try:
-            _, appender = await self._connected()
-            outcomes = await appender.append([waiting.delivery for waiting in batch])
-        except CONTENT_ERRORS as error:
-            if len(batch) > 1:
-                # One of them is what the database will not take; the others must not suffer.
-                for waiting in batch:
-                    await self._commit([waiting])
-            else:
-                _refuse(batch, self._failed(error, batch))
-        except Exception as error:  # noqa: BLE001 -- whatever it was, those who wait must be told
-            _refuse(batch, self._failed(error, batch))
-        else:
-            # Later, for the next batch is to be on its way while these are answered.
-            self._loop.call_soon(_tell, batch, outcomes)
+    def _look(self) -> None:
+        """Look whether the batch under way is committed; if so, send the next at once.
 
-    async def _connected(self) -> tuple[Connection, Appender]:
-        if self._connected_by and _has_something_to_say(self._connected_by[0]):
+        Called when PostgreSQL answers, and at each delivery: the event loop looks at its sockets
+        only after it has taken all deliveries that came, and PostgreSQL would have nothing to do
+        meanwhile.
+        """
+        appender = self._appender
+        if self._landed.done() or not appender:
+            return
+        try:
+            outcomes = appender.outcomes()
+            if outcomes is None:
+                return
+            batch, self._under_way = self._under_way, []
+            self._make_room(batch)
+            self._loop.call_soon(_tell, batch, outcomes)
+            stops = self._liveness.is_due(steady_clock()) or _has_something_to_say(appender)
+            if stops or not self._begin(appender):
+                self._landed.set_result(None)
+        except Exception as error:  # noqa: BLE001 -- for the task to deal with
+            self._landed.set_exception(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Refuse the batch under way, or the one that would have been."""
+        batch, self._under_way = self._under_way or self._take(), []
+        if isinstance(error, CONTENT_ERRORS) and len(batch) > 1:
+            # One of them is what the database will not take; the others must not suffer.
+            for waiting in batch:
+                waiting.alone = True
+            self._queue.extendleft(reversed(batch))
+            return
+        self._make_room(batch)
+        refusal = self._failed(error, batch)
+        for waiting in batch:
+            waiting.tell(LaneError(str(refusal)))  # each its own traceback
+
+    def _make_room(self, batch: list[_Waiting]) -> None:
+        self._bytes_waiting -= sum(len(waiting.delivery.body) for waiting in batch)
+
+    async def _connected(self) -> Appender:
+        if self._appender and _has_something_to_say(self._appender):
             self._disconnect()
-        if self._connected_by is None:
-            self._connected_by = await asyncio.to_thread(_connect, self._url)
-        return self._connected_by
+        if self._appender is None:
+            self._appender = await asyncio.to_thread(_connect, self._url)
+        return self._appender
 
     def _disconnect(self) -> None:
-        if self._connected_by:
+        if self._appender:
             with suppress(Exception):
-                self._connected_by[0].close()
-        self._connected_by = None
+                self._appender.connection.close()
+        self._appender = None
 
     def _failed(self, error: Exception, batch: list[_Waiting]) -> LaneError:
         words = " ".join(str(error).split())
@@ -231,7 +284,7 @@ class Lane:
         return LaneError("the database did not store it")
 
 
-def _connect(url: str) -> tuple[Connection, Appender]:
+def _connect(url: str) -> Appender:
     """Open the lane's connection, which blocks."""
     connection = connect(url, "lane")
     try:
@@ -241,19 +294,19 @@ def _connect(url: str) -> tuple[Connection, Appender]:
             "SELECT set_config('synchronous_commit', 'on', false)"
             " WHERE current_setting('synchronous_commit') = 'off'"
         )
-        return connection, Appender(connection)
+        return Appender(connection)
     except psycopg.Error:
         connection.close()
         raise
 
 
-def _has_something_to_say(connection: Connection) -> bool:
+def _has_something_to_say(appender: Appender) -> bool:
     """Tell whether the server spoke unasked, which nearly always is its farewell, as at a restart.
 
     Asks the socket and not the server, so that it can be asked before each batch.
     """
     poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
+    poll.register(appender.connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 
@@ -265,8 +318,3 @@ def _tell(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
     BATCHES.observe(len(batch))
     for word, number in words.items():
         DELIVERIES.labels(outcome=word).inc(number)
-
-
-def _refuse(batch: list[_Waiting], error: LaneError) -> None:
-    for waiting in batch:
-        waiting.tell(LaneError(str(error)))  # each its own traceback
