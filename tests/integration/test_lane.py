@@ -1,11 +1,14 @@
 """The lane under an event loop: group commit, and what becomes of who waits when it fails."""
 
 import asyncio
+import itertools
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,6 +19,7 @@ from ledger import schema
 from ledger.database import connect
 from ledger.errors import LaneError
 from ledger.eventlog import lane as lane_module
+from ledger.eventlog import liveness
 from ledger.eventlog.append import Delivery, Outcome
 from ledger.eventlog.lane import Lane
 from tests.integration.histories import HOSTILE, body, deliveries, delivery
@@ -133,6 +137,60 @@ def test_a_delivery_that_the_database_refuses_fails_alone(
             assert isinstance(outcomes.pop(5), LaneError)
             assert outcomes == [Outcome(number + 1, recorded=True) for number in range(10)]
             assert await lane.append(delivery(body(bill="after"))) == Outcome(11, recorded=True)
+
+    asyncio.run(use())
+
+
+def test_what_is_more_than_a_socket_takes_is_sent_whole(
+    database_url: str, owner: Connection
+) -> None:
+    long_one = delivery(b"x" * 40_000_000)
+
+    async def use() -> None:
+        async with running(database_url) as lane:
+            assert await lane.append(long_one) == Outcome(1, recorded=True)
+            assert await lane.append(delivery(body())) == Outcome(2, recorded=True)
+
+    asyncio.run(use())
+    assert one(owner, "SELECT body FROM event_log WHERE position = 1") == long_one.body
+
+
+def test_liveness_is_recorded_while_one_batch_follows_the_other(
+    database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_module, "MAX_BATCH", 10)
+    monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.05)
+    query = "SELECT max(alive_until) FROM liveness"
+    stopped = threading.Event()
+
+    def recorded_since(last: datetime) -> bool:
+        return bool(one(owner, query) > last)
+
+    async def keep_busy(lane: Lane) -> None:
+        told = 0
+
+        def count(_: object) -> None:
+            nonlocal told
+            told += 1
+
+        for number in itertools.count():
+            # So many that some wait whenever a batch is done.
+            while number - told == 200:  # noqa: ASYNC110 -- a turn of the loop for the lane
+                await asyncio.sleep(0)
+            if stopped.is_set():
+                return
+            lane.enqueue(delivery(body(bill=f"B{number}")), count)
+
+    async def use() -> None:
+        async with running(database_url) as lane:
+            busy = asyncio.ensure_future(keep_busy(lane))
+            await lane.append(delivery(b"0"))
+            try:
+                for _ in range(3):  # the first may have come before all this
+                    await until(partial(recorded_since, one(owner, query)), "another record")
+            finally:
+                stopped.set()
+            await busy
 
     asyncio.run(use())
 
