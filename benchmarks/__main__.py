@@ -152,7 +152,7 @@ def _how(run: Run) -> list[str]:
         ),
         (
             f"Load: wrk, 1 thread, {wrk.CONNECTIONS} connections, {run.seconds} s after "
-            f"{wrk.WARM_SECONDS} s that are not measured, distinct events of about 350 bytes. "
+            f"{wrk.WARM_SECONDS} s that are not measured, distinct events of 350 bytes. "
             "Sender, server and PostgreSQL share the machine."
         ),
         (

@@ -1,10 +1,11 @@
--- Distinct events of about 350 bytes, five to a bill.
+-- Distinct events of 350 bytes, whatever the seed, five to a bill.
 -- wrk -s load.lua URL -- TOKEN SEED [RATE [FILE]]
 -- RATE: events/s of all connections together, 0 for as many as are answered.
 -- FILE: takes a line for each event that was acknowledged: its position.
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long s, ns; } moment; int clock_gettime(int, moment *);")
 
+local LENGTH, ENDING = 350, '"}}'
 local n, seed, headers = 0, "", {}
 local interval, due, moment = 0, 0, ffi.new("moment")
 local acknowledged
@@ -48,6 +49,7 @@ function request()
     .. ',"data":{"billID":"bill_' .. seed .. '_' .. math.floor(n / 5)
     .. '","integratorID":"your_unique_integrator_id","billData":{"status":"pending","testData":['
     .. '{"_id":"test_' .. n .. '","status":"completed"},{"_id":"test_002","status":"pending"}]},'
-    .. '"reportURL":"https://reports.flabs.in/bill/bill_' .. seed .. '"}}'
+    .. '"reportURL":"https://reports.flabs.in/bill/'
+  body = body .. ("r"):rep(LENGTH - #body - #ENDING) .. ENDING
   return wrk.format("POST", "/webhooks/flabs", headers, body)
 end
