@@ -13,10 +13,11 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from ledger.intake.endpoint import PATH, Answer, Intake
+from ledger.intake.endpoint import PATH, Answer, Intake, problem_answer
 
 _PATH = PATH.encode()
 _SECRET_PATH = _PATH + b"/"
+_OF_BODIES = (b"content-length", b"transfer-encoding")
 
 HEAD_BYTES = 64 * 1024
 """How long a request line and its headers may be, beside what comes with their first byte."""
@@ -68,12 +69,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
 
     def _should_upgrade(self) -> bool:
-        """Have `handle_websocket_upgrade` called for whatever a connection is to be upgraded to."""
-        return True
+        """Have `handle_websocket_upgrade` called where there is a body; pass over it elsewhere."""
+        return any(name in _OF_BODIES and value != b"0" for name, value in self.headers)
 
     def handle_websocket_upgrade(self) -> None:
-        """Refuse: the parser takes a body for the other protocol's, and the request for empty."""
-        self.send_400_response("No connection is upgraded here: send no header Upgrade.")
+        """Refuse the request: the parser takes its body for the other protocol's."""
+        detail = "no connection is upgraded here: send the request without the header Upgrade"
+        self.answer(problem_answer(400, detail), keep_alive=False)
+
+    def answer(self, answer: Answer, *, keep_alive: bool) -> None:
+        """Send an answer, and close the connection after it unless that is to be kept."""
+        headers = [
+            *self.server_state.default_headers,
+            *answer.headers,
+            (b"content-length", b"%d" % len(answer.content)),
+        ]
+        if not keep_alive:
+            headers.append((b"connection", b"close"))
+        head = [b"%s: %s\r\n" % header for header in headers]
+        self.transport.write(b"".join([STATUS_LINE[answer.status], *head, b"\r\n", answer.content]))
+        if not keep_alive:
+            self.transport.close()
 
     def _stop_timer(self) -> None:
         if self._timer:
@@ -150,18 +166,5 @@ class _Delivery(RequestResponseCycle):
         self.response_complete = True
         if self.disconnected:
             return
-        connection = self._connection
-        headers = [
-            *connection.server_state.default_headers,
-            *answer.headers,
-            (b"content-length", b"%d" % len(answer.content)),
-        ]
-        if not self.keep_alive:
-            headers.append((b"connection", b"close"))
-        head = [b"%s: %s\r\n" % header for header in headers]
-        connection.transport.write(
-            b"".join([STATUS_LINE[answer.status], *head, b"\r\n", answer.content])
-        )
-        if not self.keep_alive:
-            connection.transport.close()
-        connection.on_response_complete()
+        self._connection.answer(answer, keep_alive=self.keep_alive)
+        self._connection.on_response_complete()

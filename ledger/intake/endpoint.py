@@ -41,6 +41,12 @@ class Answer(NamedTuple):
     headers: list[Header]
 
 
+def problem_answer(status: int, detail: str, *headers: Header) -> Answer:
+    """Make an answer of a problem."""
+    content = msgspec.json.encode(Problem.of(status, detail))
+    return Answer(status, content, [(b"content-type", MEDIA_TYPE.encode()), *headers])
+
+
 class _RefusedError(Exception):
     """A delivery that is not stored, and what its sender is told."""
 
@@ -51,8 +57,7 @@ class _RefusedError(Exception):
 
     def answer(self) -> Answer:
         REFUSED.labels(status=str(self.status)).inc()
-        problem = Problem.of(self.status, str(self))
-        return Answer(self.status, msgspec.json.encode(problem), [_PROBLEM_JSON, *self.headers])
+        return problem_answer(self.status, str(self), *self.headers)
 
 
 class Intake:
@@ -176,4 +181,3 @@ def _not_stored(error: LaneError) -> _RefusedError:
 
 
 _JSON = [(b"content-type", b"application/json")]
-_PROBLEM_JSON = (b"content-type", MEDIA_TYPE.encode())

@@ -179,11 +179,19 @@ def test_a_delivery_whose_body_would_be_another_protocols_is_refused(
     recorded = wire.answer()
     assert outcome(recorded) == (200, "recorded")
     wire.send(request(second, Connection="upgrade", Upgrade=protocol))
-    status, _, words = wire.answer()
-    assert status == 400
-    assert b"Upgrade" in words
+    status, headers, content = wire.answer()
+    assert (status, headers[b"content-type"]) == (400, b"application/problem+json")
+    assert b"Upgrade" in content
     assert wire.is_at_end()
     assert server.head() == position(recorded)
+
+
+def test_who_offers_to_upgrade_without_a_body_is_answered_as_anybody(wire: Wire) -> None:
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "x"}
+    asked = request(b"", method="GET", path="/v1/labs/none/bills/none", token=KEY, **offer)
+    for sent in (asked, asked.replace(b"Content-Length: 0\r\n", b"")):
+        wire.send(sent)
+        assert wire.answer()[0] == 404
 
 
 def test_a_secret_in_the_path_may_be_percent_encoded(wire: Wire, lab: str) -> None:
