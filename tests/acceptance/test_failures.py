@@ -18,7 +18,7 @@ import pytest
 
 from ledger import schema
 from tests.acceptance.payloads import event
-from tests.support.postgres import PrivateServer
+from tests.support.postgres import PrivateServer, lane_waits
 from tests.support.server import LedgerServer, free_port, wait_until
 
 SENDERS = 8
@@ -172,17 +172,9 @@ def test_a_delivery_that_cannot_be_stored_before_the_server_stops_is_told_so(
     with psycopg.connect(database_url) as connection, ThreadPoolExecutor(1) as sender:
         connection.execute("SELECT pg_advisory_xact_lock(7402, 1)")
         sent = sender.submit(own_server.send, event(lab, "b"))
-        wait_until(lambda: sessions_waiting(connection), "the lane waits")
+        wait_until(lambda: lane_waits(connection), "the lane waits")
         assert own_server.serve.terminate() == 0
         assert_asks_to_send_again(sent.result())
-
-
-def sessions_waiting(connection: psycopg.Connection) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
-    ).fetchone()
-    return bool(row and row[0])
 
 
 # --- the database -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.acceptance.payloads import distinct
+from tests.support.postgres import lane_waits
 from tests.support.server import KEY, TOKEN, LedgerServer, wait_until
 
 PATIENCE = 10.0
@@ -248,11 +249,3 @@ def test_a_stop_answers_the_delivery_that_waits_and_ends_its_connection(
         assert answer[1][b"connection"] == b"close"
         assert wire.is_at_end()
         assert stopped.result() == 0
-
-
-def lane_waits(connection: psycopg.Connection) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
-    ).fetchone()
-    return bool(row and row[0])

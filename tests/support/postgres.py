@@ -110,3 +110,12 @@ class PrivateServer:
     def start(self) -> None:
         """Start the stopped or killed server again."""
         self._server = embedded.start(self.folder, port=self._server.port, settings=self._settings)
+
+
+def lane_waits(connection: psycopg.Connection) -> bool:
+    """Tell whether somebody waits for an advisory lock in the connection's database."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    ).fetchone()
+    return bool(row and row[0])
