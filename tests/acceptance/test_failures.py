@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from ledger import schema
+from ledger.cli.serve import HUNG_SECONDS
 from tests.acceptance.payloads import event
 from tests.support.postgres import PrivateServer, lane_waits
 from tests.support.server import LedgerServer, free_port, wait_until
@@ -383,6 +384,8 @@ def test_a_worker_that_dies_is_replaced(
             wait_until(
                 lambda: len(set(family(server.serve.pid)[1:]) - {max(before)}) >= len(before),
                 "another worker",
+                # One that dies just while it is asked for a sign of life counts as hanging.
+                seconds=HUNG_SECONDS + 20.0,
             )
             sent.wait_for(50)
         assert f"Child process [{max(before)}] died" in server.output
