@@ -140,7 +140,7 @@ def _as_it_is(content: str | bytes) -> bytes:
 
 
 async def _prepare(connection: AsyncConnection) -> None:
-    # What was encoded by the fold is passed on as it is.
+    # JSON is left as it is stored: who wants it reads it, into the type that it has there.
     set_json_loads(_as_it_is, connection)
     # A plan made while a table was small would stay when it no longer is.
     await connection.execute("SET enable_seqscan = off")

@@ -66,7 +66,7 @@ def serve(*, end_with_parent: bool) -> None:
         log_config=None,
         log_level="error",  # warnings are of what strangers send
         access_log=False,  # a path may hold a token
-        proxy_headers=False,
+        proxy_headers=False,  # they are not needed, and would hide the intake from the protocol
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,

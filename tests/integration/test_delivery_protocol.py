@@ -1,0 +1,113 @@
+"""Deliveries that the server's protocol hands to the intake, past the application."""
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg import Connection
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from ledger.eventlog.lane import Lane
+from ledger.http_server import DeliveryProtocol
+from ledger.intake.endpoint import Intake
+from tests.integration.histories import body
+from tests.integration.sessions import one
+
+if TYPE_CHECKING:
+    from litestar.types import Receive, Scope, Send
+
+PATIENCE = 10.0
+TOKEN = "token"
+
+
+class OnlyAnIntake:
+    """An application that notes what it is asked, and refuses it."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+        self.asked: list[str] = []
+
+    async def __call__(self, scope: "Scope", _receive: "Receive", send: "Send") -> None:
+        self.asked.append(scope["path"])
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 418, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def request(path: str, content: bytes, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(content)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+ORDINARY = {
+    "a header": request("/webhooks/flabs", body(), f"Authorization: Bearer {TOKEN}"),
+    "the path": request(f"/webhooks/flabs/{TOKEN}", body()),
+}
+OTHERS = {
+    "a wrong token": request("/webhooks/flabs", body(), "Authorization: wrong"),
+    "another path": request("/v1/imports", body(), f"Authorization: {TOKEN}"),
+    "a query": request("/webhooks/flabs?x", body(), f"Authorization: {TOKEN}"),
+    "a long body": request(f"/webhooks/flabs/{TOKEN}", b"x" * 16 * 1024),
+    "the last of a connection": request(f"/webhooks/flabs/{TOKEN}", body(), "Connection: close"),
+}
+
+
+def status_of(sent: bytes, url: str) -> tuple[int, list[str]]:
+    """Return the status of the answer, and for which paths the application was asked."""
+
+    async def use() -> tuple[int, list[str]]:
+        lane = Lane(url)
+        lane.start()
+        intake = Intake(lane, tokens=(TOKEN,), header="authorization", max_body=100_000)
+        application = OnlyAnIntake(intake)
+        config = Config(
+            application,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+        )
+        config.load()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: DeliveryProtocol(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            writer.write(sent)
+            return int((await reader.readline()).split()[1]), application.asked
+        finally:
+            writer.close()
+            server.close()
+            await lane.stop()
+
+    return asyncio.run(asyncio.wait_for(use(), PATIENCE))
+
+
+@pytest.mark.parametrize("sent", ORDINARY.values(), ids=ORDINARY)
+def test_an_ordinary_delivery_is_not_the_applications(
+    database_url: str, service: Connection, sent: bytes
+) -> None:
+    assert status_of(sent, database_url) == (200, [])
+    assert one(service, "SELECT body FROM event_log") == body()
+
+
+@pytest.mark.parametrize("sent", OTHERS.values(), ids=OTHERS)
+def test_all_else_is(database_url: str, service: Connection, sent: bytes) -> None:
+    path = sent.split()[1].decode().removesuffix("?x")
+    assert status_of(sent, database_url) == (418, [path])
+    assert one(service, "SELECT count(*) FROM event_log") == 0
+
+
+def test_ledgers_own_application_has_an_intake() -> None:
+    """In a process of its own, for what it imports warns."""
+    asked = (
+        "from ledger.app import create_app; from ledger.settings import Settings;"
+        "settings = Settings(database_url='postgresql://x', webhook_tokens=('token',));"
+        "print(type(create_app(settings).intake).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, check=True)
+    assert done.stdout.split()[-1] == b"Intake"
