@@ -58,10 +58,13 @@ class WindowCheck:
             score.counts["events lost to outages"] += 1
             if (lab_id, event.at) in self._listed:
                 continue
-            if self._heard[lab_id] and self._heard[lab_id][-1] > event.at:
-                score.fault("lost to an outage, and in no window", event.body)
-            else:
+            heard = self._heard[lab_id]
+            if not heard or heard[-1] <= event.at:
                 score.counts["lost to an outage after which the lab was silent"] += 1
+            elif heard[0] > event.at:  # that it sent anything then, nobody can know
+                score.counts["lost to an outage before which the lab was unknown"] += 1
+            else:
+                score.fault("lost to an outage, and in no window", event.body)
 
     def _by_second(self, now: datetime) -> Iterable[LabSecond]:
         """Yield each second whose events are known lost at a time, with each lab that sends."""
