@@ -12,8 +12,8 @@ import psycopg
 
 from benchmarks import logs
 from benchmarks.row import Figure, Row, Run, Target, ratios
-from ledger.database import connect
 from ledger.eventlog.append import Delivery, append
+from ledger.postgres.connect import connect
 
 BATCHES = (512, 64)
 

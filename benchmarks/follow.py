@@ -9,9 +9,9 @@ from benchmarks.logs import EVENTS_OF_A_BILL, fill
 from benchmarks.rebuild import rebuilt
 from benchmarks.row import Figure, Row, Run, Target, ratios
 from benchmarks.stage import MeasureError
-from ledger.database import connect
 from ledger.eventlog import read
-from ledger.projection.follow import follow_once
+from ledger.postgres.connect import connect
+from ledger.projection.projector import follow_once
 
 BEFORE = 50_000
 """Events of the log that the state has already."""

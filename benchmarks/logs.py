@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 
 from benchmarks import stage
-from ledger.database import connect
 from ledger.embedded import EmbeddedPostgres
 from ledger.eventlog.append import Delivery, append
+from ledger.postgres.connect import connect
 
 LABS = 20
 TESTS = 5

@@ -20,8 +20,8 @@ from benchmarks import stage
 from benchmarks.recall_month import Setup, run_month
 from benchmarks.recall_score import Found, Score
 from ledger import __version__
-from ledger.flabs.history import TestData
 from ledger.model.bill import FOLD_VERSION
+from ledger.simulator.history import TestData
 
 QUICK_BILLS, QUICK_DAYS = 3_000, 10
 READINGS: tuple[TestData, ...] = ("snapshot", "delta")

@@ -13,7 +13,7 @@ from benchmarks.recall_score import Score
 from benchmarks.recall_support import Arrival, fact_of
 from benchmarks.recall_truth import Key, Truth
 from benchmarks.recall_windows import WindowCheck
-from ledger.desk.shapes import MissingEventItem, Report, SupportRequest
+from ledger.operations.read_models import MissingEventItem, Report, SupportRequest
 
 TOLD = 0.9
 """Share of the bookings that an integrator tells of."""

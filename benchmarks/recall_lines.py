@@ -7,7 +7,7 @@ from benchmarks.recall_judge import Fact, Said
 from benchmarks.recall_score import Score
 from benchmarks.recall_support import fact_of
 from benchmarks.recall_truth import Key, Sent, Truth
-from ledger.desk.shapes import RequestLine, SupportRequest
+from ledger.operations.read_models import RequestLine, SupportRequest
 
 BUDGET = timedelta(seconds=3 * 120 + 4 * 10)
 

@@ -15,18 +15,18 @@ from benchmarks.recall_check import Checker
 from benchmarks.recall_score import Score
 from benchmarks.recall_support import Arrival, Support, export_line
 from benchmarks.recall_truth import Sent, Truth
-from ledger.database import connect
-from ledger.desk.expected import Expectation, expect
-from ledger.desk.imports import import_file
-from ledger.desk.reconciliation import Question, reconcile
-from ledger.desk.requests_made import read_request
-from ledger.desk.support_request import make_request
-from ledger.desk.terms import Terms
-from ledger.eventlog.transfer import ExportLine
-from ledger.flabs import SimulationOptions, simulate
-from ledger.flabs.history import TestData
+from ledger.eventlog.import_export import ExportLine
 from ledger.model.event import RANK
-from ledger.model.missing import retry_budget
+from ledger.model.missing_events import retry_budget
+from ledger.operations.expected_bills import Expectation, expect
+from ledger.operations.policy import Policy
+from ledger.operations.reconciliation.report import Question, reconcile
+from ledger.operations.support_requests.imports import import_file
+from ledger.operations.support_requests.make import make_request
+from ledger.operations.support_requests.queries import read_request
+from ledger.postgres.connect import connect
+from ledger.simulator import SimulationOptions, simulate
+from ledger.simulator.history import TestData
 
 START = 1_704_067_200  # 2024-01-01, midnight UTC
 MORNING = 6 * 3_600
@@ -34,7 +34,7 @@ EVENING = 18 * 3_600 + 417
 AFTER = timedelta(days=2)
 """How long Ledger is looked at after the last event."""
 
-TERMS = Terms(
+POLICY = Policy(
     events=tuple(RANK),
     retry_interval=timedelta(seconds=120),
     retry_count=3,
@@ -127,7 +127,7 @@ class _Month:
         self._setup = setup
         self._arrivals = arrivals
         self._support = Support(truth, setup.seed)
-        self._checker = Checker(truth, TERMS.ask_again_after, setup.seed)
+        self._checker = Checker(truth, POLICY.ask_again_after, setup.seed)
         self._requests = 0
         self._done = 0
 
@@ -143,7 +143,7 @@ class _Month:
         """Take in what has come by a time, compare what is listed then; on day `ask`, ask."""
         self._take_in(now)
         question = Question(as_of=now)
-        with reconcile(self._connection, TERMS, question) as (report, missing):
+        with reconcile(self._connection, POLICY, question) as (report, missing):
             self._checker.look(now, report, list(missing))
         if not ask:
             return
@@ -153,7 +153,7 @@ class _Month:
             possible = ask % POSSIBLE_DAY == 0
             made = make_request(
                 self._url,
-                TERMS,
+                POLICY,
                 lab_id=lab_id,
                 include_possible=possible,
                 note=None,

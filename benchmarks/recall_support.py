@@ -9,9 +9,9 @@ import msgspec
 
 from benchmarks.recall_judge import Fact
 from benchmarks.recall_truth import Sent, Truth
-from ledger.desk.shapes import LossWindow, RequestLine
 from ledger.eventlog.append import Source
-from ledger.eventlog.transfer import ExportLine
+from ledger.eventlog.import_export import ExportLine
+from ledger.operations.read_models import LossWindow, RequestLine
 
 NEVER, WHOLE_BILL = 0.2, 0.2
 """Shares of the lines that are never answered, and of those answered by all events of the bill."""
@@ -20,7 +20,7 @@ FASTEST, SLOWEST = 6 * 3_600, 96 * 3_600
 """Seconds from a question to its answer."""
 
 Arrival = tuple[datetime, int, Sent, bool]
-"""When an event is received, its number among all arrivals, and whether in a file of support's."""
+"""When an event is received, its number among all arrivals, and whether in a support file."""
 
 
 class Support:

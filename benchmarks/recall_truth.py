@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.recall_judge import Fact, is_done
-from ledger.flabs import EventTruth, Outage, read_truth, read_truth_outages
+from ledger.simulator import EventTruth, Outage, read_truth, read_truth_outages
 
 Cause = Literal["dropped", "bill lost", "outage", "late into outage"]
 Key = tuple[str, str]

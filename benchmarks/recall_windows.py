@@ -7,7 +7,7 @@ from datetime import datetime
 
 from benchmarks.recall_score import Score
 from benchmarks.recall_truth import ATTEMPTS, INTERVAL, Truth
-from ledger.desk.shapes import LossWindow, Report, SupportRequest
+from ledger.operations.read_models import LossWindow, Report, SupportRequest
 
 LAST_ATTEMPT = (ATTEMPTS - 1) * INTERVAL
 

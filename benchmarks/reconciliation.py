@@ -20,11 +20,11 @@ import msgspec
 
 from benchmarks import stage
 from ledger import __version__
-from ledger.database import connect
-from ledger.desk.reconciliation import Question, reconcile
-from ledger.desk.render import write_report
-from ledger.desk.terms import Terms
-from ledger.eventlog.transfer import import_lines
+from ledger.eventlog.import_export import import_lines
+from ledger.operations.policy import Policy
+from ledger.operations.reconciliation.report import Question, reconcile
+from ledger.operations.render import write_report
+from ledger.postgres.connect import connect
 from ledger.projection.rebuild import rebuild
 from ledger.settings import Settings
 
@@ -101,8 +101,8 @@ def _report(url: str) -> None:
     with closing(connect(url, "bench")) as connection, Path(os.devnull).open("wb") as nowhere:
         began = time.monotonic()
         question = Question(as_of=datetime.now(UTC))
-        terms = Terms.of(Settings())
-        with reconcile(connection, terms, question) as (report, missing_events):
+        policy = Policy.of(Settings())
+        with reconcile(connection, policy, question) as (report, missing_events):
             write_report(report, missing_events, "json", nowhere)
         seconds = time.monotonic() - began
         print(json.dumps({"seconds": seconds, "overdue": report.totals["overdue"]}))

@@ -86,7 +86,14 @@ def served(url: str, target: str, *, factory: bool = True) -> Iterator[str]:
     """Serve an application as `ledger serve` does, with one worker; yield its address."""
     port = _free_port()
     command = [sys.executable, "-m", "uvicorn", "--port", str(port)]
-    command += ["--http", "ledger.http_server:DeliveryProtocol", "--loop", "uvloop", "--ws", "none"]
+    command += [
+        "--http",
+        "ledger.intake.protocol:DeliveryProtocol",
+        "--loop",
+        "uvloop",
+        "--ws",
+        "none",
+    ]
     command += ["--no-proxy-headers", "--no-server-header", "--no-access-log"]
     command += ["--log-level", "error", target]
     command += ["--factory"] if factory else []

@@ -14,22 +14,22 @@ from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
 
 from ledger import processes
-from ledger.api import openapi
 from ledger.api.bill_endpoint import PREFIX as BILLS_PREFIX
 from ledger.api.bill_endpoint import BillEndpoint
 from ledger.api.bill_reader import BillReader
-from ledger.api.paths import with_slashes_kept
-from ledger.api.problem_handlers import HANDLERS
+from ledger.api.checkpoint_watcher import CheckpointWatcher
+from ledger.api.http.paths import with_slashes_kept
+from ledger.api.http.problem_handlers import HANDLERS
+from ledger.api.openapi import document
 from ledger.api.routes import make_routes
 from ledger.api.services import Services
-from ledger.api.watch import Watch
 from ledger.credentials import Secrets
-from ledger.database import make_pool
-from ledger.desk.terms import Terms
-from ledger.eventlog.lane import Lane
+from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import PATH as INTAKE_PATH
 from ledger.intake.endpoint import Intake
-from ledger.log import configure_logging
+from ledger.logging_setup import configure_logging
+from ledger.operations.policy import Policy
+from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def create_app(settings: Settings | None = None) -> "Application":
         settings = Settings.from_environment()
     url = settings.require_database()
     tokens = settings.require_tokens()
-    lane = Lane(url)
+    lane = GroupCommit(url)
     keys = _admin_keys(settings)
-    terms = Terms.of(settings)
-    reader = BillReader(url, terms)
+    policy = Policy.of(settings)
+    reader = BillReader(url, policy)
     litestar = make_litestar(settings, url, lane, reader)
-    bills = BillEndpoint(reader, keys, terms)
+    bills = BillEndpoint(reader, keys, policy)
     intake = Intake(lane, tokens=tokens, header=settings.webhook_header, max_body=settings.max_body)
     return Application(litestar, intake, bills)
 
@@ -82,14 +82,16 @@ class Application:
         await self._litestar(scope, receive, send)
 
 
-def make_litestar(settings: Settings, url: str, lane: Lane, reader: BillReader) -> Litestar:
+def make_litestar(settings: Settings, url: str, lane: GroupCommit, reader: BillReader) -> Litestar:
     """Make the Litestar application that answers all but the intake."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
-        terms = Terms.of(settings)
-        services = Services(settings, pool, Watch(url), _admin_keys(settings), url, terms)
+        policy = Policy.of(settings)
+        services = Services(
+            settings, pool, CheckpointWatcher(url), _admin_keys(settings), url, policy
+        )
         app.state["services"] = services
         await pool.open()
         lane.start()
@@ -116,7 +118,7 @@ def make_litestar(settings: Settings, url: str, lane: Lane, reader: BillReader) 
         openapi_config=None,
         logging_config=None,
     )
-    app.state["query_parameters"] = openapi.query_parameters()
+    app.state["query_parameters"] = document.query_parameters()
     return app
 
 
@@ -128,7 +130,7 @@ async def get_schema() -> Response[bytes]:
 
 @functools.cache
 def _schema() -> bytes:
-    return encode(openapi.document())
+    return encode(document.document())
 
 
 def _admin_keys(settings: Settings) -> Secrets:

@@ -21,7 +21,7 @@ class SchemaError(LedgerError):
     """The database's schema is not the one that this version of Ledger works with."""
 
 
-class LaneError(LedgerError):
+class AppendError(LedgerError):
     """A delivery could not be made durable, so it must not be acknowledged."""
 
 

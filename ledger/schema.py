@@ -4,9 +4,9 @@ from pathlib import Path
 
 import psycopg
 
-from ledger.database import connect_as_login
 from ledger.errors import SchemaError
-from ledger.projection import tables
+from ledger.postgres.connect import connect_as_login
+from ledger.projection import store
 
 SCHEMA_VERSION = "0005"
 """The newest migration. Written here, too, so that a server need not load Alembic to compare it."""
@@ -76,7 +76,7 @@ def migrate(url: str, *, revision: str = "head") -> None:
         with connect_as_login(url, "migrate") as plain:
             try:
                 _grant(plain)
-                tables.make_if_absent(plain)
+                store.make_if_absent(plain)
             except psycopg.Error as error:
                 raise _refused(error) from error
 

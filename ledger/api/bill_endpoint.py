@@ -7,12 +7,12 @@ what is plainly a bill that is there is answered here, and everything else by th
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ledger.api.answers import POSITION_HEADER
 from ledger.api.bill_reader import BillReader
-from ledger.api.bills import bill_content
-from ledger.api.paths import identifier
+from ledger.api.handlers.bills import bill_content
+from ledger.api.http.paths import identifier
+from ledger.api.http.responses import POSITION_HEADER
 from ledger.credentials import Secrets, without_scheme
-from ledger.desk.terms import Terms
+from ledger.operations.policy import Policy
 
 if TYPE_CHECKING:
     from litestar.types import HTTPScope, Send
@@ -25,10 +25,10 @@ _POSITION_HEADER = POSITION_HEADER.lower().encode()
 class BillEndpoint:
     """Answers requests for a bill."""
 
-    def __init__(self, reader: BillReader, keys: Secrets, terms: Terms) -> None:
+    def __init__(self, reader: BillReader, keys: Secrets, policy: Policy) -> None:
         self._reader = reader
         self._keys = keys
-        self._terms = terms
+        self._policy = policy
 
     async def answered(self, scope: "HTTPScope", send: "Send") -> bool:
         """Answer the request if it can be answered here; tell whether it was."""
@@ -46,7 +46,7 @@ class BillEndpoint:
         stored = await self._reader.read(encoded)
         if stored is None:
             return False
-        content = bill_content(stored, self._terms, datetime.now(UTC))
+        content = bill_content(stored, self._policy, datetime.now(UTC))
         if content is None:
             return False
         headers = [

@@ -14,13 +14,13 @@ from typing import LiteralString, NamedTuple, cast
 import psycopg
 import structlog
 
-from ledger.binary import int8, packed_text_array
-from ledger.database import connect
-from ledger.desk.missing import COLUMNS, LAST_POSITION, SUBSCRIBED
-from ledger.desk.terms import Terms
 from ledger.errors import StateError
 from ledger.model.bill import State
-from ledger.prepared import Prepared
+from ledger.operations.missing_events.queries import COLUMNS, LAST_POSITION, SUBSCRIBED
+from ledger.operations.policy import Policy
+from ledger.postgres.binary import int8, packed_text_array
+from ledger.postgres.connect import connect
+from ledger.postgres.prepared_statement import PreparedStatement
 from ledger.projection.stored import BillColumns
 
 MOST = 64
@@ -97,12 +97,12 @@ _Waiting = tuple[Key, asyncio.Future[StoredBill | None]]
 class BillReader:
     """Reads bills for one event loop, on connections of its own."""
 
-    def __init__(self, url: str, terms: Terms) -> None:
+    def __init__(self, url: str, policy: Policy) -> None:
         self._url = url
-        self._events = packed_text_array(name.encode() for name in terms.events)
+        self._events = packed_text_array(name.encode() for name in policy.events)
         self._waiting: deque[_Waiting] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._idle: list[Prepared] = []
+        self._idle: list[PreparedStatement] = []
         self._paused_until = 0.0
 
     async def stop(self) -> None:
@@ -157,7 +157,7 @@ class BillReader:
         self._idle.append(select)
         return bills
 
-    async def _select(self, select: Prepared, keys: Sequence[Key]) -> list[StoredBill]:
+    async def _select(self, select: PreparedStatement, keys: Sequence[Key]) -> list[StoredBill]:
         async with asyncio.timeout(PATIENCE):
             rows = await select.run(
                 (
@@ -186,7 +186,7 @@ def _answer(waiting: Iterable[_Waiting], bills: Sequence[StoredBill | None]) -> 
             answer.set_result(bill)
 
 
-def _connect(url: str) -> Prepared:
+def _connect(url: str) -> PreparedStatement:
     """Open a connection to read by, which blocks."""
     connection = connect(url, "bills")
     try:
@@ -196,7 +196,7 @@ def _connect(url: str) -> Prepared:
             "SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;"
             f"SET statement_timeout = {PATIENCE * 1000:.0f}"
         )
-        return Prepared(connection, _BY_NUMBER)
+        return PreparedStatement(connection, _BY_NUMBER)
     except psycopg.Error:
         connection.close()
         raise

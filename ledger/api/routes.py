@@ -5,40 +5,40 @@ from typing import Any
 from litestar import Router
 from litestar.di import Provide
 
-from ledger.api.bills import get_bill, list_bills, list_findings
-from ledger.api.bodies import provide_operator
-from ledger.api.changes import list_changes
-from ledger.api.events import list_bill_events, list_events, list_unreadable_events
-from ledger.api.expected_bills import (
+from ledger.api.handlers.bills import get_bill, list_bills, list_findings
+from ledger.api.handlers.changes import list_changes
+from ledger.api.handlers.events import list_bill_events, list_events, list_unreadable_events
+from ledger.api.handlers.expected_bills import (
     expect_bill,
     expect_bills,
     list_expected_bills,
     stop_expecting_bill,
 )
-from ledger.api.guards import require_scope
-from ledger.api.health import get_liveness, get_metrics, get_readiness
-from ledger.api.imports import import_events
-from ledger.api.missing_events import (
+from ledger.api.handlers.health import get_liveness, get_metrics, get_readiness
+from ledger.api.handlers.imports import import_events
+from ledger.api.handlers.missing_events import (
     list_missing_events,
     waive_missing_event,
     waive_missing_events,
 )
-from ledger.api.parameters import check_parameters, services_when_reached
-from ledger.api.projection import get_projection
-from ledger.api.reconciliation import (
+from ledger.api.handlers.projection import get_projection
+from ledger.api.handlers.reconciliation import (
     close_loss_window,
     get_reconciliation,
     list_loss_windows,
 )
-from ledger.api.reports import list_reports
-from ledger.api.services import provide_services
-from ledger.api.subscriptions import get_subscription, set_subscription
-from ledger.api.support_requests import (
+from ledger.api.handlers.reports import list_reports
+from ledger.api.handlers.subscriptions import get_subscription, set_subscription
+from ledger.api.handlers.support_requests import (
     close_support_request,
     get_support_request,
     list_support_requests,
     make_support_request,
 )
+from ledger.api.http.bodies import provide_operator
+from ledger.api.http.guards import require_scope
+from ledger.api.http.parameters import check_parameters, services_when_reached
+from ledger.api.services import provide_services
 
 
 def make_routes() -> list[Any]:

@@ -13,11 +13,11 @@ from msgspec import Struct
 from psycopg import Connection, sql
 from psycopg_pool import AsyncConnectionPool
 
-from ledger.api.watch import Watch
+from ledger.api.checkpoint_watcher import CheckpointWatcher
 from ledger.credentials import Secrets
-from ledger.database import connect
-from ledger.desk.terms import Terms
 from ledger.errors import DatabaseUnavailableError
+from ledger.operations.policy import Policy
+from ledger.postgres.connect import connect
 from ledger.settings import Settings
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -39,10 +39,10 @@ class Services(Struct, frozen=True):
 
     settings: Settings
     pool: AsyncConnectionPool
-    watch: Watch
+    watch: CheckpointWatcher
     admin_keys: Secrets
     url: str
-    terms: Terms
+    policy: Policy
 
     async def fetch(
         self, query: sql.SQL | sql.Composed, parameters: Parameters = ()

@@ -12,9 +12,9 @@ import rich_click as click
 import structlog
 
 from ledger import schema
-from ledger.database import connect
 from ledger.errors import DatabaseUnavailableError
-from ledger.log import configure_logging
+from ledger.logging_setup import configure_logging
+from ledger.postgres.connect import connect
 from ledger.settings import Settings
 
 processes_option = click.option(

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import rich_click as click
 
-from ledger.cli.stack import KEY_FILE, Stack
-from ledger.flabs import SimulationOptions, SimulationSummary, read_truth, simulate
+from ledger.cli.local_stack import KEY_FILE, Stack
+from ledger.simulator import SimulationOptions, SimulationSummary, read_truth, simulate
 
 SPEED = 60.0
 """The demo's sender has a clock this many times as fast, so that nobody waits for retries."""

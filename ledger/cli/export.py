@@ -31,8 +31,8 @@ def export(*, output: str, after: int, upto: int | None, lab: str | None, bill: 
 
     Bodies go out byte for byte, with the time at which they were received.
     """
-    from ledger.database import connect
-    from ledger.eventlog.transfer import export_lines
+    from ledger.eventlog.import_export import export_lines
+    from ledger.postgres.connect import connect
 
     count = 0
     with connect(prepared_database(), "export") as connection, _opened(output) as target:

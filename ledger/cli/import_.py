@@ -8,7 +8,7 @@ import rich_click as click
 from ledger.cli.common import operator_option, prepared_database
 
 if TYPE_CHECKING:
-    from ledger.desk.imports import ImportReport, SettledLine
+    from ledger.operations.support_requests.imports import ImportReport, SettledLine
 
 
 @click.command("import")
@@ -27,7 +27,7 @@ def import_(*, file: str, expected_bills: bool, by: str) -> None:
     wrote. What is in the log already is not taken again, so an interrupted import is simply
     repeated. Says which lines of which support requests the file settled.
     """
-    from ledger.eventlog.files import open_lines
+    from ledger.eventlog.import_files import open_lines
 
     url = prepared_database()
     with open_lines(file, sys.stdin.buffer) as lines:
@@ -38,8 +38,8 @@ def import_(*, file: str, expected_bills: bool, by: str) -> None:
 
 
 def _import(url: str, lines: IO[bytes]) -> None:
-    from ledger.database import connect
-    from ledger.desk.imports import import_file
+    from ledger.operations.support_requests.imports import import_file
+    from ledger.postgres.connect import connect
 
     tell = _tell if sys.stderr.isatty() else _say_nothing
     with connect(url, "import") as connection:
@@ -81,7 +81,7 @@ def _tell_lines(report: "ImportReport") -> None:
 
 
 def _expect(url: str, lines: IO[bytes], by: str) -> None:
-    from ledger.desk.expected import expect, read_expectations
+    from ledger.operations.expected_bills import expect, read_expectations
 
     taken, _ = expect(url, read_expectations(lines), by=by, patience=PATIENCE)
     click.echo(f"expected {taken.expected}, refused {len(taken.refused)}")

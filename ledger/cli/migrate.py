@@ -21,7 +21,7 @@ def migrate(*, yes: bool, dry_run: bool, downgrade: bool) -> None:
     from contextlib import closing
 
     from ledger import schema
-    from ledger.database import connect_as_login
+    from ledger.postgres.connect import connect_as_login
     from ledger.settings import Settings
 
     url = Settings.from_environment().require_database()

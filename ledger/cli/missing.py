@@ -7,7 +7,7 @@ import rich_click as click
 
 from ledger.cli.common import prepared_database
 from ledger.model.event import EventType
-from ledger.model.missing import Certainty, MissingState
+from ledger.model.missing_events import Certainty, MissingState
 
 WIDE = 1_000
 """Columns; a table takes no more than it needs."""
@@ -45,20 +45,20 @@ def missing(
     from rich.table import Table
     from rich.text import Text
 
-    from ledger.database import connect
-    from ledger.desk.missing import Filter, item_of, list_query
-    from ledger.desk.terms import Terms
+    from ledger.operations.missing_events.queries import Filter, item_of, list_query
+    from ledger.operations.policy import Policy
+    from ledger.postgres.connect import connect
     from ledger.projection.rows import encode
     from ledger.settings import Settings
 
     url = prepared_database()
-    terms = Terms.of(Settings.from_environment())
+    policy = Policy.of(Settings.from_environment())
     wanted = Filter(state=state, lab_id=lab, event_type=event_type, certainty=certainty)
     now = datetime.now(UTC)
-    query, values = list_query(wanted, terms, now, limit=limit + 1, after=None)
+    query, values = list_query(wanted, policy, now, limit=limit + 1, after=None)
     with closing(connect(url, "missing")) as connection:
         rows = connection.cursor(binary=True).execute(query, values).fetchall()
-    found = [item_of(row[1:], terms, now) for row in rows if row[1] is not None]
+    found = [item_of(row[1:], policy, now) for row in rows if row[1] is not None]
     if as_json:
         for item in found[:limit]:
             click.echo(encode(item))

@@ -19,7 +19,7 @@ DEFAULT_FOLDER = Path("api_schema")
 @click.option("--check", is_flag=True, help="Compare with the folder; exit 3 if they differ.")
 def openapi(*, output: Path | None, check: bool) -> None:
     """Print the OpenAPI document, write it with the webhook's JSON Schema, or compare them."""
-    from ledger.api.openapi import document, webhook_schema
+    from ledger.api.openapi.document import document, webhook_schema
 
     made = {
         name: json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
-    from ledger.desk.render import Screen
+    from ledger.operations.render import Screen
 
 
 def check_writable(output: Path | None) -> None:
@@ -30,7 +30,7 @@ def written(output: Path | None) -> Iterator[tuple[BinaryIO, "Screen"]]:
 
     A file takes its name when all is written. Raises `LedgerError` if it cannot be.
     """
-    from ledger.desk.render import PLAIN, Screen
+    from ledger.operations.render import PLAIN, Screen
 
     if output is None:
         screen = PLAIN

@@ -17,11 +17,11 @@ def project(*, end_with_parent: bool) -> None:
     from types import FrameType
 
     from ledger import processes
-    from ledger.desk.alert_channels import check_channels
-    from ledger.desk.terms import Terms
-    from ledger.desk.watch import AlertWatch
-    from ledger.log import configure_logging
-    from ledger.projection.follow import Projector
+    from ledger.logging_setup import configure_logging
+    from ledger.operations.alerts.channels import check_channels
+    from ledger.operations.alerts.watcher import AlertWatcher
+    from ledger.operations.policy import Policy
+    from ledger.projection.projector import Projector
     from ledger.settings import Settings
 
     configure_logging()
@@ -33,7 +33,7 @@ def project(*, end_with_parent: bool) -> None:
         check_channels(settings.alert_urls)
     check_schema_if_reachable(url)
     projector = Projector(url)
-    alerts = AlertWatch(url, Terms.of(settings), settings.alert_urls)
+    alerts = AlertWatcher(url, Policy.of(settings), settings.alert_urls)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         projector.stop()

@@ -16,10 +16,10 @@ from ledger.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from ledger.desk.reconciliation import Question
-    from ledger.desk.render import Format
-    from ledger.desk.shapes import Report
-    from ledger.desk.terms import Terms
+    from ledger.operations.policy import Policy
+    from ledger.operations.read_models import Report
+    from ledger.operations.reconciliation.report import Question
+    from ledger.operations.render import Format
 
 FOUND = 3
 """The exit code of a check that found something."""
@@ -79,9 +79,9 @@ def reconcile(
     """
     from datetime import UTC
 
-    from ledger.desk import job
-    from ledger.desk.reconciliation import Question
-    from ledger.desk.terms import Terms
+    from ledger.operations.policy import Policy
+    from ledger.operations.reconciliation import runs
+    from ledger.operations.reconciliation.report import Question
     from ledger.settings import Settings
 
     _refuse_contradictions(
@@ -92,11 +92,11 @@ def reconcile(
     )
     moment = read_time(as_of, "--as-of") or datetime.now(UTC)
     url = prepared_database()
-    terms = Terms.of(Settings.from_environment())
+    policy = Policy.of(Settings.from_environment())
     if request:
         made = _request(
             url,
-            terms,
+            policy,
             form,
             output,
             lab_id=lab,
@@ -106,19 +106,19 @@ def reconcile(
         )
         # What is only possible may be left over.
         now = Question(as_of=datetime.now(UTC), lab_id=lab)
-        if check and (made or _finds(_ask(url, terms, now))):
+        if check and (made or _finds(_ask(url, policy, now))):
             sys.exit(FOUND)
         return
     question = Question(
         as_of=moment,
         position=position,
         lab_id=lab,
-        since=job.last_run(url) if since_last else None,
+        since=runs.last_run(url) if since_last else None,
     )
-    report = _report(url, terms, question, form, output)
+    report = _report(url, policy, question, form, output)
     if since_last:
         # Noted when all is written: a run that was killed tells it again.
-        job.note_run(url, report.as_of, report.position)
+        runs.note_run(url, report.as_of, report.position)
     if check and _finds(report):
         sys.exit(FOUND)
 
@@ -128,15 +128,15 @@ def _finds(report: "Report") -> bool:
     return bool(report.totals["overdue"] or report.unseen_bills or open_windows)
 
 
-def _ask(url: str, terms: "Terms", question: "Question") -> "Report":
+def _ask(url: str, policy: "Policy", question: "Question") -> "Report":
     from contextlib import closing
 
-    from ledger.database import connect
-    from ledger.desk.reconciliation import reconcile as ask
+    from ledger.operations.reconciliation.report import reconcile as ask
+    from ledger.postgres.connect import connect
 
     with (
         closing(connect(url, "reconcile")) as connection,
-        ask(connection, terms, question) as (
+        ask(connection, policy, question) as (
             report,
             _,
         ),
@@ -145,21 +145,21 @@ def _ask(url: str, terms: "Terms", question: "Question") -> "Report":
 
 
 def _report(
-    url: str, terms: "Terms", question: "Question", form: "Format", output: Path | None
+    url: str, policy: "Policy", question: "Question", form: "Format", output: Path | None
 ) -> "Report":
     from contextlib import closing
 
     from ledger.cli.output import written
-    from ledger.database import connect
-    from ledger.desk.decide import catch_up
-    from ledger.desk.reconciliation import reconcile as ask
-    from ledger.desk.render import write_report
+    from ledger.operations.decisions import catch_up
+    from ledger.operations.reconciliation.report import reconcile as ask
+    from ledger.operations.render import write_report
+    from ledger.postgres.connect import connect
 
     with closing(connect(url, "reconcile")) as connection:
         if question.position is None:
             catch_up(url, connection, patience=PATIENCE)
         with (
-            ask(connection, terms, question) as (report, missing_events),
+            ask(connection, policy, question) as (report, missing_events),
             written(output) as (to, screen),
         ):
             write_report(report, missing_events, form, to, screen=screen)
@@ -168,7 +168,7 @@ def _report(
 
 def _request(
     url: str,
-    terms: "Terms",
+    policy: "Policy",
     form: "Format",
     output: Path | None,
     *,
@@ -179,13 +179,13 @@ def _request(
 ) -> bool:
     """Make a request and write it; tell whether there was anything to ask for."""
     from ledger.cli.output import check_writable, written
-    from ledger.desk.render import write_request
-    from ledger.desk.support_request import make_request
+    from ledger.operations.render import write_request
+    from ledger.operations.support_requests.make import make_request
 
     check_writable(output)
     made = make_request(
         url,
-        terms,
+        policy,
         lab_id=lab_id,
         include_possible=include_possible,
         note=note,

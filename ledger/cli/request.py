@@ -14,7 +14,7 @@ from ledger.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from ledger.desk.render import Format
+    from ledger.operations.render import Format
 
 
 @click.command()
@@ -41,10 +41,10 @@ def request(
 
     from ledger.cli.output import written
     from ledger.cli.reconcile import PATIENCE
-    from ledger.database import connect
-    from ledger.desk.render import write_request
-    from ledger.desk.requests_made import read_request
-    from ledger.desk.support_request import close_request
+    from ledger.operations.render import write_request
+    from ledger.operations.support_requests.make import close_request
+    from ledger.operations.support_requests.queries import read_request
+    from ledger.postgres.connect import connect
 
     if close != (reason is not None) or (close and number is None):
         raise click.UsageError("closing takes NUMBER, --close and --reason WORDS")
@@ -68,8 +68,8 @@ def request(
 def _list(url: str) -> None:
     from contextlib import closing
 
-    from ledger.database import connect
-    from ledger.desk.requests_made import list_requests
+    from ledger.operations.support_requests.queries import list_requests
+    from ledger.postgres.connect import connect
 
     with closing(connect(url, "request")) as connection:
         found = list_requests(connection, limit=100)

@@ -39,7 +39,7 @@ def serve(*, end_with_parent: bool) -> None:
 
     from ledger import processes
     from ledger.errors import LedgerError
-    from ledger.log import configure_logging
+    from ledger.logging_setup import configure_logging
     from ledger.settings import Settings, share_metrics_folder
 
     configure_logging()
@@ -59,7 +59,7 @@ def serve(*, end_with_parent: bool) -> None:
         "ledger.app:create_app",
         factory=True,
         workers=settings.workers,
-        http="ledger.http_server:DeliveryProtocol",
+        http="ledger.intake.protocol:DeliveryProtocol",
         loop="uvloop",
         ws="none",
         lifespan="on",

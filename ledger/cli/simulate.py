@@ -201,8 +201,8 @@ def simulate(
     from rich.console import Console
 
     from ledger.cli.simulate_run import print_summary, run
-    from ledger.flabs import SimulationError, SimulationOptionError, SimulationOptions
-    from ledger.flabs.options import parse_outage, parse_start
+    from ledger.simulator import SimulationError, SimulationOptionError, SimulationOptions
+    from ledger.simulator.options import parse_outage, parse_start
 
     to_standard_output = given["output"] == Path("-")
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ledger.flabs import Progress, SimulationOptions, SimulationSummary
+    from ledger.simulator import Progress, SimulationOptions, SimulationSummary
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -21,7 +21,7 @@ PLAIN_INTERVAL = 5.0
 
 async def run(options: "SimulationOptions", console: "Console") -> "SimulationSummary":
     """Simulate, showing the progress, until the end or until a signal."""
-    from ledger.flabs import simulate
+    from ledger.simulator import simulate
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

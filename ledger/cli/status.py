@@ -14,8 +14,8 @@ def status(*, as_json: bool) -> None:
     import msgspec
 
     from ledger import schema
-    from ledger.database import connect
     from ledger.model.bill import FOLD_VERSION
+    from ledger.postgres.connect import connect
     from ledger.projection.status import PARKED, REBUILD, STATUS, StatusRow
 
     with connect(prepared_database(), "status") as connection:

@@ -29,7 +29,7 @@ def up(*, data: Path, port: int, demo: bool) -> None:
     All data stays in one folder; started again on it, Ledger goes on where it was.
     """
     from ledger.cli.demo import RETRIES, run_demo
-    from ledger.cli.stack import Stack
+    from ledger.cli.local_stack import Stack
 
     stack = Stack(data, port=port, more_settings=RETRIES if demo else {})
     with stack.running():

@@ -14,10 +14,10 @@ from ledger.cli.common import (
     yes_option,
 )
 from ledger.model.event import EventType
-from ledger.model.missing import Certainty
+from ledger.model.missing_events import Certainty
 
 if TYPE_CHECKING:
-    from ledger.desk.waive import Waived
+    from ledger.operations.missing_events.waive import Waived
 
 
 @click.command()
@@ -54,9 +54,9 @@ def waive(
     bill.created. Says first how many they are.
     """
     from ledger.cli.reconcile import PATIENCE, read_time
-    from ledger.desk.missing import Filter
-    from ledger.desk.terms import Terms
-    from ledger.desk.waive import waive_matching
+    from ledger.operations.missing_events.queries import Filter
+    from ledger.operations.missing_events.waive import waive_matching
+    from ledger.operations.policy import Policy
     from ledger.settings import Settings
 
     known_before: datetime | None = read_time(before, "--before")
@@ -66,11 +66,11 @@ def waive(
     if wanted == Filter():
         raise click.UsageError("say which: at least one of --lab, --type, --certainty, --before")
     url = prepared_database()
-    terms = Terms.of(Settings.from_environment())
+    policy = Policy.of(Settings.from_environment())
 
     def run(*, only_count: bool) -> "Waived":
         found, _ = waive_matching(
-            url, terms, wanted, reason=reason, by=by, dry_run=only_count, patience=PATIENCE
+            url, policy, wanted, reason=reason, by=by, dry_run=only_count, patience=PATIENCE
         )
         return found
 

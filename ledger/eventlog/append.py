@@ -7,7 +7,9 @@ from typing import Literal
 from msgspec import Struct
 from psycopg import Connection, RawCursor
 
-from ledger.binary import (
+from ledger.model.event import Examined, examine
+from ledger.model.operator_events import examine_decision
+from ledger.postgres.binary import (
     PackedArray,
     bytea_array,
     char_array,
@@ -15,9 +17,7 @@ from ledger.binary import (
     text_array,
     timestamptz_array,
 )
-from ledger.model.decision import examine_decision
-from ledger.model.event import Examined, examine
-from ledger.prepared import Prepared
+from ledger.postgres.prepared_statement import PreparedStatement
 
 Source = Literal["webhook", "import", "operator"]
 OutcomeWord = Literal["recorded", "duplicate", "unreadable"]
@@ -71,7 +71,7 @@ def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outco
     return _outcomes(cursor.fetchall(), len(deliveries))
 
 
-class Appender(Prepared):
+class Appender(PreparedStatement):
     """Appends from an event loop, on a connection that it has for itself, as `append` does."""
 
     def __init__(self, connection: Connection) -> None:

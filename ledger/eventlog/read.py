@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from psycopg import Connection
 
-from ledger.binary import text_array
 from ledger.eventlog.append import Source
+from ledger.postgres.binary import text_array
 
 Key = tuple[str, str]
 """`(lab_id, bill_id)`."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ledger.credentials import Secrets, without_scheme
-from ledger.errors import LaneError
+from ledger.errors import AppendError
 from ledger.eventlog.append import Delivery, Outcome
-from ledger.eventlog.lane import Lane
+from ledger.eventlog.group_commit import GroupCommit
 from ledger.metrics import REFUSED
 from ledger.problems import MEDIA_TYPE, Problem
 
@@ -63,7 +63,9 @@ class _RefusedError(Exception):
 class Intake:
     """Answers deliveries."""
 
-    def __init__(self, lane: Lane, *, tokens: tuple[str, ...], header: str, max_body: int) -> None:
+    def __init__(
+        self, lane: GroupCommit, *, tokens: tuple[str, ...], header: str, max_body: int
+    ) -> None:
         self._lane = lane
         self._tokens = Secrets(tokens)
         self._header = header.encode()
@@ -99,8 +101,8 @@ class Intake:
         """Make an ordinary delivery durable, then tell the answer."""
         delivery = Delivery.of(body, received_at=received_at, source="webhook")
 
-        def settled(outcome: Outcome | LaneError) -> None:
-            if isinstance(outcome, LaneError):
+        def settled(outcome: Outcome | AppendError) -> None:
+            if isinstance(outcome, AppendError):
                 tell(_not_stored(outcome).answer())
             else:
                 tell(_stored(delivery, outcome))
@@ -132,7 +134,7 @@ class Intake:
             )
         try:
             return _stored(delivery, await self._lane.append(delivery))
-        except LaneError as error:
+        except AppendError as error:
             raise _not_stored(error) from error
 
     def _read_headers(self, path: str, headers: Iterable[Header]) -> tuple[int | None, bytes]:
@@ -172,7 +174,7 @@ def _stored(delivery: Delivery, outcome: Outcome) -> Answer:
     return Answer(200, msgspec.json.encode(said), _JSON)
 
 
-def _not_stored(error: LaneError) -> _RefusedError:
+def _not_stored(error: AppendError) -> _RefusedError:
     return _RefusedError(
         503,
         f"the delivery was not stored, send it again: {error}",

@@ -10,12 +10,12 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ledger.model.decision import LoggedDecision
+from ledger.model.bill_history import History, LoggedEvent, history_of
 from ledger.model.event import is_completed
 from ledger.model.findings import findings
-from ledger.model.history import History, LoggedEvent, history_of
-from ledger.model.missing import MissingEvent, missing_events
-from ledger.model.settlement import Line, settle
+from ledger.model.missing_events import MissingEvent, missing_events
+from ledger.model.operator_events import LoggedDecision
+from ledger.model.request_lines import Line, settle
 
 FOLD_VERSION = 4
 """Grows when the same events give another state, or the state tables another shape. State of

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from ledger.model.identity import identify
+from ledger.model.digest import identify
 from ledger.model.json_text import MAX_DEPTH, is_utf8, is_whole, refuse_constant, too_deep
 
 RANK = {"bill.created": 0, "report.completed": 1, "bill.completed": 2, "bill.deleted": 3}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from ledger.model.history import History, LoggedEvent
+from ledger.model.bill_history import History, LoggedEvent
 
 CLOCK_TOLERANCE = 300
 """Seconds that a sender's clock may run before ours until an event counts as from the future."""

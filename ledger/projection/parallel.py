@@ -17,10 +17,10 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Composable, Composed, Literal
 
-from ledger.database import connect
 from ledger.errors import LedgerError
 from ledger.eventlog import read
 from ledger.eventlog.read import COLUMNS, Key, LogRow
+from ledger.postgres.connect import connect
 from ledger.processes import end_with_parent
 
 CHUNK_EVENTS = 20_000

@@ -14,17 +14,17 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from ledger.database import connect
 from ledger.errors import RebuildError, SchemaError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key
-from ledger.projection import arrivals, expectations, parallel, tables
-from ledger.projection.arrivals import Arrivals
-from ledger.projection.collector import collector_at_rest
-from ledger.projection.follow import fold_bills, follow_once, lock_projection
+from ledger.postgres.connect import connect
+from ledger.projection import delivery_stats, expected_bills, parallel, store
+from ledger.projection.delivery_stats import DeliveryStats
+from ledger.projection.gc_pause import gc_paused
 from ledger.projection.parallel import Chunk
+from ledger.projection.projector import fold_bills, follow_once, lock_projection
 from ledger.projection.rows import BillEvents, Made, add_history
-from ledger.projection.tables import LIVE, NEXT
+from ledger.projection.store import LIVE, NEXT
 
 OLD = "state_old"
 
@@ -83,7 +83,7 @@ def rebuild(
         _make_next(connection, upto, started_at)
         counts = Counts()
         jobs = (Job(chunk, upto) for chunk in parallel.chunks(connection))
-        heard = Arrivals.none()
+        heard = DeliveryStats.none()
         chunks = parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes, connections=2)
         for done, arrived in chunks:
             counts += done
@@ -93,10 +93,10 @@ def rebuild(
         if counts.events != upto:
             _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=upto)
         connection.execute("SET maintenance_work_mem = '256MB'")
-        tables.make_indexes(connection, NEXT)
-        arrivals.write(connection, NEXT, heard)
-        expectations.settle(connection, NEXT, None)
-        tables.move_checkpoint(connection, NEXT, tables.read_checkpoint(connection, NEXT), upto)
+        store.make_indexes(connection, NEXT)
+        delivery_stats.write(connection, NEXT, heard)
+        expected_bills.settle(connection, NEXT, None)
+        store.move_checkpoint(connection, NEXT, store.read_checkpoint(connection, NEXT), upto)
         _analyze(connection)
         _catch_up(connection)
         position = _swap(connection)
@@ -112,8 +112,8 @@ def rebuild_bill(url: str, key: Key) -> str | None:
         read.keep_to_indexes(connection)
         with connection.transaction():
             lock_projection(connection)
-            checkpoint = tables.read_checkpoint(connection)
-            tables.check_version(checkpoint)
+            checkpoint = store.read_checkpoint(connection)
+            store.check_version(checkpoint)
             fold_bills(connection, {key: BillEvents([], [])}, checkpoint.position)
             connection.execute("NOTIFY ledger_state")
         row = connection.execute(
@@ -131,8 +131,8 @@ def rebuild_bill(url: str, key: Key) -> str | None:
     return f"the log has no readable event of bill {bill_id} of lab {lab_id}"
 
 
-@collector_at_rest()
-def fold_chunk(reading: Connection, writing: Connection, job: Job) -> tuple[Counts, Arrivals]:
+@gc_paused()
+def fold_chunk(reading: Connection, writing: Connection, job: Job) -> tuple[Counts, DeliveryStats]:
     """Fold the bills of a chunk into the tables of the rebuild, in one transaction.
 
     What is counted over all bills is returned: processes that added it to the same rows would wait
@@ -142,7 +142,7 @@ def fold_chunk(reading: Connection, writing: Connection, job: Job) -> tuple[Coun
     rows = made.rows
     events = bills = 0
     with writing.transaction():
-        with tables.adding(writing, NEXT, "bill") as add:
+        with store.adding(writing, NEXT, "bill") as add:
             for key, history in parallel.histories(reading, job.chunk, job.upto):
                 events += add_history(made, key, history)
                 # PostgreSQL stores them while the next are folded.
@@ -151,15 +151,15 @@ def fold_chunk(reading: Connection, writing: Connection, job: Job) -> tuple[Coun
                     bills += FLUSH
                     rows["bill"] = []
         bills += len(rows["bill"])
-        tables.copy_in(writing, NEXT, rows)
-        expectations.write(writing, NEXT, made.expected)
+        store.copy_in(writing, NEXT, rows)
+        expected_bills.write(writing, NEXT, made.expected)
     counts = Counts(
         events=events,
         bills=bills,
         unreadable=len(rows["unreadable_event"]),
         parked=len(rows["parked_bill"]),
     )
-    return counts, made.arrivals
+    return counts, made.delivery_stats
 
 
 def _claim(connection: Connection) -> None:
@@ -173,7 +173,7 @@ def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
         connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
     with connection.transaction():
         try:
-            tables.make(connection, NEXT)
+            store.make(connection, NEXT)
         except psycopg.errors.InsufficientPrivilege as error:  # as after a restore
             raise SchemaError(
                 f"no schema can be made in this database: {error}. Run `ledger migrate`"
@@ -186,14 +186,14 @@ def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
 
 
 def _analyze(connection: Connection) -> None:
-    for table in tables.TABLES:
+    for table in store.TABLES:
         connection.execute(SQL("ANALYZE {}.{}").format(Identifier(NEXT), Identifier(table)))
 
 
 def _catch_up(connection: Connection) -> None:
     while True:
         head = read.head(connection)
-        if head - tables.read_checkpoint(connection, NEXT).position <= NEAR:
+        if head - store.read_checkpoint(connection, NEXT).position <= NEAR:
             return
         follow_once(connection, head, schema=NEXT)
 
@@ -205,12 +205,12 @@ def _swap(connection: Connection) -> int:
         lock_projection(connection)
         with suppress(StateError):  # what is lost needs no care
             # Readers must never see the position go back.
-            head = max(head, tables.read_checkpoint(connection, LIVE).position)
-        if tables.schema_exists(connection, LIVE):
+            head = max(head, store.read_checkpoint(connection, LIVE).position)
+        if store.schema_exists(connection, LIVE):
             connection.execute("ALTER SCHEMA state RENAME TO state_old")
         while follow_once(connection, head, schema=NEXT).events:
             pass
-        position = tables.read_checkpoint(connection, NEXT).position
+        position = store.read_checkpoint(connection, NEXT).position
         connection.execute("DROP TABLE state_next.rebuild")
         connection.execute("ALTER SCHEMA state_next RENAME TO state")
         connection.execute("NOTIFY ledger_state")

@@ -11,19 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ledger.binary import (
-    NULL,
-    bool_array_field,
-    field,
-    int4_field,
-    int8_field,
-    text_array_field,
-    text_field,
-    timestamptz_field,
-)
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import Bill, fold
-from ledger.model.decision import (
+from ledger.model.bill_history import LoggedEvent, delay, logged_event
+from ledger.model.event import BillEvent, Event, Unreadable, read_event
+from ledger.model.missing_events import MissingEvent
+from ledger.model.operator_events import (
     AnyDecision,
     BillDecision,
     BillExpected,
@@ -34,12 +27,19 @@ from ledger.model.decision import (
     WindowClosed,
     read_decision,
 )
-from ledger.model.event import BillEvent, Event, Unreadable, read_event
-from ledger.model.history import LoggedEvent, delay, logged_event
-from ledger.model.missing import MissingEvent
-from ledger.model.settlement import Line
-from ledger.projection.arrivals import Arrival, Arrivals
-from ledger.projection.expectations import Expected
+from ledger.model.request_lines import Line
+from ledger.postgres.binary import (
+    NULL,
+    bool_array_field,
+    field,
+    int4_field,
+    int8_field,
+    text_array_field,
+    text_field,
+    timestamptz_field,
+)
+from ledger.projection.delivery_stats import Arrival, DeliveryStats
+from ledger.projection.expected_bills import Expected
 from ledger.projection.stored import stored_report, stored_summary
 
 COLUMNS = {
@@ -76,13 +76,13 @@ class Made(Struct):
     """What was made of some events: rows, and what is added to rows that are there already."""
 
     rows: Rows
-    arrivals: Arrivals
+    delivery_stats: DeliveryStats
     expected: list[Expected]
 
     @classmethod
     def nothing(cls) -> "Made":
         """Return what is made of no events."""
-        return cls(no_rows(), Arrivals.none(), [])
+        return cls(no_rows(), DeliveryStats.none(), [])
 
 
 Read = LoggedEvent | LoggedDecision | Event | AnyDecision | Unreadable
@@ -156,7 +156,7 @@ def add_history(made: Made, key: Key, log_rows: Iterable[LogRow]) -> int:
         else:
             note(made, row, read)
             history.add(read)
-    made.arrivals.add(key[0], history.events)
+    made.delivery_stats.add(key[0], history.events)
     add_bill(made.rows, key, history)
     return count
 
@@ -177,7 +177,9 @@ def note(made: Made, row: LogRow, read: Read) -> None:
         )
     elif isinstance(read, Event):
         late = delay(row.received_at, read.event_time)
-        made.arrivals.add(row.lab_id, [Arrival(row.received_at, row.source == "import", late)])
+        made.delivery_stats.add(
+            row.lab_id, [Arrival(row.received_at, row.source == "import", late)]
+        )
     elif isinstance(read, BillExpected):
         made.expected.append(Expected(row.position, read))
         by = NULL if read.expected_by is None else timestamptz_field(read.expected_by)

@@ -12,14 +12,14 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ledger.binary import NULL, field
-from ledger.database import connect
 from ledger.errors import RebuildError
 from ledger.eventlog.append import examine_row, from_unix
-from ledger.projection import arrivals, expectations, parallel, tables
-from ledger.projection.arrivals import Arrivals
-from ledger.projection.collector import collector_at_rest
-from ledger.projection.expectations import Expected
+from ledger.postgres.binary import NULL, field
+from ledger.postgres.connect import connect
+from ledger.projection import delivery_stats, expected_bills, parallel, store
+from ledger.projection.delivery_stats import DeliveryStats
+from ledger.projection.expected_bills import Expected
+from ledger.projection.gc_pause import gc_paused
 from ledger.projection.parallel import Chunk
 from ledger.projection.rows import COLUMNS, Made, Row, Rows, add_history
 
@@ -76,7 +76,7 @@ class Checked(Struct, frozen=True):
     events: int
     bills: int
     difference: Difference | None
-    arrivals: Arrivals | None = None
+    delivery_stats: DeliveryStats | None = None
 
 
 def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None]) -> Verified:
@@ -92,8 +92,8 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
             # It would exchange the tables under the names by which they are read here.
             raise RebuildError("a rebuild runs: verify when it is done")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        checkpoint = tables.read_checkpoint(connection)
-        tables.check_version(checkpoint)
+        checkpoint = store.read_checkpoint(connection)
+        store.check_version(checkpoint)
         head = _one(connection, "SELECT coalesce(max(position), 0) FROM event_log")
         snapshot = _one(connection, "SELECT pg_export_snapshot()")
         prepare = (
@@ -114,7 +114,7 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
             ),
         )
         first: Difference | None = None
-        heard = Arrivals.none()
+        heard = DeliveryStats.none()
         for checked in results:
             if checked is None:  # the log is done; a state made of a broken log proves nothing
                 if first:
@@ -123,7 +123,7 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
             events += checked.events
             bills += checked.bills
             on_progress(events, head + checkpoint.position)
-            heard.merge(checked.arrivals or Arrivals.none())
+            heard.merge(checked.delivery_stats or DeliveryStats.none())
             found = checked.difference
             if found and (first is None or found.place < first.place):
                 first = found
@@ -169,7 +169,7 @@ def check_log(connection: Connection, job: LogJob) -> Checked:
     return Checked(expected - job.after, 0, None)
 
 
-@collector_at_rest()
+@gc_paused()
 def check_state(connection: Connection, job: StateJob) -> Checked:
     """Check that a chunk's rows in the state are those that the fold makes of its events."""
     made = Made.nothing()
@@ -181,7 +181,7 @@ def check_state(connection: Connection, job: StateJob) -> Checked:
     found = _first_difference(stored, folded) or _expected_otherwise(
         connection, job.chunk, made.expected
     )
-    return Checked(events, len(folded["bill"]), found, made.arrivals)
+    return Checked(events, len(folded["bill"]), found, made.delivery_stats)
 
 
 def _expected_otherwise(
@@ -212,9 +212,9 @@ def _expected_otherwise(
     return None
 
 
-def _contradiction_over_all(connection: Connection, heard: Arrivals) -> Difference | None:
+def _contradiction_over_all(connection: Connection, heard: DeliveryStats) -> Difference | None:
     """Check what is made of the events of many bills together."""
-    stored = arrivals.stored(connection, "state")
+    stored = delivery_stats.stored(connection, "state")
     for table, is_, should in (
         ("lab", stored.labs, heard.labs),
         ("delay", dict(stored.delays), dict(heard.delays)),
@@ -223,7 +223,7 @@ def _contradiction_over_all(connection: Connection, heard: Arrivals) -> Differen
             if is_.get(key) != should.get(key):
                 words = f"state.{table} {key} is {is_.get(key)} and the log says {should.get(key)}"
                 return Difference(("", "", table), words)
-    found = expectations.contradiction(connection)
+    found = expected_bills.contradiction(connection)
     return Difference(("", "", "expected_bill"), found) if found else None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger import schema
-from tests.acceptance.payloads import BASE, Payload, event
+from tests.support.payloads import BASE, Payload, event
 from tests.support.postgres import database_of, new_database
 from tests.support.server import LedgerServer
 

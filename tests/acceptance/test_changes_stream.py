@@ -10,7 +10,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
-from tests.acceptance.payloads import event
+from tests.support.payloads import event
 from tests.support.server import LedgerServer
 
 READ_SECONDS = 10.0

@@ -9,9 +9,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.acceptance.desk import AT_ONCE, Desk, found_report, lost_end
-from tests.acceptance.payloads import event
 from tests.support.commands import assert_sentence, settings_of
+from tests.support.operations import AT_ONCE, Desk, found_report, lost_end
+from tests.support.payloads import event
 from tests.support.server import run_ledger
 
 FORMS = ["text", "json", "csv", "markdown", "xlsx"]

@@ -5,8 +5,8 @@ import pytest
 
 from ledger.errors import SettingsError
 from ledger.settings import Settings
-from tests.acceptance.payloads import event
 from tests.support.commands import assert_sentence, settings_of
+from tests.support.payloads import event
 from tests.support.server import (
     KEY,
     TOKEN,

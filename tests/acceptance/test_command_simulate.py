@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from ledger.flabs import read_truth
-from tests.acceptance.payloads import Payload
+from ledger.simulator import read_truth
 from tests.support.commands import assert_sentence
+from tests.support.payloads import Payload
 from tests.support.server import (
     LedgerServer,
     run_ledger,

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.acceptance.payloads import event
+from tests.support.payloads import event
 from tests.support.server import (
     LedgerServer,
 )

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import history, lines, ready_database
-from tests.acceptance.payloads import distinct, event
 from tests.support.answers import answers_of
 from tests.support.commands import assert_sentence
+from tests.support.payloads import distinct, event
 from tests.support.server import (
     LedgerServer,
     Process,

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import lines
-from tests.acceptance.desk import AT_ONCE, HOSTILE, Desk, Item
-from tests.acceptance.payloads import event
 from tests.support.answers import assert_problem
 from tests.support.commands import assert_sentence
+from tests.support.operations import AT_ONCE, HOSTILE, Desk, Item
+from tests.support.payloads import event
 from tests.support.server import wait_until
 
 BILLS = "/v1/expected-bills"

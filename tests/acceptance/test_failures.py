@@ -18,7 +18,7 @@ import pytest
 
 from ledger import schema
 from ledger.cli.serve import HUNG_SECONDS
-from tests.acceptance.payloads import event
+from tests.support.payloads import event
 from tests.support.postgres import PrivateServer, lane_waits
 from tests.support.server import LedgerServer, free_port, wait_until
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.conftest import lines
-from tests.acceptance.desk import AT_ONCE, DONE, Desk, Item, found_report
-from tests.acceptance.payloads import BASE, Payload, distinct, event
 from tests.support.answers import answers_of, assert_problem
 from tests.support.commands import assert_sentence
+from tests.support.operations import AT_ONCE, DONE, Desk, Item, found_report
+from tests.support.payloads import BASE, Payload, distinct, event
 from tests.support.server import wait_until
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.payloads import BASE, event
+from tests.support.payloads import BASE, event
 from tests.support.postgres import database_of, new_database
 from tests.support.server import TOKEN, LedgerServer
 

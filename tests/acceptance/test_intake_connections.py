@@ -9,7 +9,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from tests.acceptance.payloads import distinct
+from tests.support.payloads import distinct
 from tests.support.postgres import lane_waits
 from tests.support.server import KEY, TOKEN, LedgerServer, wait_until
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.payloads import event
+from tests.support.payloads import event
 from tests.support.server import LedgerServer
 
 NEARLY_1_MIB = 1024 * 1024 - 2000

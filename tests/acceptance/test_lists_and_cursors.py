@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.acceptance.payloads import BASE, event
+from tests.support.payloads import BASE, event
 from tests.support.server import LedgerServer
 
 # --- filters ----------------------------------------------------------------------------------

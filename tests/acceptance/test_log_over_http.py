@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import whole_day
-from tests.acceptance.payloads import distinct, event
 from tests.support.answers import assert_problem, at, parsed
+from tests.support.payloads import distinct, event
 from tests.support.server import LedgerServer
 
 

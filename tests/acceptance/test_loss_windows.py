@@ -10,9 +10,9 @@ import pytest
 
 from ledger import schema
 from tests.acceptance.conftest import ready_database
-from tests.acceptance.desk import Desk, Item
-from tests.acceptance.payloads import BASE, event
 from tests.support.answers import assert_problem, parsed
+from tests.support.operations import Desk, Item
+from tests.support.payloads import BASE, event
 from tests.support.postgres import PrivateServer
 from tests.support.server import LedgerServer, Process, free_port, wait_until
 

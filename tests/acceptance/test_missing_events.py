@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.desk import AT_ONCE, DONE, Desk, found_report, last_received, lost_end, named
-from tests.acceptance.payloads import BASE, event
 from tests.support.answers import assert_problem, parsed
+from tests.support.operations import (
+    AT_ONCE,
+    DONE,
+    Desk,
+    found_report,
+    last_received,
+    lost_end,
+    named,
+)
+from tests.support.payloads import BASE, event
 from tests.support.server import LedgerServer, wait_until
 
 

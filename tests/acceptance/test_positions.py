@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from ledger.model.bill import FOLD_VERSION
-from tests.acceptance.payloads import event
 from tests.support.answers import READS, assert_problem
+from tests.support.payloads import event
 from tests.support.server import LedgerServer
 
 

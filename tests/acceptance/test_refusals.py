@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from tests.acceptance.payloads import event
 from tests.support.answers import LISTS, READS, assert_problem
+from tests.support.payloads import event
 from tests.support.server import LedgerServer
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import httpx
 import psycopg
 
-from tests.acceptance.payloads import distinct, event
 from tests.support.answers import assert_problem
+from tests.support.payloads import distinct, event
 from tests.support.server import ROOT, LedgerServer
 
 

@@ -11,17 +11,9 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import lines
-from tests.acceptance.desk import (
-    AT_ONCE,
-    DONE,
-    Desk,
-    Item,
-    found_report,
-    lost_end,
-    named,
-)
-from tests.acceptance.payloads import BASE, event
 from tests.support.answers import assert_problem, parsed
+from tests.support.operations import AT_ONCE, DONE, Desk, Item, found_report, lost_end, named
+from tests.support.payloads import BASE, event
 from tests.support.server import wait_until
 
 REQUESTS = "/v1/support-requests"

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from tests.acceptance.conftest import whole_day
-from tests.acceptance.payloads import BASE, event
 from tests.support.answers import assert_problem, at, parsed
+from tests.support.payloads import BASE, event
 from tests.support.server import LedgerServer
 
 

@@ -5,10 +5,19 @@ from datetime import timedelta
 
 import pytest
 
-from tests.acceptance.desk import AT_ONCE, DONE, HOSTILE, Desk, Item, lost_end, lost_report, named
-from tests.acceptance.payloads import event
 from tests.support.answers import assert_problem, parsed
 from tests.support.commands import assert_sentence
+from tests.support.operations import (
+    AT_ONCE,
+    DONE,
+    HOSTILE,
+    Desk,
+    Item,
+    lost_end,
+    lost_report,
+    named,
+)
+from tests.support.payloads import event
 
 WAIVE = "/v1/missing-events/waive"
 MATCHING = "/v1/missing-events/waive-matching"

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import Connection, sql
 
-from ledger.database import connect
+from ledger.postgres.connect import connect
 from tests.support.postgres import database_of, new_database
 
 

@@ -16,22 +16,16 @@ from apprise import Apprise
 from psycopg import Connection
 from structlog.testing import capture_logs
 
-from ledger.database import connect
-from ledger.desk import alert_channels, alert_sending
-from ledger.desk.alert_channels import MOST_HANGING
-from ledger.desk.alert_sending import Round, send_due
-from ledger.desk.alert_words import Kind, Subject
-from ledger.desk.alerts import note
-from ledger.projection import tables
-from tests.integration.sessions import (
-    in_thread,
-    one,
-    pid_of,
-    terminate,
-    wait_until,
-    wait_until_blocked,
-)
+from ledger.operations.alerts import channels as alert_channels
+from ledger.operations.alerts import sending
+from ledger.operations.alerts.channels import MOST_HANGING
+from ledger.operations.alerts.outbox import note
+from ledger.operations.alerts.sending import Round, send_due
+from ledger.operations.alerts.wording import Kind, Subject
+from ledger.postgres.connect import connect
+from ledger.projection import store
 from tests.support.server import free_port
+from tests.support.sessions import in_thread, one, pid_of, terminate, wait_until, wait_until_blocked
 
 NOW = datetime(2024, 1, 20, 3, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -198,7 +192,7 @@ def test_a_rebuild_alerts_nothing_anew(
     note(service, subjects(1, 2, 3), channels, NOW)
     send_due(service, channels, NOW)
     owner.execute("DROP SCHEMA state CASCADE")
-    tables.make_if_absent(owner)
+    store.make_if_absent(owner)
     assert note(service, subjects(3, 2, 1), channels, NOW + HOUR) == 0
     assert send_due(service, channels, NOW + HOUR) == Round(0, 0, 0)
     assert receiver.count("one") == 1
@@ -282,7 +276,7 @@ def test_two_that_note_the_same_at_once_alert_once(
 def test_many_that_note_at_once_count_each_subject_once(
     service: Connection, database_url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.desk.alerts.BATCH", 7)
+    monkeypatch.setattr("ledger.operations.alerts.outbox.BATCH", 7)
     channels = [receiver.channel("one")]
     numbers = list(range(200))
     counts: list[int] = []
@@ -421,7 +415,7 @@ def test_a_channel_that_fails_is_not_tried_with_its_other_alerts_in_the_same_rou
 def test_many_alerts_of_a_dead_channel_do_not_crowd_another_out(
     service: Connection, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alert_sending, "AT_ONCE", 2)
+    monkeypatch.setattr(sending, "AT_ONCE", 2)
     receiver.status["bad"] = 500
     bad, good = receiver.channel("bad"), receiver.channel("good")
     for number in range(5):
@@ -435,7 +429,7 @@ def test_many_alerts_of_a_dead_channel_do_not_crowd_another_out(
 def test_a_round_begins_nothing_more_after_its_time(
     service: Connection, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alert_sending, "ROUND_SECONDS", 0)
+    monkeypatch.setattr(sending, "ROUND_SECONDS", 0)
     channels = [receiver.channel("one")]
     for number in range(3):
         note(service, subjects(number), channels, NOW)

@@ -12,21 +12,21 @@ from psycopg import Connection
 
 from ledger.api import bill_reader
 from ledger.api.bill_reader import BILLS, BillReader, Key, StoredBill
-from ledger.desk.missing import LAST_POSITION
-from ledger.desk.terms import Terms
 from ledger.eventlog.append import append
 from ledger.model.bill import FOLD_VERSION
+from ledger.operations.missing_events.queries import LAST_POSITION
+from ledger.operations.policy import Policy
 from ledger.projection import rebuild
 from ledger.settings import Settings
-from tests.integration.histories import body, deliveries
-from tests.integration.sessions import drain, sessions_named, terminate, wait_until
+from tests.support.histories import body, deliveries
+from tests.support.sessions import drain, sessions_named, terminate, wait_until
 
-TERMS = Terms.of(Settings())
+POLICY = Policy.of(Settings())
 
 
 @asynccontextmanager
 async def running(url: str) -> AsyncIterator[BillReader]:
-    reader = BillReader(url, TERMS)
+    reader = BillReader(url, POLICY)
     try:
         yield reader
     finally:
@@ -249,7 +249,7 @@ def test_a_lost_checkpoint_leaves_nobody_waiting(
 
 def test_stopping_leaves_nobody_waiting(database_url: str) -> None:
     async def use() -> None:
-        reader = BillReader(database_url, TERMS)
+        reader = BillReader(database_url, POLICY)
         async with asyncio.timeout(5):
             with psycopg.connect(database_url) as holder:
                 holder.execute("LOCK TABLE state.bill IN ACCESS EXCLUSIVE MODE")
@@ -267,7 +267,7 @@ def test_what_is_missing_or_parked_is_looked_for_only_where_it_can_be(service: C
     append(service, deliveries([*whole, body("bill.completed", bill="lacks")]))
     drain(service)
     keys = {"labs": ["L"] * 3, "bills": ["B", "lacks", "none"]}
-    values = {**keys, "events": list(TERMS.events), "position": LAST_POSITION}
+    values = {**keys, "events": list(POLICY.events), "position": LAST_POSITION}
     explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {BILLS}".encode()
     ((plan,),) = service.execute(explained, values).fetchall()
     assert looks(plan[0]["Plan"], "missing_event") == 1

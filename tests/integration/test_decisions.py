@@ -11,22 +11,32 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from ledger.database import connect
-from ledger.desk import decide
-from ledger.desk.decide import catch_up, deciding, record
-from ledger.desk.expected import Expectation, expect_one
-from ledger.desk.requests_made import read_request
-from ledger.desk.support_request import make_request
 from ledger.errors import DecisionError, FoldVersionError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
-from ledger.eventlog.transfer import export_lines, import_lines
+from ledger.eventlog.import_export import export_lines, import_lines
 from ledger.model.bill import FOLD_VERSION
-from ledger.model.decision import write_decision
-from ledger.projection import follow
-from ledger.projection.follow import Projector
-from tests.integration.histories import RECEIVED, body, deliveries, delivery
-from tests.integration.sessions import (
+from ledger.model.operator_events import write_decision
+from ledger.operations import decisions
+from ledger.operations.decisions import catch_up, deciding, record
+from ledger.operations.expected_bills import Expectation, expect_one
+from ledger.operations.support_requests.make import make_request
+from ledger.operations.support_requests.queries import read_request
+from ledger.postgres.connect import connect
+from ledger.projection import projector
+from ledger.projection.projector import Projector
+from tests.support.decisions import (
+    POLICY,
+    WHO,
+    decided,
+    expected_bill,
+    request_made,
+    requested,
+    waived,
+)
+from tests.support.histories import RECEIVED, body, deliveries, delivery
+from tests.support.postgres import database_of, new_database
+from tests.support.sessions import (
     LONG,
     drain,
     in_thread,
@@ -38,16 +48,6 @@ from tests.integration.sessions import (
     terminate,
     wait_until,
 )
-from tests.support.decisions import (
-    TERMS,
-    WHO,
-    decided,
-    expected_bill,
-    request_made,
-    requested,
-    waived,
-)
-from tests.support.postgres import database_of, new_database
 
 LOST = body("bill.completed")
 """A bill of which bill.created never came; it was received long ago."""
@@ -58,7 +58,7 @@ DECIDERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid 
 def press(url: str) -> int | None:
     """Ask support for what is overdue, as an operator does; return the number of the request."""
     made = make_request(
-        url, TERMS, lab_id=None, include_possible=True, note=None, by=WHO, patience=LONG
+        url, POLICY, lab_id=None, include_possible=True, note=None, by=WHO, patience=LONG
     )
     return made[0].number if made else None
 
@@ -118,7 +118,7 @@ def blocked(owner: Connection, pid: int) -> bool:
 def test_who_waits_too_long_for_another_is_told_so(
     database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decide, "LOCK_SECONDS", "0.05")
+    monkeypatch.setattr(decisions, "LOCK_SECONDS", "0.05")
     with (
         deciding(database_url, patience=LONG),
         pytest.raises(DecisionError, match="another operator's decision"),
@@ -199,7 +199,7 @@ def test_without_a_projector_it_folds_itself(database_url: str, service: Connect
 def test_it_leaves_the_folding_to_who_leads(
     database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(projector, "POLL_SECONDS", 0.05)
     append(service, deliveries([LOST]))
     with leading_elsewhere(database_url), in_thread(lambda: press(database_url)):
         wait_until(lambda: one(service, DECIDERS) == 1, "it decides")
@@ -234,7 +234,13 @@ def test_a_state_that_stays_behind_is_a_sentence_and_nothing_is_recorded(
         pytest.raises(DecisionError, match="position 0 and the log at 1"),
     ):
         make_request(
-            database_url, TERMS, lab_id=None, include_possible=True, note=None, by=WHO, patience=0.2
+            database_url,
+            POLICY,
+            lab_id=None,
+            include_possible=True,
+            note=None,
+            by=WHO,
+            patience=0.2,
         )
     assert (read.head(service), position(service)) == (1, 0)
 
@@ -258,7 +264,7 @@ def test_a_state_of_another_version_is_a_sentence_and_nothing_is_recorded(
 def test_while_somebody_holds_the_log_nothing_is_decided_and_that_is_said(
     database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decide, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(decisions, "LOCK_SECONDS", 1)
     with deciding(database_url, patience=LONG) as connection:
         with lane_held(database_url), pytest.raises(DecisionError, match="Nothing was decided"):
             record(connection, [expected_bill("i")])

@@ -10,11 +10,11 @@ from psycopg import Connection
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from ledger.eventlog.lane import Lane
-from ledger.http_server import DeliveryProtocol
+from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Intake
-from tests.integration.histories import body
-from tests.integration.sessions import one
+from ledger.intake.protocol import DeliveryProtocol
+from tests.support.histories import body
+from tests.support.sessions import one
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -59,7 +59,7 @@ def status_of(sent: bytes, url: str) -> tuple[int, list[str]]:
     """Return the status of the answer, and for which paths the application was asked."""
 
     async def use() -> tuple[int, list[str]]:
-        lane = Lane(url)
+        lane = GroupCommit(url)
         lane.start()
         intake = Intake(lane, tokens=(TOKEN,), header="authorization", max_body=100_000)
         application = OnlyAnIntake(intake)

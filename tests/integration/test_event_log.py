@@ -11,24 +11,16 @@ from msgspec.structs import replace
 from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege, RestrictViolation, UniqueViolation
 
-from ledger.database import connect
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, Outcome, append
+from ledger.model.digest import digest
 from ledger.model.event import RANK
-from ledger.model.identity import digest
-from ledger.projection import tables
-from ledger.projection.follow import follow_once
+from ledger.postgres.connect import connect
+from ledger.projection import store
+from ledger.projection.projector import follow_once
 from ledger.projection.rows import no_rows
-from tests.integration.histories import (
-    HOSTILE,
-    RECEIVED,
-    START,
-    body,
-    deliveries,
-    delivery,
-    respelled,
-)
-from tests.integration.sessions import one
+from tests.support.histories import HOSTILE, RECEIVED, START, body, deliveries, delivery, respelled
+from tests.support.sessions import one
 
 CHANGES = {
     "update": "UPDATE {} SET position = position",
@@ -497,7 +489,7 @@ def test_a_log_grown_from_empty_is_never_scanned(
     assert entries <= 10 * len(keys)
 
     states = {table: Scans(url, table, projector) for table in STATE_TABLES}
-    tables.replace_bills(projector, "state", keys, no_rows())
+    store.replace_bills(projector, "state", keys, no_rows())
     for table, count in states.items():
         scans, entries = count.since()
         assert scans == 0, table

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import pytest
 from psycopg import Connection
 
-from ledger.desk import imports
-from ledger.desk.imports import ImportReport, SettledLine, import_file
-from ledger.desk.requests_made import read_request
-from ledger.desk.support_request import make_request
 from ledger.errors import DecisionError
-from ledger.eventlog import read, transfer
+from ledger.eventlog import import_export, read
 from ledger.eventlog.append import append
-from tests.integration.histories import START, body, deliveries
-from tests.integration.sessions import LONG, drain, one
-from tests.support.decisions import TERMS, WHO
+from ledger.operations.support_requests import imports
+from ledger.operations.support_requests.imports import ImportReport, SettledLine, import_file
+from ledger.operations.support_requests.make import make_request
+from ledger.operations.support_requests.queries import read_request
+from tests.support.decisions import POLICY, WHO
+from tests.support.histories import START, body, deliveries
+from tests.support.sessions import LONG, drain, one
 
 TEST: dict[str, str | None] = {"a": "completed"}
 COMPLETED = body("bill.completed", at=9, tests=TEST)
@@ -31,7 +31,7 @@ def asked(database_url: str, service: Connection) -> Connection:
     """Give a log in which support was asked for two events of bill B."""
     append(service, deliveries([COMPLETED]))
     made = make_request(
-        database_url, TERMS, lab_id=None, include_possible=True, note=None, by=WHO, patience=LONG
+        database_url, POLICY, lab_id=None, include_possible=True, note=None, by=WHO, patience=LONG
     )
     assert made
     assert len(made[0].lines) == 2
@@ -127,7 +127,7 @@ def test_events_sent_again_with_another_time_are_named(
 def test_of_very_many_bills_it_is_not_looked_what_was_sent_again(
     database_url: str, asked: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_KEYS_REMEMBERED", 3)
+    monkeypatch.setattr(import_export, "_KEYS_REMEMBERED", 3)
     events = [body(bill=f"C{number}") for number in range(4)]
     assert take(database_url, asked, *events[:3]).resent == []
     report = take(database_url, asked, *events, CREATED)

@@ -7,16 +7,16 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from ledger.database import connect
-from ledger.desk.windows import read_windows
-from ledger.errors import LaneError
-from ledger.eventlog import lane as lane_module
-from ledger.eventlog.lane import Lane
+from ledger.errors import AppendError
+from ledger.eventlog import group_commit as lane_module
+from ledger.eventlog.group_commit import GroupCommit
 from ledger.eventlog.liveness import BEAT_SECONDS, LONGEST_GAP, Liveness, steady_clock
-from ledger.model.loss import Interval, union
-from tests.integration.histories import body, delivery
-from tests.integration.sessions import lane_held, one, sessions_named, terminate, wait_until
-from tests.support.decisions import TERMS
+from ledger.model.loss_windows import Interval, union
+from ledger.operations.loss_windows import read_windows
+from ledger.postgres.connect import connect
+from tests.support.decisions import POLICY
+from tests.support.histories import body, delivery
+from tests.support.sessions import lane_held, one, sessions_named, terminate, wait_until
 
 NOON = datetime(2024, 1, 20, 12, tzinfo=UTC)
 UPTIME = 1_000.0
@@ -136,7 +136,7 @@ def test_a_clock_that_is_set_invents_no_outage(
     process.wrong = 0
     process.live(400)
     assert any(begin <= 0 and end >= 520 for begin, end in alive(process.connection))
-    assert read_windows(process.connection, TERMS, noon(520), position=0) == []
+    assert read_windows(process.connection, POLICY, noon(520), position=0) == []
 
 
 def test_a_clock_that_is_set_back_and_right_again_claims_nothing(process: Process) -> None:
@@ -234,17 +234,17 @@ def test_a_lane_that_could_not_write_begins_a_new_row(
         )
 
     async def use() -> None:
-        lane = Lane(database_url)
+        lane = GroupCommit(database_url)
         lane.start()
         try:
             await lane.append(delivery(body()))
             await asyncio.to_thread(beats, 1)
             owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
             terminate(owner, *sessions_named(owner, "lane"))
-            with pytest.raises(LaneError):
+            with pytest.raises(AppendError):
                 await lane.append(delivery(body(bill="refused")))
             before = rows(owner)
-            with pytest.raises(LaneError):
+            with pytest.raises(AppendError):
                 await lane.append(delivery(body(bill="refused")))
             assert rows(owner) == before
             owner.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
@@ -265,21 +265,21 @@ def test_a_lane_that_could_not_write_begins_a_new_row(
 def test_times_before_the_first_start_are_no_outage(process: Process) -> None:
     process.live(10)
     for moment in (-86_400, 0, 10):
-        assert read_windows(process.connection, TERMS, noon(moment), position=0) == []
+        assert read_windows(process.connection, POLICY, noon(moment), position=0) == []
 
 
 def test_without_any_run_nothing_is_known_to_be_lost(service: Connection) -> None:
-    assert read_windows(service, TERMS, noon(), position=0) == []
+    assert read_windows(service, POLICY, noon(), position=0) == []
 
 
 def test_the_last_beat_is_a_moment_old_and_that_is_no_outage(service: Connection) -> None:
     """Where one does not try again, any outage loses events."""
-    terms = type(TERMS)(
-        TERMS.events, timedelta(seconds=120), 0, timedelta(seconds=10), TERMS.ask_again_after
+    policy = type(POLICY)(
+        POLICY.events, timedelta(seconds=120), 0, timedelta(seconds=10), POLICY.ask_again_after
     )
     Process(service).live(10)
     now = noon(10 + LONGEST_GAP)
-    assert read_windows(service, terms, now, position=0) == []
+    assert read_windows(service, policy, now, position=0) == []
     later = now + timedelta(milliseconds=1)
-    [window] = read_windows(service, terms, later, position=0)
+    [window] = read_windows(service, policy, later, position=0)
     assert (window.begin, window.end, window.labs, window.state) == (noon(10), later, [], "open")

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from ledger.database import connect
 from ledger.eventlog import read
 from ledger.eventlog.append import Outcome, append
-from ledger.model.identity import digest
-from tests.integration.histories import body, deliveries, delivery, respelled
-from tests.integration.sessions import (
+from ledger.model.digest import digest
+from ledger.postgres.connect import connect
+from tests.support.histories import body, deliveries, delivery, respelled
+from tests.support.sessions import (
     LONG,
     in_thread,
     lane_held,
@@ -28,7 +28,7 @@ from tests.integration.sessions import (
     wait_until,
     wait_until_blocked,
 )
-from tests.integration.writers import append_and_hang, append_batches
+from tests.support.writers import append_and_hang, append_batches
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -17,33 +17,33 @@ from psycopg import Connection, sql
 
 from benchmarks.rivals import INSERT, SEQUENCE
 from ledger import schema
-from ledger.cli import stack
-from ledger.database import connect
-from ledger.desk.reconciliation import Question, reconcile
-from ledger.desk.terms import Terms
+from ledger.cli import local_stack
 from ledger.errors import SchemaError
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append, from_unix
-from ledger.model.decision import write_decision
 from ledger.model.event import RANK
+from ledger.model.operator_events import write_decision
+from ledger.operations.policy import Policy
+from ledger.operations.reconciliation.report import Question, reconcile
+from ledger.postgres.connect import connect
 from ledger.projection import rebuild
 from ledger.settings import Settings
-from tests.integration.histories import RECEIVED, body, deliveries, delivery
-from tests.integration.sessions import (
-    drain,
-    in_thread,
-    one,
-    sessions_named,
-    wait_until,
-    wait_until_blocked,
-)
 from tests.support.decisions import waived
+from tests.support.histories import RECEIVED, body, deliveries, delivery
 from tests.support.postgres import (
     THROW_AWAY,
     PrivateServer,
     database_of,
     folder_for_postgres,
     new_database,
+)
+from tests.support.sessions import (
+    drain,
+    in_thread,
+    one,
+    sessions_named,
+    wait_until,
+    wait_until_blocked,
 )
 
 
@@ -254,9 +254,9 @@ def test_the_stack_says_that_it_brings_an_older_database_up(
     empty_database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     schema.migrate(empty_database_url, revision="0003")
-    stack.migrate(empty_database_url)
+    local_stack.migrate(empty_database_url)
     assert f"from schema 0003 to {schema.SCHEMA_VERSION}" in capsys.readouterr().err
-    stack.migrate(empty_database_url)
+    local_stack.migrate(empty_database_url)
     assert not capsys.readouterr().err
     works(empty_database_url)
 
@@ -531,9 +531,9 @@ def test_state_of_the_version_before_can_be_asked_until_it_is_rebuilt(
             GRANT SELECT ON ALL TABLES IN SCHEMA state TO ledger_service;
         """)
     schema.migrate(empty_database_url)
-    terms = Terms.of(Settings())
+    policy = Policy.of(Settings())
     with connect(empty_database_url, "test") as service:
         question = Question(as_of=datetime(2024, 1, 21, tzinfo=UTC))
-        with reconcile(service, terms, question) as (report, missing_events):
+        with reconcile(service, policy, question) as (report, missing_events):
             assert report.totals["overdue"] == 1
             assert [item.bill_id for item in missing_events] == ["B"]

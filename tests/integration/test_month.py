@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.recall_month import Setup, run_month
-from ledger.flabs.history import TestData
+from ledger.simulator.history import TestData
 
 
 @pytest.mark.parametrize("test_data", ["snapshot", "delta"])

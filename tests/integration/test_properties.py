@@ -12,19 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from ledger.database import connect
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append
 from ledger.model.bill import Report, Summary, fold
-from ledger.model.history import LoggedEvent
+from ledger.model.bill_history import LoggedEvent
+from ledger.postgres.connect import connect
 from ledger.projection import parallel, rebuild, verify
-from ledger.projection.follow import follow_once
 from ledger.projection.parallel import chunks
+from ledger.projection.projector import follow_once
 from ledger.projection.rows import read_row
+from ledger.projection.store import TABLES
 from ledger.projection.stored import BillColumns, read_reports, read_summary
-from ledger.projection.tables import TABLES
-from tests.integration.histories import RECEIVED, TYPES, body, respelled
-from tests.integration.sessions import drain, state_rows, state_without_positions
+from tests.support.histories import RECEIVED, TYPES, body, respelled
+from tests.support.sessions import drain, state_rows, state_without_positions
 
 Dump = dict[str, list[tuple[Any, ...]]]
 

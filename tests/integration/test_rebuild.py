@@ -13,26 +13,19 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from ledger.database import connect
 from ledger.errors import LedgerError, RebuildError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import FOLD_VERSION
-from ledger.projection import parallel, rebuild, tables
-from ledger.projection.follow import lock_projection
+from ledger.postgres.connect import connect
+from ledger.projection import parallel, rebuild, store
 from ledger.projection.parallel import Chunk, chunks, histories
+from ledger.projection.projector import lock_projection
 from ledger.projection.rebuild import Rebuilt
 from ledger.projection.rows import Made, add_history
-from tests.integration.histories import RECEIVED, body, deliveries, delivery, mixed_history
-from tests.integration.sessions import (
-    drain,
-    one,
-    sessions_named,
-    state_rows,
-    terminate,
-    wait_until,
-)
+from tests.support.histories import RECEIVED, body, deliveries, delivery, mixed_history
+from tests.support.sessions import drain, one, sessions_named, state_rows, terminate, wait_until
 
 Progress = Callable[[int, int], None]
 
@@ -305,7 +298,7 @@ def test_events_that_come_during_a_rebuild_are_in_its_state(
     assert made.position == read.head(service) > 60
     rebuilt = state_rows(service)
     service.execute("DROP SCHEMA state CASCADE")
-    tables.make(service, "state")
+    store.make(service, "state")
     drain(service)
     assert state_rows(service) == rebuilt
 
@@ -358,7 +351,7 @@ def test_what_an_interrupted_rebuild_left_is_removed(
     drain(service)
     live = state_rows(service)
     for schema in ("state_next", "state_old"):
-        tables.make(service, schema)
+        store.make(service, schema)
         service.execute(f"CREATE TABLE {schema}.rebuild (events_done bigint)".encode())
     run(database_url)
     assert leftovers(service) == []

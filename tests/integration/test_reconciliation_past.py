@@ -12,19 +12,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from ledger.database import connect
-from ledger.desk.missing import COLUMNS, IN_STATE, Filter, StoredMissing, list_query
-from ledger.desk.reconciliation import Question, Since, reconcile
-from ledger.desk.shapes import MissingEventItem, Report
 from ledger.errors import QuestionError
 from ledger.eventlog.append import Delivery, append
-from ledger.model.decision import AnyDecision
-from ledger.model.missing import MissingEvent
+from ledger.model.missing_events import MissingEvent
+from ledger.model.operator_events import AnyDecision
+from ledger.operations.missing_events.queries import (
+    COLUMNS,
+    IN_STATE,
+    Filter,
+    StoredMissing,
+    list_query,
+)
+from ledger.operations.read_models import MissingEventItem, Report
+from ledger.operations.reconciliation.report import Question, Since, reconcile
+from ledger.postgres.connect import connect
 from ledger.projection import rebuild
-from tests.integration.histories import RECEIVED, body, deliveries
-from tests.integration.sessions import drain, one
 from tests.support.decisions import (
-    TERMS,
+    POLICY,
     Log,
     closed,
     decided,
@@ -39,6 +43,8 @@ from tests.support.decisions import (
     subscribed,
     waived,
 )
+from tests.support.histories import RECEIVED, body, deliveries
+from tests.support.sessions import drain, one
 
 few = settings(
     max_examples=25,
@@ -53,7 +59,7 @@ Answer = tuple[Report, list[MissingEventItem]]
 
 
 def ask(connection: Connection, **question: Any) -> Answer:  # noqa: ANN401 -- as `Question` takes it
-    with reconcile(connection, TERMS, Question(**question)) as (report, missing):
+    with reconcile(connection, POLICY, Question(**question)) as (report, missing):
         return report, list(missing)
 
 
@@ -253,10 +259,10 @@ def test_the_states_are_those_that_the_model_gives(
         now = BEGIN + moment * SECOND
         report, listed = ask(log.service, as_of=now)
         known = [
-            (lab_id, bill_id, integrator_id, one_, one_.state(now, TERMS.budget))
+            (lab_id, bill_id, integrator_id, one_, one_.state(now, POLICY.budget))
             for lab_id, bill_id, integrator_id, one_ in stored(log.service)
             if one_.evidence.received_at <= now
-            and one_.event_type in (TERMS.events if own.get(lab_id) is None else own[lab_id] or [])
+            and one_.event_type in (POLICY.events if own.get(lab_id) is None else own[lab_id] or [])
         ]
         assert {state: n for state, n in report.totals.items() if n} == Counter(
             state for *_, state in known
@@ -268,7 +274,7 @@ def test_the_states_are_those_that_the_model_gives(
             if state in {"overdue", "requested"}
         )  # fmt: skip
         assert sorted(listed, key=due) == listed
-        assert all(item.due_at == item.evidence.received_at + TERMS.budget for item in listed)
+        assert all(item.due_at == item.evidence.received_at + POLICY.budget for item in listed)
         for lab in report.labs:
             states = Counter(state for lab_id, *_, state in known if lab_id == lab.lab_id)
             assert (lab.overdue, lab.awaiting_retry, lab.requested) == (
@@ -413,7 +419,7 @@ def test_nothing_that_is_large_is_scanned(
             Filter(event_type="bill.created", certainty="certain"),
             *(Filter(state=state) for state in IN_STATE),
         ):
-            query, values = list_query(wanted, TERMS, later, limit=10, after=None)
+            query, values = list_query(wanted, POLICY, later, limit=10, after=None)
             assert asking.execute(query, values).fetchall()
         assert scans(asking, owner) == before
         asking.execute("SELECT count(*) FROM state.bill WHERE completed IS NOT NULL")

@@ -8,12 +8,12 @@ from msgspec.structs import asdict
 from psycopg import Connection
 from psycopg.sql import SQL, Composed
 
-from ledger.api import reports
-from ledger.api.reports import Wanted, list_queries
-from ledger.database import connect
+from ledger.api.handlers import reports
+from ledger.api.handlers.reports import Wanted, list_queries
 from ledger.eventlog.append import append
-from tests.integration.histories import body, deliveries
-from tests.integration.sessions import drain, one
+from ledger.postgres.connect import connect
+from tests.support.histories import body, deliveries
+from tests.support.sessions import drain, one
 
 BILLS = 20_000
 MIDDLE = BILLS // 2

@@ -7,18 +7,18 @@ from functools import partial
 import pytest
 from psycopg import Connection
 
-from ledger.database import connect
 from ledger.errors import FoldVersionError, LedgerError, RebuildError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.model.bill import FOLD_VERSION
+from ledger.postgres.connect import connect
 from ledger.projection import parallel, rows, verify
-from ledger.projection.follow import Projector
 from ledger.projection.parallel import chunks
+from ledger.projection.projector import Projector
 from ledger.projection.rows import COLUMNS
 from ledger.projection.verify import Verified
-from tests.integration.histories import body, deliveries, mixed_history
-from tests.integration.sessions import LONG, drain, one, tamper, wait_until
+from tests.support.histories import body, deliveries, mixed_history
+from tests.support.sessions import LONG, drain, one, tamper, wait_until
 
 
 def run(url: str, *, processes: int = 1) -> Verified:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from ledger.desk.terms import Terms
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append
-from ledger.model.decision import (
+from ledger.model.event import RANK, EventType
+from ledger.model.missing_events import Evidence
+from ledger.model.operator_events import (
     AnyDecision,
     BillExpected,
     EventClosed,
@@ -26,13 +27,12 @@ from ledger.model.decision import (
     WindowClosed,
     write_decision,
 )
-from ledger.model.event import RANK, EventType
-from ledger.model.missing import Evidence
-from ledger.projection import parallel, rebuild, tables, verify
-from ledger.projection.follow import follow_once
+from ledger.operations.policy import Policy
+from ledger.projection import parallel, rebuild, store, verify
 from ledger.projection.parallel import chunks
-from tests.integration.histories import RECEIVED, TYPES, body
-from tests.integration.sessions import state_rows
+from ledger.projection.projector import follow_once
+from tests.support.histories import RECEIVED, TYPES, body
+from tests.support.sessions import state_rows
 
 DECIDED = datetime(2024, 1, 20, 13, tzinfo=UTC)
 """The time of decision that `at` counts from, in seconds."""
@@ -41,7 +41,7 @@ SECOND = timedelta(seconds=1)
 WHO = "ann"
 WHY = "asked by telephone"
 EVIDENCE = Evidence(1, "bill.completed", DECIDED, DECIDED)
-TERMS = Terms(
+POLICY = Policy(
     events=tuple(RANK),
     retry_interval=120 * SECOND,
     retry_count=3,
@@ -268,7 +268,7 @@ class Log:
         self.url = f"{owner.info.dsn} password={owner.info.password}"
 
     def empty(self) -> None:
-        names = ", ".join(f"state.{table}" for table in tables.TABLES)
+        names = ", ".join(f"state.{table}" for table in store.TABLES)
         self._owner.execute(
             f"""
             ALTER TABLE event_log DISABLE TRIGGER event_log_is_append_only;

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from ledger.model.bill import Bill, fold
+from ledger.model.bill_history import LoggedEvent, logged_event
+from ledger.model.digest import digest
 from ledger.model.event import BillEvent, read_event
-from ledger.model.history import LoggedEvent, logged_event
-from ledger.model.identity import digest
 
 START = 1_705_747_800
 DONE = "completed"

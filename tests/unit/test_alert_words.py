@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from ledger.desk.alert_channels import channel_id, channel_of, check_channels
-from ledger.desk.alert_words import LINE_LENGTH, LISTED, Kind, Subject, Summary, one_line
 from ledger.errors import SettingsError
+from ledger.operations.alerts.channels import channel_id, channel_of, check_channels
+from ledger.operations.alerts.wording import LINE_LENGTH, LISTED, Kind, Subject, Summary, one_line
 
 NOW = datetime(2024, 1, 20, 3, 0, 7, tzinfo=UTC)
 

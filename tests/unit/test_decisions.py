@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from ledger.eventlog.append import Delivery
 from ledger.eventlog.read import LogRow
-from ledger.model.decision import (
+from ledger.model.event import Unreadable, examine
+from ledger.model.operator_events import (
     AnyDecision,
     LoggedDecision,
     examine_decision,
     read_decision,
     write_decision,
 )
-from ledger.model.event import Unreadable, examine
 from ledger.projection.rows import read_row
 from tests.support.decisions import (
     COMPLETED,

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger.model.bill import Bill, fold
+from ledger.model.bill_history import LoggedEvent, logged_event
 from ledger.model.event import BillEvent, Event, Unreadable, examine, read_event
-from ledger.model.history import LoggedEvent, logged_event
 
 # How fast the machine is today is no property of the fold.
 at_leisure = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.model.loss import (
+from ledger.model.loss_windows import (
     Interval,
     difference,
     intersection,

@@ -16,10 +16,8 @@ import pytest
 from markdown_it import MarkdownIt
 from openpyxl import load_workbook
 
-from ledger.desk.render import MEDIA_TYPES, Format, Screen, spreadsheets, write_report
-from ledger.desk.render.markup import as_span
-from ledger.desk.render.words import shown
-from ledger.desk.shapes import (
+from ledger.model.missing_events import Evidence
+from ledger.operations.read_models import (
     LabTotals,
     LossWindow,
     MissingEventItem,
@@ -28,7 +26,9 @@ from ledger.desk.shapes import (
     Report,
     UnseenBill,
 )
-from ledger.model.missing import Evidence
+from ledger.operations.render import MEDIA_TYPES, Format, Screen, write_report, xlsx
+from ledger.operations.render.markup import as_span
+from ledger.operations.render.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -422,7 +422,7 @@ def test_xlsx_holds_hostile_ids_as_text() -> None:
 
 
 def test_xlsx_goes_on_in_another_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spreadsheets, "MAX_ROWS", 3)
+    monkeypatch.setattr(xlsx, "MAX_ROWS", 3)
 
     book = book_of(render("xlsx", [item(bill_id=f"bill_{number}") for number in range(5)]))
 

@@ -15,11 +15,11 @@ from markdown_it import MarkdownIt
 from msgspec.structs import replace
 from openpyxl import load_workbook
 
-from ledger.desk.render import Format, Screen, write_request
-from ledger.desk.render.markup import as_span
-from ledger.desk.render.words import shown
-from ledger.desk.shapes import LossWindow, RequestLine, SupportRequest
-from ledger.model.missing import Certainty, Evidence
+from ledger.model.missing_events import Certainty, Evidence
+from ledger.operations.read_models import LossWindow, RequestLine, SupportRequest
+from ledger.operations.render import Format, Screen, write_request
+from ledger.operations.render.markup import as_span
+from ledger.operations.render.words import shown
 
 AT = datetime(2024, 1, 20, 10, 50, tzinfo=UTC)
 FORMATS: tuple[Format, ...] = get_args(Format)

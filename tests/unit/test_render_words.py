@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ledger.desk.render.markup import as_span, code, head, plain, row
-from ledger.desk.render.words import count, lasting, shown, up_to, utc
+from ledger.operations.render.markup import as_span, code, head, plain, row
+from ledger.operations.render.words import count, lasting, shown, up_to, utc
 
 ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 MARKDOWN = MarkdownIt("commonmark").enable("table")

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger.model.bill import Bill, fold
-from ledger.model.decision import LoggedDecision
-from ledger.model.history import LoggedEvent, resent
+from ledger.model.bill_history import LoggedEvent, resent
+from ledger.model.operator_events import LoggedDecision
 from tests.support.decisions import REPORTS, requested
 from tests.support.events import DONE, Said, completed, created, deleted, moment, report, rule
 

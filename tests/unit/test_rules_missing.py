@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from ledger.model.missing import retry_budget
+from ledger.model.missing_events import retry_budget
 from tests.support.events import (
     DONE,
     Said,

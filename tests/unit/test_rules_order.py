@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from ledger.model.identity import digest
+from ledger.model.digest import digest
 from tests.support.events import (
     DONE,
     Said,

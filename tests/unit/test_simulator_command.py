@@ -7,14 +7,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ledger.cli.simulate import simulate as command
-from ledger.flabs import (
+from ledger.simulator import (
     Progress,
     SimulationOptionError,
     SimulationOptions,
     read_truth,
     simulate,
 )
-from ledger.flabs.options import parse_start
+from ledger.simulator.options import parse_start
 
 URL = "http://127.0.0.1:9/webhooks/flabs"
 

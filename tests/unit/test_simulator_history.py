@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from ledger.flabs.history import COMPLETED, DAY, Event, History, TestData, bills, events, merge
+from ledger.simulator.history import COMPLETED, DAY, Event, History, TestData, bills, events, merge
 
 START = 1_705_708_800  # 2024-01-20, midnight UTC
 

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ledger.cli.simulate import simulate as command
-from ledger.eventlog.transfer import ExportLine
-from ledger.flabs import EventTruth, Outage, read_truth, read_truth_outages
-from ledger.flabs.history import COMPLETED, DAY, History, TestData, bills, events
-from ledger.flabs.options import parse_outage
-from ledger.flabs.outages import Outages, draw_outages
-from ledger.flabs.plan import Faults, plan
-from ledger.flabs.truth import read_truth_summary
+from ledger.eventlog.import_export import ExportLine
+from ledger.simulator import EventTruth, Outage, read_truth, read_truth_outages
+from ledger.simulator.history import COMPLETED, DAY, History, TestData, bills, events
+from ledger.simulator.options import parse_outage
+from ledger.simulator.outages import Outages, draw_outages
+from ledger.simulator.plan import Faults, plan
+from ledger.simulator.truth import read_truth_summary
 
 START = 1_705_708_800  # 2024-01-20, midnight UTC
 URL = "http://127.0.0.1:9/webhooks/flabs"

@@ -2,8 +2,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ledger.flabs.history import Event, History, bills, events
-from ledger.flabs.plan import PLAIN, Fate, Faults, PlannedEvent, arrivals, plan
+from ledger.simulator.history import Event, History, bills, events
+from ledger.simulator.plan import PLAIN, Fate, Faults, PlannedEvent, arrivals, plan
 
 HISTORY = History(seed=7, start=1_705_708_800, bills=4000, labs=5, test_data="snapshot")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.flabs import read_truth
-from ledger.flabs.truth import read_truth_summary
+from ledger.simulator import read_truth
+from ledger.simulator.truth import read_truth_summary
 from tests.unit.test_simulator_sender import Receiver, receiving
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.flabs import (
+from ledger.simulator import (
     EventTruth,
     SimulationError,
     SimulationOptions,
@@ -21,7 +21,7 @@ from ledger.flabs import (
     read_truth,
     simulate,
 )
-from ledger.flabs.truth import read_truth_summary
+from ledger.simulator.truth import read_truth_summary
 
 START = 1_705_708_800
 SPEED = 400.0

@@ -1,0 +1,87 @@
+"""Watches the checkpoint, so that requests can wait for it."""
+
+import asyncio
+from contextlib import suppress
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from ledger.errors import LedgerError
+from ledger.postgres.connect import connect_async
+
+POLL_SECONDS = 0.5
+"""How long a lost hint can hold a waiting request up."""
+
+RETRY_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class CheckpointWatcher:
+    """Knows the checkpoint's position, and wakes who waits for it to move."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._moved = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None  # held, or it would be collected
+        self.position = 0
+        self.closed = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._task = asyncio.create_task(self._run(), name="watch")
+
+    def close(self) -> None:
+        """Let go of everybody who waits; call in the event loop."""
+        self.closed = True
+        if self._task:
+            self._closing = asyncio.create_task(self._wake_all())
+
+    async def stop(self) -> None:
+        """Let go of everybody who waits, and end."""
+        self.closed = True
+        await self._wake_all()
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def reached(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait
+        """Wait until the state is true for a position; tell whether it is, after `timeout` s."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._moved:
+                await self._moved.wait_for(lambda: self.closed or self.position >= position)
+        return self.position >= position
+
+    async def moved(self, since: int, timeout: float) -> None:  # noqa: ASYNC109 -- a wait
+        """Wait until the position is another than `since`, or `timeout` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._moved:
+                await self._moved.wait_for(lambda: self.closed or self.position != since)
+
+    async def _wake_all(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                connection = await connect_async(self._url, "watch")
+                async with connection:
+                    await connection.execute("LISTEN ledger_state")
+                    while True:
+                        await self._look(connection)
+                        async for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+                            pass
+            except (psycopg.Error, LedgerError) as error:
+                _log.debug("watch lost the database", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _look(self, connection: AsyncConnection) -> None:
+        cursor = await connection.execute("SELECT position FROM state.checkpoint")
+        row = await cursor.fetchone()
+        if row and row[0] != self.position:
+            self.position = row[0]
+            await self._wake_all()

@@ -1,0 +1,263 @@
+"""One bill, as it is now or as it was known at a time, and bills in lists."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from litestar import Response, get
+from litestar.params import Parameter, QueryParameter
+from psycopg.sql import SQL, Composable, Placeholder
+
+from ledger.api.bill_reader import BILLS, StoredBill
+from ledger.api.http.guards import READ
+from ledger.api.http.parameters import (
+    DEFAULT_LIMIT,
+    CursorText,
+    Limit,
+    OptionalPosition,
+    read_cursor,
+    time_parameter,
+    write_cursor,
+)
+from ledger.api.http.paths import identifier
+from ledger.api.http.problem_handlers import ProblemError
+from ledger.api.http.responses import answer, ok, page, with_members
+from ledger.api.schemas import Bill, BillItem, Page
+from ledger.api.services import Services
+from ledger.errors import StateError
+from ledger.eventlog.read import COLUMNS, LogRow
+from ledger.model.bill import Bill as FoldedBill
+from ledger.model.bill import Report, State, Summary, fold
+from ledger.model.bill_history import history_of
+from ledger.model.findings import Finding, findings
+from ledger.operations.missing_events.queries import SUBSCRIBED, decode_many, items, parameters
+from ledger.operations.policy import Policy
+from ledger.operations.read_models import MissingEventItem
+from ledger.projection.rows import BillEvents, encode, read_row
+from ledger.projection.stored import BillColumns, read_reports, read_summary
+
+_BILLS = SQL(BILLS)
+
+_HISTORY = SQL(f"""
+SELECT {COLUMNS}
+FROM event_log
+WHERE lab_id = %s AND bill_id = %s AND received_at <= %s AND (%s OR event_time(event_second) <= %s)
+""")  # noqa: S608 -- our own names
+
+_SUBSCRIPTION = SQL("""
+SELECT s.events
+FROM state.subscription s
+JOIN event_log e ON e.lab_id = s.lab_id AND e.position = s.position
+WHERE s.lab_id = %s AND e.received_at <= %s
+ORDER BY s.position DESC LIMIT 1
+""")
+
+_HEAD = SQL("SELECT coalesce((SELECT position FROM event_log ORDER BY position DESC LIMIT 1), 0)")
+
+
+@get(
+    "/v1/labs/{lab_id:str}/bills/{bill_id:str}",
+    opt=READ,
+    operation_id="GetBill",
+    responses={200: ok(Bill, description="The bill.")},
+)
+async def get_bill(
+    services: Services,
+    lab_id: str,
+    bill_id: str,
+    known_at: Annotated[
+        str | None,
+        Parameter(description="Only what had been received by then (RFC 3339).", required=False),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        Parameter(description="Only what had happened by then (RFC 3339).", required=False),
+    ] = None,
+) -> Response[bytes]:
+    """Tell the state of a bill: now, as it was known at a time, or as it stood at a time."""
+    key = (identifier(lab_id), identifier(bill_id))
+    known = time_parameter("known_at", known_at)
+    happened = time_parameter("as_of", as_of)
+    if known or happened:
+        return await _bill_from_log(services, key, known or datetime.now(UTC), happened)
+    now = datetime.now(UTC)
+    values = {**parameters(services.policy, now), "labs": [key[0]], "bills": [key[1]]}
+    rows = await services.fetch(_BILLS, values)
+    if not rows:
+        raise StateError("state.checkpoint is empty: run `ledger rebuild`")
+    position, error, *columns, reports, missing = rows[0]
+    if error is not None:
+        raise _parked(key, error)
+    found = None if columns[0] is None else BillColumns(*key, *columns)
+    stored = StoredBill(position, error, found, reports, missing)
+    content = bill_content(stored, services.policy, now)
+    if content is None:
+        raise unknown_bill(key, position)
+    return answer(content, position)
+
+
+def bill_content(stored: StoredBill, policy: Policy, now: datetime) -> bytes | None:
+    """Return what is answered of a stored bill; None if the state has no such bill."""
+    if stored.columns is None or stored.reports is None:
+        return None
+    summary = read_summary(stored.columns)
+    shown = []
+    if stored.missing:
+        folded = (missing.folded() for missing in decode_many(stored.missing))
+        key = (summary.lab_id, summary.bill_id)
+        shown = items(folded, key, summary.integrator_id, policy, now)
+    return _whole(summary, read_reports(stored.reports), shown)
+
+
+async def _bill_from_log(
+    services: Services, key: tuple[str, str], known: datetime, happened: datetime | None
+) -> Response[bytes]:
+    """Fold a part of the bill's events. What is missing is told as it was at the time `known`."""
+    head = (await services.fetch(_HEAD))[0][0]
+    values = (*key, known, happened is None, happened or known)
+    rows = [LogRow(*row) for row in await services.fetch(_HISTORY, values)]
+    history = BillEvents([], [])
+    for row in rows:
+        history.add(read_row(row))
+    if not history.events:
+        raise unknown_bill(key, head)
+    bill: FoldedBill = fold(*key, history.events, history.decisions)
+    subscription = await services.fetch(_SUBSCRIPTION, (key[0], known))
+    subscribed = (subscription and subscription[0][0]) or services.policy.events
+    missing = [one for one in bill.missing_events if one.event_type in subscribed]
+    shown = items(missing, key, bill.summary.integrator_id, services.policy, known)
+    content = _whole(bill.summary, bill.reports, shown)
+    return answer(content, max(head, *(row.position for row in rows)))
+
+
+def _whole(
+    summary: Summary, reports: Sequence[Report], missing: Sequence[MissingEventItem]
+) -> bytes:
+    parts = (encode(summary)[:-1], encode(reports), encode(missing))
+    return b'%b,"reports":%b,"missing_events":%b}' % parts
+
+
+@get(
+    "/v1/labs/{lab_id:str}/bills/{bill_id:str}/findings",
+    opt=READ,
+    operation_id="ListFindings",
+    responses={200: ok(Page[Finding], description="Sorted by code; in one part.")},
+)
+async def list_findings(services: Services, lab_id: str, bill_id: str) -> Response[bytes]:
+    """Explain the findings of a bill: what each means here, and which events it is about."""
+    key = (identifier(lab_id), identifier(bill_id))
+    head = (await services.fetch(_HEAD))[0][0]
+    now = datetime.now(UTC)
+    history = BillEvents([], [])
+    for row in await services.fetch(_HISTORY, (*key, now, True, now)):
+        history.add(read_row(LogRow(*row)))
+    if not history.events:
+        raise unknown_bill(key, head)
+    found = findings(history_of(history.events))
+    return answer(page(map(encode, found), None), head)
+
+
+def unknown_bill(key: tuple[str, str], position: int) -> ProblemError:
+    """Make the problem of a bill of which nothing was received."""
+    return ProblemError(
+        404,
+        f"no event of bill {key[1]!r} of lab {key[0]!r} has been received",
+        {"Ledger-Position": str(position)},
+    )
+
+
+def _parked(key: tuple[str, str], error: str) -> ProblemError:
+    return ProblemError(
+        500,
+        f"bill {key[1]!r} of lab {key[0]!r} is parked, for its events could not be folded: {error}."
+        " They are safe in the log; `ledger rebuild --bill LAB BILL` tries again",
+    )
+
+
+_LIST = """
+SELECT
+    c.position,
+    b.lab_id,
+    b.bill_id,
+    b.state,
+    b.integrator_id,
+    b.position,
+    b.summary,
+    (
+        SELECT count(*) FROM state.missing_event m
+        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id AND {subscribed}
+    ) AS missing
+FROM state.checkpoint c
+LEFT JOIN LATERAL (
+    SELECT b.lab_id, b.bill_id, b.state, b.integrator_id, b.position, b.summary
+    FROM state.bill b
+    WHERE {where}
+    ORDER BY b.position {direction}
+    LIMIT %(limit)s
+) b ON true
+ORDER BY b.position {direction}
+"""
+
+
+async def bill_items(
+    services: Services,
+    conditions: Sequence[tuple[str, Any]],
+    *,
+    limit: int,
+    newest_first: bool,
+) -> tuple[int, list[tuple[int, bytes]]]:
+    """Return the state's position, and bills in a list, each with its position.
+
+    A condition is SQL that compares a column of `state.bill b` with what follows, and its value.
+    """
+    where: list[Composable] = [SQL("true")]
+    values = {**parameters(services.policy, datetime.now(UTC)), "limit": limit}
+    for number, (comparison, value) in enumerate(conditions):
+        where.append(SQL(comparison) + Placeholder(f"value_{number}"))
+        values[f"value_{number}"] = value
+    query = SQL(_LIST).format(
+        subscribed=SQL(SUBSCRIBED),
+        where=SQL(" AND ").join(where),
+        direction=SQL("DESC" if newest_first else "ASC"),
+    )
+    rows = await services.fetch(query, values)
+    found = [
+        (bill.position, with_members(encode(read_summary(bill)), missing=b"%d" % missing))
+        for _, *columns, missing in rows
+        if columns[0] is not None
+        for bill in [BillColumns(*columns)]
+    ]
+    return rows[0][0], found
+
+
+@get(
+    "/v1/bills",
+    opt=READ,
+    operation_id="ListBills",
+    responses={200: ok(Page[BillItem], description="Newest change first.")},
+)
+async def list_bills(
+    services: Services,
+    integrator_id: str | None = None,
+    lab_id: str | None = None,
+    bill_state: Annotated[State | None, QueryParameter(name="state", required=False)] = None,
+    changed_after: OptionalPosition = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+) -> Response[bytes]:
+    """List bills, the one that changed last first."""
+    conditions: list[tuple[str, Any]] = [
+        (text, value)
+        for text, value in (
+            ("b.integrator_id = ", integrator_id),
+            ("b.lab_id = ", lab_id),
+            ("b.state = ", bill_state),
+            ("b.position > ", changed_after),
+        )
+        if value is not None
+    ]
+    if before := read_cursor(cursor, int):
+        conditions.append(("b.position < ", before[0]))
+    position, found = await bill_items(services, conditions, limit=limit + 1, newest_first=True)
+    following = write_cursor(found[limit - 1][0]) if len(found) > limit else None
+    return answer(page((item for _, item in found[:limit]), following), position)

@@ -1,0 +1,137 @@
+"""Expected bills over HTTP."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from litestar import Request, Response, delete, get, post, put
+from litestar.params import QueryParameter
+from psycopg import Connection
+from psycopg.sql import SQL, Composable
+
+from ledger.api.http.bodies import ExpectedBody, read_body
+from ledger.api.http.guards import OPERATE, READ
+from ledger.api.http.parameters import (
+    DEFAULT_LIMIT,
+    CursorText,
+    Limit,
+    from_microseconds,
+    read_cursor,
+    to_microseconds,
+    write_cursor,
+)
+from ledger.api.http.paths import identifier
+from ledger.api.http.responses import POSITION_HEADER, answer, ok, page
+from ledger.api.http.uploads import receive_file, whole
+from ledger.api.schemas import Page
+from ledger.api.services import PATIENCE, Services
+from ledger.operations import expected_bills
+from ledger.operations.expected_bills import Expectation, Expected, ExpectedItem
+from ledger.operations.read_models import ExpectedState
+from ledger.projection.rows import encode
+
+
+@put(
+    "/v1/expected-bills/{integrator_id:str}",
+    opt=OPERATE,
+    operation_id="ExpectBill",
+    responses={200: ok(ExpectedItem, description="The bill as it is expected now.")},
+)
+async def expect_bill(
+    request: Request[Any, Any, Any],
+    services: Services,
+    integrator_id: str,
+    operator: str,
+) -> Response[bytes]:
+    """Say by when an event of a bill with this integrator id is expected."""
+    body = await read_body(request, ExpectedBody)
+    one = Expectation(identifier(integrator_id), body.expected_by, body.lab_id)
+
+    def work(_: Connection) -> tuple[ExpectedItem, int]:
+        return expected_bills.expect_one(services.url, one, by=operator, patience=PATIENCE)
+
+    found, position = await services.run(work)
+    return answer(encode(found), position)
+
+
+@delete(
+    "/v1/expected-bills/{integrator_id:str}",
+    opt=OPERATE,
+    operation_id="StopExpectingBill",
+    status_code=204,
+)
+async def stop_expecting_bill(
+    services: Services, integrator_id: str, operator: str
+) -> Response[None]:
+    """Say that a bill is not expected any more."""
+    wanted = identifier(integrator_id)
+    position = await services.run(
+        lambda _: expected_bills.stop_expecting(
+            services.url, wanted, by=operator, patience=PATIENCE
+        )
+    )
+    return Response(None, headers={POSITION_HEADER: str(position)})
+
+
+@post(
+    "/v1/expected-bills",
+    opt=OPERATE,
+    operation_id="ExpectBills",
+    status_code=200,
+    request_max_body_size=None,  # the file has a limit of its own
+    responses={200: ok(Expected, description="How many were taken, and which lines were not.")},
+)
+async def expect_bills(
+    request: Request[Any, Any, Any], services: Services, operator: str
+) -> Response[bytes]:
+    """Take in a file of expected bills.
+
+    JSON Lines, or CSV that names integrator_id, expected_by and, where it is known, lab_id in its
+    first line. Of one integrator_id the last expectation counts.
+    """
+    file = await receive_file(request)
+
+    def work(_: Connection) -> tuple[Expected, int]:
+        with whole(file) as lines:
+            expectations = expected_bills.read_expectations(lines)
+            return expected_bills.expect(services.url, expectations, by=operator, patience=PATIENCE)
+
+    found, position = await services.run(work)
+    return answer(encode(found), position)
+
+
+@get(
+    "/v1/expected-bills",
+    opt=READ,
+    operation_id="ListExpectedBills",
+    responses={200: ok(Page[ExpectedItem], description="The one expected first comes first.")},
+)
+async def list_expected_bills(
+    services: Services,
+    expected_state: Annotated[
+        ExpectedState | None, QueryParameter(name="state", required=False)
+    ] = None,
+    lab_id: str | None = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+) -> Response[bytes]:
+    """List bills that are or were expected: awaited, unseen by their time, or seen."""
+    now = datetime.now(UTC)
+    where: list[Composable] = [SQL("true")]
+    values: dict[str, Any] = {"now": now, "limit": limit + 1}
+    if expected_state is not None:
+        where.append(SQL(expected_bills.IN_STATE[expected_state]))
+    if lab_id is not None:
+        where.append(SQL("e.lab_id = %(lab_id)s"))
+        values["lab_id"] = lab_id
+    if after := read_cursor(cursor, int, str):
+        where.append(SQL("(e.expected_by, e.integrator_id) > (%(after)s, %(after_id)s)"))
+        values |= {"after": from_microseconds(after[0]), "after_id": after[1]}
+    query = SQL(expected_bills.LIST).format(where=SQL(" AND ").join(where))
+    rows = await services.fetch(query, values)
+    found = [row for row in rows if row[1] is not None]
+    following = None
+    if len(found) > limit:
+        last = found[limit - 1]
+        following = write_cursor(to_microseconds(last[3]), last[1])
+    items = (encode(expected_bills.item_of(row, now)) for row in found[:limit])
+    return answer(page(items, following), rows[0][0])

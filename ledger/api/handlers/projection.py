@@ -1,0 +1,48 @@
+"""How far the state is."""
+
+from datetime import UTC, datetime
+
+import psycopg
+from litestar import Response, get
+from psycopg.sql import SQL
+
+from ledger.api.http.guards import READ
+from ledger.api.http.responses import answer, ok
+from ledger.api.schemas import Projection, RebuildProgress
+from ledger.api.services import Services
+from ledger.projection.rows import encode
+from ledger.projection.status import REBUILD, STATUS, StatusRow
+
+
+@get(
+    "/v1/projection",
+    opt=READ,
+    operation_id="GetProjection",
+    responses={200: ok(Projection, description="The projection.")},
+)
+async def get_projection(services: Services) -> Response[bytes]:
+    """Tell how far the state is behind the log, and whether a rebuild runs."""
+    status = await read_status(services)
+    projection = Projection(
+        version=status.fold_version,
+        position=status.position,
+        head=status.head,
+        lag_events=status.lag_events,
+        lag_seconds=status.lag_seconds(datetime.now(UTC)),
+        parked=status.parked,
+        rebuild=await _rebuild(services) if status.rebuild_runs else None,
+    )
+    return answer(encode(projection), status.position)
+
+
+async def read_status(services: Services) -> StatusRow:
+    """Read how far the state is."""
+    return StatusRow(*(await services.fetch(SQL(STATUS)))[0])
+
+
+async def _rebuild(services: Services) -> RebuildProgress | None:
+    try:
+        rows = await services.fetch(SQL(REBUILD))
+    except psycopg.errors.UndefinedTable:  # it has just ended
+        return None
+    return RebuildProgress(*rows[0]) if rows else None

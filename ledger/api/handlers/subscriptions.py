@@ -1,0 +1,56 @@
+"""What is subscribed for a lab, over HTTP."""
+
+from typing import Any
+
+from litestar import Request, Response, get, put
+from psycopg import Connection
+
+from ledger.api.http.bodies import SubscriptionBody, read_body
+from ledger.api.http.guards import OPERATE, READ
+from ledger.api.http.paths import identifier
+from ledger.api.http.responses import answer, ok
+from ledger.api.services import PATIENCE, Services
+from ledger.operations.missing_events import subscriptions
+from ledger.operations.missing_events.subscriptions import Subscription
+from ledger.projection import store
+from ledger.projection.rows import encode
+
+
+@get(
+    "/v1/labs/{lab_id:str}/subscription",
+    opt=READ,
+    operation_id="GetSubscription",
+    responses={200: ok(Subscription, description="The subscription.")},
+)
+async def get_subscription(services: Services, lab_id: str) -> Response[bytes]:
+    """Tell which event types are subscribed for a lab: only those can be missing."""
+    lab = identifier(lab_id)
+
+    def work(connection: Connection) -> tuple[Subscription, int]:
+        position = store.read_checkpoint(connection).position
+        return subscriptions.read_subscription(connection, services.policy, lab), position
+
+    found, position = await services.run(work)
+    return answer(encode(found), position)
+
+
+@put(
+    "/v1/labs/{lab_id:str}/subscription",
+    opt=OPERATE,
+    operation_id="SetSubscription",
+    responses={200: ok(Subscription, description="The subscription as it is now.")},
+)
+async def set_subscription(
+    request: Request[Any, Any, Any], services: Services, lab_id: str, operator: str
+) -> Response[bytes]:
+    """Say which event types are subscribed for a lab; null: those that are for all labs."""
+    lab = identifier(lab_id)
+    body = await read_body(request, SubscriptionBody)
+
+    def work(_: Connection) -> tuple[Subscription, int]:
+        return subscriptions.set_subscription(
+            services.url, services.policy, lab, body.events, by=operator, patience=PATIENCE
+        )
+
+    found, position = await services.run(work)
+    return answer(encode(found), position)

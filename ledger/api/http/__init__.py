@@ -1,0 +1,1 @@
+"""HTTP tools that the handlers share: parameters, bodies, responses, problems."""

@@ -1,0 +1,138 @@
+"""Bodies of the calls that change something: read here, so that every fault gets one answer."""
+
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from litestar import Request
+from litestar.params import Parameter
+from msgspec import Meta, Struct
+
+from ledger.api.http.problem_handlers import ProblemError
+from ledger.model.event import EventType, Identifier
+from ledger.model.missing_events import Certainty
+from ledger.model.operator_events import Moment, Words, is_storable
+from ledger.operations.support_requests.make import LineName
+
+UNNAMED = "API"
+"""Who decided, where the caller does not say."""
+
+LONGEST_NAME = 200
+
+
+async def provide_operator(
+    name: Annotated[
+        str,
+        Parameter(
+            header="Ledger-Operator",
+            required=False,
+            description="Who decides this: it stands in the log beside the decision.",
+        ),
+    ] = UNNAMED,
+) -> str:
+    """Provide who decides to a handler. Raises a 400 problem for a name that is none."""
+    if not name.strip() or len(name) > LONGEST_NAME:
+        raise ProblemError(400, f"the header Ledger-Operator takes 1 to {LONGEST_NAME} characters")
+    return name
+
+
+class Body(Struct, frozen=True, forbid_unknown_fields=True):
+    """A JSON object; a field that is not known is refused, for it may be a typo."""
+
+
+class WaiveBody(Body, frozen=True, kw_only=True):
+    """The missing event to waive, and why."""
+
+    lab_id: Identifier
+    bill_id: Identifier
+    event_type: EventType
+    test_id: Identifier | None = None
+    reason: Words
+
+
+class WaiveMatchingBody(Body, frozen=True, kw_only=True):
+    """Which missing events to waive, by at least one of the filters, and why.
+
+    `before`: those that were first known to be missing before this time.
+    """
+
+    lab_id: Identifier | None = None
+    event_type: EventType | None = None
+    certainty: Certainty | None = None
+    before: Moment | None = None
+    reason: Words
+    dry_run: bool = False
+
+
+class RequestBody(Body, frozen=True, kw_only=True):
+    """What to ask support for: of one lab or of all, with what is only possible or without."""
+
+    lab_id: Identifier | None = None
+    include_possible: bool = False
+    note: Words | None = None
+
+
+class CloseBody(Body, frozen=True, kw_only=True):
+    """Why it will not come; `lines`: these alone, and not the whole request."""
+
+    reason: Words
+    lines: Annotated[list[LineName], Meta(min_length=1)] | None = None
+
+
+class CloseWindowBody(Body, frozen=True, kw_only=True):
+    """The window as it is listed, of these labs or of all that it names, and why it is done."""
+
+    begin: Moment = msgspec.field(name="from")
+    end: Moment = msgspec.field(name="to")
+    labs: list[Identifier] | None = None
+    reason: Words
+
+
+class ExpectedBody(Body, frozen=True, kw_only=True):
+    """By when an event of the bill is expected, and of which lab, where that is known."""
+
+    expected_by: Moment
+    lab_id: Identifier | None = None
+
+
+class SubscriptionBody(Body, frozen=True, kw_only=True):
+    """The event types that are subscribed for a lab; null: those of the setting `LEDGER_EVENTS`."""
+
+    events: list[EventType] | None
+
+
+BODIES: dict[str, type[Body]] = {
+    "WaiveMissingEvent": WaiveBody,
+    "WaiveMissingEvents": WaiveMatchingBody,
+    "MakeSupportRequest": RequestBody,
+    "CloseSupportRequest": CloseBody,
+    "CloseLossWindow": CloseWindowBody,
+    "ExpectBill": ExpectedBody,
+    "SetSubscription": SubscriptionBody,
+}
+"""By operation, for the OpenAPI document."""
+
+T = TypeVar("T", bound=Body)
+
+
+async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> T:
+    """Read the body of a request; an empty one stands for `{}`. Raises a 400 problem."""
+    content = await request.body()
+    try:
+        body = msgspec.json.decode(content or b"{}", type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        takes = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
+        raise ProblemError(400, f"the body is not right: {error}. It takes {takes}") from None
+    if text := _forbidden(msgspec.to_builtins(body)):
+        raise ProblemError(400, f"the body is not right: {text!r} holds NUL")
+    for name, value in msgspec.structs.asdict(body).items():
+        if isinstance(value, datetime) and not is_storable(value):
+            raise ProblemError(400, f"the body is not right: {name} is not of this millennium")
+    return body
+
+
+def _forbidden(value: Any) -> str | None:  # noqa: ANN401 -- any JSON value
+    if isinstance(value, str):
+        return value if "\x00" in value else None
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for part in parts if (found := _forbidden(part))), None)

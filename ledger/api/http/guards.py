@@ -1,0 +1,28 @@
+"""Who may call what. Each route names a scope in its options; a key holds scopes.
+
+There is one key for now, `LEDGER_ADMIN_KEY`, and it holds all of them.
+"""
+
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+
+from ledger.api.http.problem_handlers import ADMITTED, ProblemError
+from ledger.api.services import services_of
+from ledger.credentials import without_scheme
+
+READ = {"scope": "read"}
+OPERATE = {"scope": "operate"}
+
+
+def require_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Refuse who does not present a key with the route's scope."""
+    presented = without_scheme(connection.headers.get("authorization", "").encode())
+    if not services_of(connection.app.state).admin_keys.accept(presented):
+        raise ProblemError(
+            401,
+            "the API key is missing or wrong: send it as Authorization: Bearer KEY",
+            {"WWW-Authenticate": 'Bearer realm="ledger"'},
+        )
+    connection.state[ADMITTED] = True

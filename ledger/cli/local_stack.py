@@ -1,0 +1,251 @@
+"""Everything of `ledger up`: PostgreSQL, the server and the projector, started and kept running."""
+
+import fcntl
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from urllib.parse import urlsplit
+
+import httpx
+import rich_click as click
+
+from ledger import embedded, schema
+from ledger.errors import LedgerError
+from ledger.postgres.connect import connect_as_login
+from ledger.settings import child_environment
+
+TOKEN_FILE = "webhook-token"  # noqa: S105 -- the name of a file
+KEY_FILE = "admin-key"
+ENVIRONMENT_FILE = "env"
+"""Settings for commands of one's own, to be read by a shell; it holds the database's password."""
+
+READY_SECONDS = 60.0
+RESTARTS = 5
+"""How often processes that end by themselves are started again, until all is stopped."""
+
+STOP_SECONDS = 15.0
+
+LETTING_GO_SECONDS = 3.0
+"""How long a port may be taken: a server whose `ledger up` was killed needs a moment to end."""
+
+_STOPPED = "stopped before it was ready"
+
+
+class Stack:
+    """PostgreSQL, `ledger serve` and `ledger project` on one data folder."""
+
+    def __init__(self, data: Path, *, port: int, more_settings: Mapping[str, str]) -> None:
+        self.data = data.absolute()
+        self.url = f"http://127.0.0.1:{port}"
+        self.token = ""
+        self.key = ""
+        self.database_url = ""
+        self._port = port
+        self._more_settings = more_settings
+        self._secrets_are_new = False
+        self._postgres_port = 0
+        self._environment: dict[str, str] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stop = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start everything, and stop it in the end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        with ExitStack() as cleanup:
+            self._prepare_folder(cleanup)
+            _refuse_taken_port(self._port)
+            click.echo("Starting PostgreSQL ...", err=True)
+            postgres = embedded.start(self.data / "postgres", say=_say)
+            cleanup.callback(postgres.stop)
+            postgres.ensure_database("ledger")
+            self._postgres_port = postgres.port
+            self.database_url = postgres.dsn("ledger")
+            migrate(self.database_url)
+            # Made last, for they are shown once: a start that fails before must not make them.
+            self._secrets_are_new = not (self.data / KEY_FILE).exists()
+            self.token = _kept_secret(self.data / TOKEN_FILE)
+            self.key = _kept_secret(self.data / KEY_FILE)
+            self._environment = child_environment(
+                {
+                    **self._more_settings,
+                    "LEDGER_DATABASE_URL": self.database_url,
+                    "LEDGER_WEBHOOK_TOKENS": self.token,
+                    "LEDGER_ADMIN_KEY": self.key,
+                    "LEDGER_HOST": "127.0.0.1",
+                    "LEDGER_PORT": str(self._port),
+                }
+            )
+            _write_secret(self.data / ENVIRONMENT_FILE, self._exports())
+            cleanup.callback(self._end_processes)
+            for command in ("serve", "project"):
+                self._start(command)
+            self._wait_until_ready()
+            yield
+
+    def _exports(self) -> str:
+        settings = {**self._more_settings, "LEDGER_DATABASE_URL": self.database_url}
+        return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+
+    def banner(self) -> str:
+        """Say where everything is, with lines to paste; the secrets only when they are new."""
+        token, key = _quoted(self.data / TOKEN_FILE), _quoted(self.data / KEY_FILE)
+        password = _quoted(self.data / "postgres" / "password")
+        new = ("   " + self.token, "   " + self.key) if self._secrets_are_new else ("", "")
+        user = urlsplit(self.database_url).username
+        example = (
+            f'{{"labID": "lab_1", "eventType": "bill.created", "eventTime": {int(time.time())}, '
+            '"data": {"billID": "bill_1", "billData": {"testData": [{"_id": "test_1"}]}}}'
+        )
+        environment = _quoted(self.data / ENVIRONMENT_FILE)
+        return f"""
+Ledger          {self.url}   (OpenAPI: {self.url}/schema)
+Webhook token   in {token}{new[0]}
+API key         in {key}{new[1]}
+PostgreSQL      PGPASSWORD="$(cat {password})" psql -h 127.0.0.1 -p {self._postgres_port} \
+-U {user} ledger
+Commands        . {environment}; then `ledger status`, `ledger reconcile`, ...
+
+Send a webhook:
+curl -sS {self.url}/webhooks/flabs -H "Authorization: Bearer $(cat {token})" -d '{example}'
+
+Ask for its bill:
+curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {key})"
+"""
+
+    def watch(self) -> None:
+        """Wait until told to stop; start a process again that ends by itself."""
+        restarts = 0
+        while not self._stop.wait(1.0):
+            for command, process in list(self._processes.items()):
+                if process.poll() is None:
+                    continue
+                restarts += 1
+                if restarts > RESTARTS:
+                    raise LedgerError(
+                        f"`ledger {command}` ended {restarts} times; its messages above say why"
+                    )
+                _say(f"`ledger {command}` ended with {process.returncode}; starting it again")
+                self._start(command)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self._stop.is_set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not longer than until somebody asks for the end."""
+        self._stop.wait(seconds)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _prepare_folder(self, cleanup: ExitStack) -> None:
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            lock = cleanup.enter_context((self.data / "lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LedgerError(f"another `ledger up` runs on {self.data}; stop it first") from None
+        except OSError as error:
+            raise LedgerError(f"cannot use {self.data}: {error.strerror}") from error
+
+    def _start(self, command: str) -> None:
+        self._processes[command] = subprocess.Popen(
+            [sys.executable, "-m", "ledger", command, "--end-with-parent"],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            # Ctrl-C is for this process alone, which then ends the others in order.
+            start_new_session=True,
+        )
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if self._stop.is_set():
+                raise LedgerError(_STOPPED)
+            for command, process in self._processes.items():
+                if process.poll() is not None:
+                    raise LedgerError(f"`ledger {command}` ended; its messages above say why")
+            with suppress(httpx.HTTPError):
+                if (
+                    httpx.get(f"{self.url}/health/ready", trust_env=False).status_code
+                    == httpx.codes.OK
+                ):
+                    return
+            self._stop.wait(0.1)
+        raise LedgerError(f"the server did not become ready within {READY_SECONDS:.0f} s")
+
+    def _end_processes(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _kept_secret(path: Path) -> str:
+    """Return the secret of a file, made now if there is none; readable by its owner alone."""
+    if not path.exists():
+        _write_secret(path, secrets.token_urlsafe(24) + "\n")
+    return path.read_text().strip()
+
+
+def _write_secret(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".part")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(text)
+    unfinished.rename(path)
+
+
+def _refuse_taken_port(port: int) -> None:
+    deadline = time.monotonic() + LETTING_GO_SECONDS
+    while error := _error_of_binding(port):
+        if time.monotonic() > deadline:
+            raise LedgerError(
+                f"cannot listen on port {port}: {error.strerror}; choose another: "
+                f"`ledger up --port {port + 1}` or `make up PORT={port + 1}`"
+            ) from error
+        time.sleep(0.1)
+
+
+def _error_of_binding(port: int) -> OSError | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error
+    return None
+
+
+def _quoted(path: Path) -> str:
+    """Write a path so that a pasted line finds it, from any folder."""
+    return shlex.quote(str(path))
+
+
+def migrate(url: str) -> None:
+    """Bring a database to this version; say so of an older one, for a large log takes its time."""
+    with closing(connect_as_login(url, "migrate")) as connection:
+        version = schema.current_version(connection)
+    if version and version < schema.SCHEMA_VERSION:
+        _say(f"Bringing the database from schema {version} to {schema.SCHEMA_VERSION} ...")
+    schema.migrate(url)
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)

@@ -1,0 +1,1 @@
+"""Alerts: what to tell, in which words, and the channels that carry it."""

@@ -1,0 +1,109 @@
+"""Looks, now and then, for what somebody should be told, and has it told."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+
+import msgspec
+import psycopg
+import structlog
+from psycopg import Connection
+from psycopg.sql import SQL
+
+from ledger.errors import LedgerError
+from ledger.operations.alerts.outbox import note
+from ledger.operations.alerts.sending import send_due
+from ledger.operations.alerts.wording import Subject
+from ledger.operations.loss_windows import read_windows
+from ledger.operations.missing_events.queries import IN_STATE, LAST_POSITION, SUBSCRIBED, parameters
+from ledger.operations.policy import Policy
+from ledger.postgres.connect import connect
+
+LOOK_SECONDS = 30.0
+
+_log = structlog.get_logger(__name__)
+
+_OVERDUE = SQL("""
+SELECT m.lab_id, m.bill_id, m.event_type, m.test_id, m.count, m.certainty
+FROM state.missing_event m
+WHERE {overdue} AND {subscribed}
+ORDER BY m.evidence_received_at
+""").format(overdue=SQL(IN_STATE["overdue"]), subscribed=SQL(SUBSCRIBED))
+
+_UNSEEN = """
+SELECT integrator_id, lab_id, expected_by
+FROM state.expected_bill
+WHERE NOT is_seen AND expected_by <= %s
+ORDER BY expected_by
+"""
+
+_PARKED = "SELECT lab_id, bill_id, position, error FROM state.parked_bill ORDER BY position"
+
+
+def subjects(connection: Connection, policy: Policy, now: datetime) -> Iterator[Subject]:
+    """Yield all that there is to tell at a time, old and new."""
+    for lab_id, bill_id, error_position, error in connection.execute(_PARKED):
+        words = f"bill {bill_id} of lab {lab_id} could not be folded: {error}"
+        yield Subject("parked_bill", _key(lab_id, bill_id, error_position), lab_id, words)
+    for window in read_windows(connection, policy, now, position=LAST_POSITION):
+        if window.state == "open":
+            labs = ", ".join(window.labs) or "no lab that is known yet"
+            words = f"all events from {window.begin:%F %T} to {window.end:%F %T} UTC of {labs}"
+            # By its beginning: while an outage lasts, its window grows.
+            yield Subject("loss_window", _key(f"{window.begin:%FT%T.%fZ}"), None, words)
+    for integrator_id, lab_id, expected_by in connection.execute(_UNSEEN, (now,)):
+        by = expected_by.astimezone(UTC)
+        words = f"{integrator_id}, expected by {by:%F %T} UTC"
+        key = _key(integrator_id, f"{by:%FT%T.%fZ}")
+        yield Subject("unseen_bill", key, lab_id or None, words)
+    with connection.transaction(), connection.cursor(name="overdue") as cursor:
+        cursor.execute(_OVERDUE, parameters(policy, now))
+        for lab_id, bill_id, event_type, test_id, count, certainty in cursor:
+            test = f" of test {test_id}" if test_id else ""
+            possible = " (possible)" if certainty == "possible" else ""
+            words = f"{event_type}{test} of bill {bill_id}, lab {lab_id}{possible}"
+            key = _key(lab_id, bill_id, event_type, test_id, count)
+            yield Subject("overdue", key, lab_id, words)
+
+
+class AlertWatcher:
+    """A thread that looks and tells until it is stopped, whatever fails meanwhile."""
+
+    def __init__(self, url: str, policy: Policy, channels: Sequence[str]) -> None:
+        self._url = url
+        self._policy = policy
+        self._channels = channels
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let it end after the round at hand; safe in a signal handler."""
+        self._stop.set()
+
+    def look_once(self) -> None:
+        """Note what is new, and send what is due."""
+        with closing(connect(self._url, "alerts")) as connection:
+            now = datetime.now(UTC)
+            with closing(connect(self._url, "alerts")) as reader:
+                note(connection, subjects(reader, self._policy, now), self._channels, now)
+            send_due(connection, self._channels, datetime.now(UTC))
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.look_once()
+            except (psycopg.Error, LedgerError) as error:
+                # The projector beside it tells of a database that is away.
+                _log.debug("could not look for alerts", error=" ".join(str(error).split()))
+            except Exception:  # noqa: BLE001 -- whatever it was, the next round may go well
+                _log.exception("could not look for alerts")
+            self._stop.wait(LOOK_SECONDS)
+
+
+def _key(*parts: str | int) -> str:
+    return msgspec.json.encode(parts).decode()

@@ -1,0 +1,245 @@
+"""Loss windows: the times whose events were lost with all attempts, lab by lab."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from psycopg import Connection
+
+from ledger.errors import UnknownSubjectError
+from ledger.eventlog.liveness import LONGEST_GAP
+from ledger.model.loss_windows import (
+    Interval,
+    difference,
+    intersection,
+    loss_windows,
+    outages,
+    union,
+)
+from ledger.model.operator_events import AnyDecision, RequestClosed, RequestMade, Span, WindowClosed
+from ledger.operations.decisions import deciding, record, see
+from ledger.operations.missing_events.queries import LAST_POSITION
+from ledger.operations.policy import Policy
+from ledger.operations.read_models import LossWindow, WindowState
+from ledger.projection import store
+
+ANY_LAB = ""
+"""Stands for the lab of a window in which no lab is known to have sent."""
+
+_ALIVE = "SELECT alive_from, alive_until FROM liveness"
+
+# Seen before and after: a lab that came later had nothing to lose, and of one that was not heard of
+# since nobody knows yet whether it still sends.
+_LABS = """
+SELECT lab_id, first_received_at, last_received_at
+FROM state.lab
+WHERE %(lab_id)s::text IS NULL OR lab_id = %(lab_id)s
+ORDER BY lab_id
+"""
+
+# Only so far after a window, for a lab may have been silent ever since.
+_HEARD = """
+SELECT EXISTS (
+    SELECT
+    FROM (
+        SELECT lab_id, bill_id, position, received_at, source_letter
+        FROM event_log
+        WHERE position > %s AND position <= %s
+        ORDER BY position
+        LIMIT 200000
+    ) e
+    WHERE e.lab_id = %s AND e.received_at BETWEEN %s AND %s AND e.source_letter <> 'o'
+        AND NOT EXISTS (
+            SELECT FROM state.unreadable_event u
+            WHERE u.lab_id = e.lab_id AND u.bill_id = e.bill_id AND u.position = e.position
+        )
+)
+"""
+
+_RECEIVED = "SELECT received_at FROM event_log WHERE position = %s"
+
+_DECIDED = """
+SELECT decision::text
+FROM state.desk_event
+WHERE kind IN ('request.made', 'request.closed', 'window.closed') AND position <= %s
+ORDER BY position
+"""
+
+_read = msgspec.json.Decoder(AnyDecision).decode
+
+
+def read_windows(
+    connection: Connection,
+    policy: Policy,
+    now: datetime,
+    *,
+    position: int,
+    lab_id: str | None = None,
+) -> list[LossWindow]:
+    """Return all windows known at the time `now`, in order; one is parted where its state changes.
+
+    Decisions count up to the log position `position`.
+    """
+    windows = _lost(connection, policy, now)
+    if not windows:
+        return []
+    asked, closed = _decided(connection, now, position)
+    labs = connection.execute(_LABS, {"lab_id": lab_id}).fetchall()
+    is_newest = position >= store.read_checkpoint(connection).position
+    parts: dict[tuple[datetime, datetime, WindowState], list[str]] = defaultdict(list)
+    for window in windows:
+        concerned = [
+            lab
+            for lab, first, last in labs
+            if first < window.end <= last
+            and ((is_newest and last <= now) or _heard(connection, lab, window.end, now, position))
+        ]
+        for lab in concerned or ([] if lab_id else [ANY_LAB]):
+            # Who closed a window of which no lab was known meant it for whichever it is.
+            done = union([*closed[lab], *closed[ANY_LAB]])
+            for state, some in _by_state([window], asked[lab], done):
+                for part in some:
+                    parts[part.begin, part.end, state].append(lab)
+    return [
+        LossWindow(begin, end, [lab for lab in labs_of if lab != ANY_LAB], state)
+        for (begin, end, state), labs_of in sorted(parts.items())
+    ]
+
+
+def _heard(
+    connection: Connection, lab_id: str, since: datetime, until: datetime, position: int
+) -> bool:
+    """Tell whether an event of a lab was received in a time, by the log up to a position.
+
+    For questions about the past: the state knows only when a lab was heard of last.
+    """
+    after = _position_at(connection, since - timedelta(minutes=1))
+    row = connection.execute(_HEARD, (after, position, lab_id, since, until)).fetchone()
+    return bool(row and row[0])
+
+
+def _position_at(connection: Connection, moment: datetime) -> int:
+    """Return a position before which all was received before a time: nearly so, as the log is."""
+    row = connection.execute("SELECT max(position) FROM event_log").fetchone()
+    low, high = 0, (row and row[0]) or 0
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(_RECEIVED, (middle,)).fetchone()
+        if row is None or row[0] < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
+
+
+def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interval]:
+    rows = [
+        Interval(begin.astimezone(UTC), end.astimezone(UTC))
+        for begin, end in connection.execute(_ALIVE)
+    ]
+    if not rows:
+        return []
+    # The last record is a moment old. That is no outage yet, and what is to come is none at all.
+    now = min(now, datetime.now(UTC))
+    newest = max(rows, key=lambda row: row.end)
+    if newest.end <= now <= newest.end + timedelta(seconds=LONGEST_GAP):
+        rows.append(Interval(newest.end, now))
+    since = min(row.begin for row in rows)
+    return loss_windows(
+        outages(rows, since=since, until=now),
+        interval=policy.retry_interval,
+        count=policy.retry_count,
+    )
+
+
+Spans = defaultdict[str, list[Interval]]
+
+
+def _decided(connection: Connection, now: datetime, position: int) -> tuple[Spans, Spans]:
+    """Return, by lab, which times were asked for, and which are done with."""
+    asked, closed = Spans(list), Spans(list)
+    requests: dict[int, list[Span]] = {}
+    for (text,) in connection.execute(_DECIDED, (position,)):
+        decision = _read(text if isinstance(text, bytes) else str(text))
+        if decision.at > now:
+            continue
+        if isinstance(decision, RequestMade):
+            requests[decision.request] = decision.windows
+            _spread(asked, decision.windows)
+        elif isinstance(decision, RequestClosed):
+            _spread(closed, requests.get(decision.request, []))
+        elif isinstance(decision, WindowClosed):
+            _spread(closed, [decision.window])
+    return asked, closed
+
+
+def closed_windows(connection: Connection) -> Spans:
+    """Return, by lab, which times are done with now."""
+    return _decided(connection, datetime.max.replace(tzinfo=UTC), LAST_POSITION)[1]
+
+
+def _spread(by_lab: Spans, spans: Iterable[Span]) -> None:
+    for span in spans:
+        for lab in span.labs or [ANY_LAB]:
+            by_lab[lab] = union([*by_lab[lab], Interval(span.begin, span.end)])
+
+
+def _by_state(
+    window: list[Interval], asked: list[Interval], closed: list[Interval]
+) -> list[tuple[WindowState, list[Interval]]]:
+    left = difference(window, closed)
+    return [
+        ("closed", intersection(window, closed)),
+        ("requested", intersection(left, asked)),
+        ("open", difference(left, asked)),
+    ]
+
+
+def close_window(
+    url: str,
+    policy: Policy,
+    window: tuple[datetime, datetime],
+    *,
+    labs: list[str] | None,
+    reason: str,
+    by: str,
+    patience: float,
+) -> tuple[list[LossWindow], int]:
+    """Close a loss window or a part of one, for these labs or for all; say how it is then.
+
+    Returns its parts with the position for which that is true. Raises `UnknownSubjectError` with
+    the windows that there are; `DecisionError`.
+    """
+    with deciding(url, patience=patience) as connection:
+        begin, end = window
+        found = read_windows(connection, policy, datetime.now(UTC), position=LAST_POSITION)
+        within = [one for one in found if begin < one.end and one.begin < end]
+        there = sorted({lab for one in within for lab in one.labs})
+        unknown = sorted(set(labs or []) - set(there))
+        if not within or unknown or begin >= end:
+            raise UnknownSubjectError(_what_windows(found, unknown))
+        position = None
+        meant = set(labs or there)
+        if any(one.state != "closed" and (not labs or meant & {*one.labs}) for one in within):
+            decision = WindowClosed(
+                at=datetime.now(UTC), by=by, window=Span(begin, end, labs or there), reason=reason
+            )
+            position = record(connection, [decision])
+        position = see(url, connection, patience=patience, position=position)
+        now = read_windows(connection, policy, datetime.now(UTC), position=LAST_POSITION)
+        return [one for one in now if begin < one.end and one.begin < end], position
+
+
+def _what_windows(found: list[LossWindow], unknown: list[str]) -> str:
+    if unknown:
+        return (
+            f"lab {unknown[0]!r} lost nothing in that window; GET /v1/loss-windows names the labs"
+        )
+    if not found:
+        return "there is no loss window"
+    last = found[-1]
+    return (
+        f"there is no loss window at that time; the last of {len(found)} is from "
+        f"{last.begin:%FT%TZ} to {last.end:%FT%TZ}: GET /v1/loss-windows lists them"
+    )

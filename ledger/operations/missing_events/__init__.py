@@ -1,0 +1,1 @@
+"""Missing events: queries, waivers and subscriptions."""

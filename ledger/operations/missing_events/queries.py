@@ -1,0 +1,194 @@
+"""Missing events as they are asked for: which are subscribed, and in which state each is now."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+
+import msgspec
+from msgspec import Struct
+from psycopg.sql import SQL, Composable, Composed
+
+from ledger.model.event import EventType
+from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
+from ledger.operations.policy import Policy
+from ledger.operations.read_models import MissingEventItem
+
+Parameters = dict[str, Any]
+
+SUBSCRIBED: LiteralString = """m.event_type = ANY(coalesce(
+    (
+        SELECT s.events FROM state.subscription s
+        WHERE s.lab_id = m.lab_id AND s.position <= %(position)s
+        ORDER BY s.position DESC LIMIT 1
+    ),
+    %(events)s
+))"""
+"""The condition on a row `m` of state.missing_event; only what is subscribed can be missing."""
+
+COLUMNS: LiteralString = """
+    m.event_type, m.test_id, m.certainty, m.count, m.evidence_position, m.evidence_event_type,
+    m.evidence_event_time, m.evidence_received_at, m.decided, m.request, m.requested_at,
+    m.waived_at
+"""
+"""A row of state.missing_event m, to be read as `StoredMissing`."""
+
+ORDER: LiteralString = "m.evidence_received_at, m.lab_id, m.bill_id, m.test_id, m.event_type"
+"""The oldest first."""
+
+IN_STATE: dict[MissingState, LiteralString] = {
+    "waived": "m.waived_at IS NOT NULL",
+    "requested": "m.waived_at IS NULL AND m.requested_at IS NOT NULL",
+    "overdue": "m.waived_at IS NULL AND m.requested_at IS NULL"
+    " AND m.evidence_received_at <= %(overdue_since)s",
+    "awaiting_retry": "m.waived_at IS NULL AND m.requested_at IS NULL"
+    " AND m.evidence_received_at > %(overdue_since)s",
+}
+"""The condition for each state, now. `MissingEvent.state` is what it says of any time."""
+
+LAST_POSITION = 2**63 - 1
+
+
+class StoredMissing(Struct, frozen=True, array_like=True):
+    """A missing event as it comes out of the database."""
+
+    event_type: EventType
+    test_id: str
+    certainty: Certainty
+    count: int
+    evidence_position: int
+    evidence_event_type: str
+    evidence_event_time: datetime
+    evidence_received_at: datetime
+    decided: int
+    request: int | None
+    requested_at: datetime | None
+    waived_at: datetime | None
+
+    def folded(self) -> MissingEvent:
+        """Return it as the fold made it."""
+        return MissingEvent(
+            event_type=self.event_type,
+            test_id=self.test_id or None,
+            certainty=self.certainty,
+            count=self.count,
+            evidence=Evidence(
+                position=self.evidence_position,
+                event_type=self.evidence_event_type,
+                event_time=self.evidence_event_time.astimezone(UTC),
+                received_at=self.evidence_received_at.astimezone(UTC),
+            ),
+            decided=self.decided,
+            request=self.request,
+            requested_at=self.requested_at,
+            waived_at=self.waived_at,
+        )
+
+
+decode_many = msgspec.json.Decoder(list[StoredMissing]).decode
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """Which missing events are meant; None stands for all."""
+
+    state: MissingState | None = None
+    lab_id: str | None = None
+    event_type: str | None = None
+    certainty: Certainty | None = None
+    known_before: datetime | None = None
+    """Those whose evidence was received before this time."""
+
+
+def parameters(policy: Policy, now: datetime, *, position: int = LAST_POSITION) -> Parameters:
+    """Return what the conditions of this module name."""
+    return {
+        "events": list(policy.events),
+        "now": now,
+        "overdue_since": now - policy.budget,
+        "position": position,
+    }
+
+
+def conditions(wanted: Filter) -> tuple[list[Composable], Parameters]:
+    """Return the conditions on `m` of a filter, with the values that they name."""
+    found: list[Composable] = [SQL(SUBSCRIBED)]
+    values: Parameters = {}
+    if wanted.state is not None:
+        found.append(SQL(IN_STATE[wanted.state]))
+    if wanted.known_before is not None:
+        found.append(SQL("m.evidence_received_at < %(known_before)s"))
+        values["known_before"] = wanted.known_before
+    for name in ("lab_id", "event_type", "certainty"):
+        value = getattr(wanted, name)
+        if value is not None:
+            found.append(SQL(f"m.{name} = %({name})s"))
+            values[name] = value
+    return found, values
+
+
+_LIST = SQL("""
+SELECT c.position, m.*
+FROM state.checkpoint c
+LEFT JOIN LATERAL (
+    SELECT m.lab_id, m.bill_id, m.integrator_id, {columns}
+    FROM state.missing_event m
+    WHERE {where}
+    ORDER BY {order}
+    LIMIT %(limit)s
+) m ON true
+ORDER BY {order}
+""")
+
+Cursor = tuple[datetime, str, str, str, str]
+"""Of the last item of a part: when its evidence was received, lab, bill, test, event type."""
+
+
+def list_query(
+    wanted: Filter, policy: Policy, now: datetime, *, limit: int, after: Cursor | None
+) -> tuple[Composed, Parameters]:
+    """Return the query for a part of the list, whose rows begin with the state's position.
+
+    Where nothing is found it has one row, of nulls but for that.
+    """
+    where, values = conditions(wanted)
+    if after:
+        where.append(
+            SQL(
+                "(m.evidence_received_at, m.lab_id, m.bill_id, m.test_id, m.event_type)"
+                " > (%(after_0)s, %(after_1)s, %(after_2)s, %(after_3)s, %(after_4)s)"
+            )
+        )
+        values |= {f"after_{index}": part for index, part in enumerate(after)}
+    query = _LIST.format(columns=SQL(COLUMNS), where=SQL(" AND ").join(where), order=SQL(ORDER))
+    return query, {**parameters(policy, now), **values, "limit": limit}
+
+
+def cursor_of(row: tuple[Any, ...]) -> Cursor:
+    """Return the cursor that goes on after a row of the list."""
+    stored = StoredMissing(*row[4:])
+    received = stored.evidence_received_at.astimezone(UTC)
+    return (received, row[1], row[2], stored.test_id, stored.event_type)
+
+
+def item_of(row: tuple[Any, ...], policy: Policy, now: datetime) -> MissingEventItem:
+    """Return the item of a row: lab, bill, integrator id, then `COLUMNS`."""
+    return items([StoredMissing(*row[3:]).folded()], (row[0], row[1]), row[2], policy, now)[0]
+
+
+def items(
+    missing: Iterable[MissingEvent],
+    key: tuple[str, str],
+    integrator_id: str | None,
+    policy: Policy,
+    now: datetime,
+) -> list[MissingEventItem]:
+    """Return missing events of one bill as they are at the time `now`."""
+    return [
+        MissingEventItem.of(
+            one,
+            key,
+            integrator_id,
+            state=one.state(now, policy.budget),
+            due_at=one.due_at(policy.budget),
+        )
+        for one in missing
+    ]

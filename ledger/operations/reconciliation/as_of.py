@@ -1,0 +1,160 @@
+"""The state at a log position that it has left behind, so that an old question can be asked again.
+
+Only the bills that changed since are folded anew; the cost is theirs, not the log's.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.sql import SQL, Composable
+
+from ledger.eventlog import read
+from ledger.eventlog.read import Key
+from ledger.model.bill import fold
+from ledger.model.bill_history import LoggedEvent
+from ledger.projection.delivery_stats import DelayKey
+from ledger.projection.rows import BillEvents, Made, encode, note, read_row
+
+SLICE = 500
+"""Bills folded at a time."""
+
+EVENTS = 5_000
+"""Events read at a time."""
+
+_CHANGED = """
+SELECT lab_id, bill_id FROM state.bill WHERE position > %(position)s
+UNION ALL
+SELECT lab_id, bill_id FROM state.parked_bill WHERE position > %(position)s
+"""
+
+_THEN = """(
+    SELECT m.*
+    FROM state.missing_event m
+    WHERE NOT EXISTS (
+        SELECT FROM state.bill b
+        WHERE b.lab_id = m.lab_id AND b.bill_id = m.bill_id AND b.position > %(position)s
+    )
+    UNION ALL
+    SELECT * FROM json_populate_recordset(NULL::state.missing_event, %(past_rows)s::json)
+)"""
+
+_EXPECTED_THEN = """(
+    SELECT * FROM state.expected_bill WHERE position <= %(position)s
+    UNION ALL
+    (
+        SELECT DISTINCT ON (x.integrator_id)
+            x.integrator_id, x.lab_id, x.position, x.expected_by, e.is_seen
+        FROM state.expected_bill e
+        JOIN state.expectation x ON x.integrator_id = e.integrator_id
+        WHERE e.position > %(position)s AND x.position <= %(position)s
+        ORDER BY x.integrator_id, x.position DESC
+    )
+)"""
+
+_ELSEWHERE = """
+SELECT integrator_id FROM state.bill
+WHERE integrator_id = ANY(%(ids)s) AND position <= %(position)s
+UNION ALL
+SELECT f.integrator_id
+FROM state.former_integrator f
+LEFT JOIN state.bill b ON b.lab_id = f.lab_id AND b.bill_id = f.bill_id
+LEFT JOIN state.parked_bill p ON p.lab_id = f.lab_id AND p.bill_id = f.bill_id
+WHERE f.integrator_id = ANY(%(ids)s) AND coalesce(b.position, p.position) <= %(position)s
+"""
+
+
+class Past(Struct, frozen=True):
+    """What is to be read in the place of the state.
+
+    `missing` and `expected` stand for state.missing_event and state.expected_bill in a query with
+    the parameters `position` and `past_rows`. `seen_later` are integrator ids of which no event had
+    come yet, `delays` what deliveries since have added.
+    """
+
+    missing: Composable
+    expected: Composable
+    past_rows: str | None
+    seen_later: list[str]
+    delays: Counter[DelayKey]
+
+    @classmethod
+    def none(cls) -> "Past":
+        """Return that of a position at which the state still is."""
+        return cls(SQL("state.missing_event"), SQL("state.expected_bill"), None, [], Counter())
+
+
+def read_past(connection: Connection, position: int) -> Past:
+    """Work out the state at a position before the state's own."""
+    later, delays = _since(connection, position)
+    rows: list[dict[str, Any]] = []
+    keys = connection.execute(_CHANGED, {"position": position}).fetchall()
+    for start in range(0, len(keys), SLICE):
+        for (lab_id, bill_id), events in _histories(
+            connection, keys[start : start + SLICE], position
+        ):
+            later -= {event.integrator_id or "" for event in events.events}
+            rows += _missing_rows(lab_id, bill_id, events)
+    if later:
+        values = {"ids": sorted(later), "position": position}
+        later -= {row[0] for row in connection.execute(_ELSEWHERE, values)}
+    return Past(SQL(_THEN), SQL(_EXPECTED_THEN), encode(rows).decode(), sorted(later), delays)
+
+
+def _since(connection: Connection, position: int) -> tuple[set[str], Counter[DelayKey]]:
+    """Return what the events after a position brought: integrator ids, and delays."""
+    integrators: set[str] = set()
+    made = Made.nothing()
+    row = connection.execute("SELECT position FROM state.checkpoint").fetchone()
+    upto = row[0] if row else 0
+    while new := read.after(connection, position, upto, EVENTS):
+        for each in new:
+            found = read_row(each)
+            note(made, each, found)
+            if isinstance(found, LoggedEvent):
+                made.delivery_stats.add(each.lab_id, [found])
+                integrators.add(found.integrator_id or "")
+        position = new[-1].position
+    return integrators - {""}, made.delivery_stats.delays
+
+
+def _histories(
+    connection: Connection, keys: list[Key], position: int
+) -> Iterator[tuple[Key, BillEvents]]:
+    histories: dict[Key, BillEvents] = {}
+    for row in read.of_bills(connection, keys, position):
+        key = (row.lab_id, row.bill_id)
+        histories.setdefault(key, BillEvents([], [])).add(read_row(row))
+    yield from histories.items()
+
+
+def _missing_rows(lab_id: str, bill_id: str, events: BillEvents) -> list[dict[str, Any]]:
+    if not events.events:
+        return []
+    try:
+        bill = fold(lab_id, bill_id, events.events, events.decisions)
+    except Exception:  # noqa: BLE001 -- such a bill is parked, and was then
+        return []
+    return [
+        {
+            "lab_id": lab_id,
+            "bill_id": bill_id,
+            "test_id": missing.test_id or "",
+            "integrator_id": bill.summary.integrator_id,
+            **{
+                name: getattr(missing, name)
+                for name in (
+                    "event_type", "certainty", "count", "decided", "request", "requested_at",
+                    "waived_at",
+                )
+            },
+            **{
+                f"evidence_{name}": value
+                for name, value in msgspec.structs.asdict(missing.evidence).items()
+            },
+        }
+        for missing in bill.missing_events
+    ]  # fmt: skip

@@ -1,0 +1,256 @@
+"""The reconciliation: all that is missing, lab by lab, as it stood at a time and a log position.
+
+Everything is read in one snapshot, so that the totals are those of what is listed. Asked again with
+the same time and position, the answer is the same: what has changed since is folded anew from the
+log up to that position.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+
+from msgspec import Struct
+from psycopg import Connection, IsolationLevel
+from psycopg.sql import SQL, Composed
+
+from ledger.errors import QuestionError
+from ledger.model.missing_events import MissingState
+from ledger.model.near_losses import lateness
+from ledger.operations.loss_windows import read_windows
+from ledger.operations.missing_events.queries import (
+    COLUMNS,
+    SUBSCRIBED,
+    Parameters,
+    item_of,
+    parameters,
+)
+from ledger.operations.policy import Policy
+from ledger.operations.read_models import LabTotals, MissingEventItem, NearLoss, Report, UnseenBill
+from ledger.operations.reconciliation.as_of import Past, read_past
+from ledger.projection import store
+
+FETCH = 1_000
+"""Missing events that are held in memory at a time."""
+
+_EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2998, 1, 1, tzinfo=UTC)
+"""Times of questions beyond these are answered as at these: nothing was received there."""
+
+NEAR_LOSS_DAYS = 30
+"""Days before the time of the question whose deliveries are looked at."""
+
+
+class Since(Struct, frozen=True):
+    """The question that was asked last: what was overdue then is not new."""
+
+    as_of: datetime
+    position: int
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """What is asked: at which time, at which log position (None: the state's), of which lab."""
+
+    as_of: datetime
+    position: int | None = None
+    lab_id: str | None = None
+    since: Since | None = None
+
+
+# The state that `MissingEvent.state` gives, in SQL, so that what is asked for can be counted and
+# listed without holding it: a test compares the two.
+_MISSING = """
+SELECT
+    m.lab_id, m.bill_id, m.integrator_id, {columns},
+    CASE
+        WHEN m.waived_at <= %(now)s THEN 'waived'
+        WHEN m.requested_at <= %(now)s THEN 'requested'
+        WHEN m.evidence_received_at > %(overdue_since)s THEN 'awaiting_retry'
+        ELSE 'overdue'
+    END AS state
+FROM {missing} m
+WHERE {subscribed}
+    AND m.evidence_received_at <= %(now)s
+    AND (%(lab_id)s::text IS NULL OR m.lab_id = %(lab_id)s)
+"""
+
+_ONLY_NEW = """
+SELECT * FROM ({missing}) m
+WHERE m.state = 'overdue'
+    AND (m.evidence_received_at > %(overdue_before)s OR m.evidence_position > %(last_position)s)
+"""
+
+_TOTALS = """
+SELECT m.lab_id, m.state, count(*), min(m.evidence_received_at)
+FROM ({missing}) m
+GROUP BY m.lab_id, m.state
+ORDER BY m.lab_id
+"""
+
+_LISTED = """
+SELECT * FROM ({missing}) m
+WHERE m.state IN ('overdue', 'requested')
+ORDER BY m.lab_id, m.evidence_received_at, m.bill_id, m.test_id, m.event_type
+"""
+
+_UNSEEN = """
+SELECT e.integrator_id, e.lab_id, e.expected_by
+FROM {expected} e
+WHERE e.expected_by <= %(now)s
+    AND (%(lab_id)s::text IS NULL OR e.lab_id = %(lab_id)s)
+    AND (%(unseen_before)s::timestamptz IS NULL OR e.expected_by > %(unseen_before)s
+        OR e.position > %(last_position)s)
+    AND (NOT e.is_seen OR e.integrator_id = ANY(%(seen_later)s))
+ORDER BY e.expected_by, e.integrator_id
+"""
+
+_DELAYS = """
+SELECT lab_id, day, seconds, deliveries
+FROM state.delay
+WHERE day > %(first_day)s AND day <= %(last_day)s
+    AND (%(lab_id)s::text IS NULL OR lab_id = %(lab_id)s)
+"""
+
+
+@contextmanager
+def reconcile(
+    connection: Connection, policy: Policy, question: Question
+) -> Iterator[tuple[Report, Iterator[MissingEventItem]]]:
+    """Give the report, and its missing events to be read once, inside the block.
+
+    They come lab by lab in the order of the report's labs, each lab's the oldest due first.
+    Raises `QuestionError` for a position that the state has not reached.
+    """
+    connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    try:
+        with connection.transaction():
+            at = store.read_checkpoint(connection).position
+            position = at if question.position is None else question.position
+            if position > at:
+                raise QuestionError(f"the state is at position {at}, not yet at {position}")
+            past = read_past(connection, position) if position < at else Past.none()
+            asked = _Asked(connection, policy, question, position, past)
+            yield asked.report(), asked.missing_events()
+    finally:
+        connection.set_isolation_level(None)
+
+
+class _Asked:
+    """A question with what its queries name."""
+
+    def __init__(
+        self, connection: Connection, policy: Policy, question: Question, position: int, past: Past
+    ) -> None:
+        self._connection = connection
+        self._policy = policy
+        self._question = question
+        self._position = position
+        self._past = past
+        since = question.since
+        self._now = min(max(question.as_of, _EARLIEST), _LATEST)
+        self._values: Parameters = {
+            **parameters(policy, self._now, position=position),
+            "lab_id": question.lab_id,
+            "overdue_before": since and since.as_of - policy.budget,
+            "unseen_before": since and since.as_of,
+            "last_position": since and since.position,
+            "past_rows": past.past_rows,
+            "seen_later": past.seen_later,
+        }
+
+    def report(self) -> Report:
+        question = self._question
+        labs, totals = self._totals()
+        windows = read_windows(
+            self._connection,
+            self._policy,
+            self._now,
+            position=self._position,
+            lab_id=question.lab_id,
+        )
+        if question.since:
+            before = question.since.as_of - self._policy.retry_interval * self._policy.retry_count
+            windows = [window for window in windows if window.end > before]
+        return Report(
+            as_of=question.as_of,
+            position=self._position,
+            totals=totals,
+            labs=labs,
+            loss_windows=[window for window in windows if window.state != "closed"],
+            unseen_bills=[
+                UnseenBill(integrator_id, lab_id or None, expected_by.astimezone(UTC))
+                for integrator_id, lab_id, expected_by in self._connection.execute(
+                    SQL(_UNSEEN).format(expected=self._past.expected), self._values
+                )
+            ],
+            near_losses=self._near_losses(),
+        )
+
+    def missing_events(self) -> Iterator[MissingEventItem]:
+        with self._connection.cursor(name="missing", binary=True) as cursor:
+            cursor.itersize = FETCH
+            cursor.execute(SQL(_LISTED).format(missing=self._missing()), self._values)
+            for row in cursor:
+                yield item_of(row[:-1], self._policy, self._now)
+
+    def _totals(self) -> tuple[list[LabTotals], dict[MissingState, int]]:
+        totals: dict[MissingState, int] = {
+            "awaiting_retry": 0, "overdue": 0, "requested": 0, "waived": 0,
+        }  # fmt: skip
+        labs: dict[str, Counter[str]] = {}
+        oldest: dict[str, datetime] = {}
+        query = SQL(_TOTALS).format(missing=self._missing())
+        for lab_id, state, count, received_at in self._connection.execute(query, self._values):
+            totals[state] += count
+            labs.setdefault(lab_id, Counter())[state] = count
+            if state == "overdue":
+                oldest[lab_id] = received_at.astimezone(UTC) + self._policy.budget
+        return [
+            LabTotals(
+                lab_id,
+                counts["overdue"],
+                counts["awaiting_retry"],
+                counts["requested"],
+                oldest.get(lab_id),
+            )
+            for lab_id, counts in labs.items()
+            if counts.keys() - {"waived"}
+        ], totals
+
+    def _missing(self) -> Composed:
+        query = SQL(_MISSING).format(
+            columns=SQL(COLUMNS), missing=self._past.missing, subscribed=SQL(SUBSCRIBED)
+        )
+        return SQL(_ONLY_NEW).format(missing=query) if self._question.since else query
+
+    def _near_losses(self) -> list[NearLoss]:
+        last_day = self._now.astimezone(UTC).date()
+        values = {
+            **self._values,
+            "first_day": last_day - timedelta(days=NEAR_LOSS_DAYS),
+            "last_day": last_day,
+        }
+        days: dict[tuple[str, date], dict[int, int]] = {}
+        for lab_id, day, seconds, deliveries in self._connection.execute(_DELAYS, values):
+            then = deliveries - self._past.delays[lab_id, day, seconds]
+            if then:
+                days.setdefault((lab_id, day), {})[seconds] = then
+        return [
+            _near_loss(lab_id, day, delays, self._policy)
+            for (lab_id, day), delays in sorted(days.items())
+        ]
+
+
+def _near_loss(lab_id: str, day: date, delays: dict[int, int], policy: Policy) -> NearLoss:
+    found = lateness(
+        delays, interval=round(policy.retry_interval.total_seconds()), count=policy.retry_count
+    )
+    return NearLoss(
+        lab_id=lab_id,
+        day=day,
+        deliveries=found.deliveries,
+        attempts=found.attempts,
+        unclear=found.unclear,
+        last_attempt_share=found.last_attempt_share,
+        clock_skew_seconds=found.clock_skew_seconds,
+    )

@@ -1,0 +1,1 @@
+"""Support requests: making, closing and listing them, and importing the answers."""

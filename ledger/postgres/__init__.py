@@ -1,0 +1,1 @@
+"""How Ledger talks to PostgreSQL: connections, locks, binary formats, prepared statements."""

@@ -1,0 +1,118 @@
+"""Counts how events arrived: when each lab was heard of, and how long its webhooks took.
+
+Sums, so that any order and any split of the log gives the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier
+
+from ledger.model.bill_history import LoggedEvent
+
+FARTHEST = 3_600
+"""Seconds. Whatever came later, or before it happened by more, is counted as one second beyond:
+it says nothing of attempts that are minutes apart."""
+
+DelayKey = tuple[str, date, int]
+
+
+class Arrival(Struct, frozen=True, gc=False):
+    """How a readable event arrived that is not folded; as the members of a `LoggedEvent`."""
+
+    received_at: datetime
+    imported: bool
+    delay: int
+
+
+class DeliveryStats(Struct):
+    """By lab, the first and the last reception; by lab, day and seconds, how many deliveries."""
+
+    labs: dict[str, tuple[datetime, datetime]]
+    delays: Counter[DelayKey]
+
+    @classmethod
+    def none(cls) -> "DeliveryStats":
+        """Return those of an empty log."""
+        return cls({}, Counter())
+
+    def add(self, lab_id: str, arrived: Sequence[Arrival | LoggedEvent]) -> None:
+        """Count readable events of a lab."""
+        if not arrived:
+            return
+        first, last = self.labs.get(lab_id, (arrived[0].received_at, arrived[0].received_at))
+        for one in arrived:
+            at = one.received_at
+            if at < first:
+                first = at
+            elif at > last:
+                last = at
+            if not one.imported:
+                seconds = one.delay
+                if not -FARTHEST <= seconds <= FARTHEST:
+                    seconds = FARTHEST + 1 if seconds > 0 else -FARTHEST - 1
+                self.delays[lab_id, at.date(), seconds] += 1
+        self.labs[lab_id] = (first, last)
+
+    def merge(self, other: "DeliveryStats") -> None:
+        """Add what was counted elsewhere, of other events."""
+        for lab, (first, last) in other.labs.items():
+            old_first, old_last = self.labs.get(lab, (first, last))
+            self.labs[lab] = (min(first, old_first), max(last, old_last))
+        self.delays.update(other.delays)
+
+
+def write(connection: Connection, schema: str, delivery_stats: DeliveryStats) -> None:
+    """Add to what is stored."""
+    labs = sorted(
+        delivery_stats.labs.items()
+    )  # in one order: two writers must not wait for each other
+    if labs:
+        connection.execute(
+            SQL("""
+                INSERT INTO {}.lab AS l (lab_id, first_received_at, last_received_at)
+                SELECT * FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[])
+                ON CONFLICT (lab_id) DO UPDATE SET
+                    first_received_at = least(l.first_received_at, excluded.first_received_at),
+                    last_received_at = greatest(l.last_received_at, excluded.last_received_at)
+            """).format(Identifier(schema)),
+            (
+                [lab for lab, _ in labs],
+                [first for _, (first, _) in labs],
+                [x for _, (_, x) in labs],
+            ),
+        )
+    delays = sorted(delivery_stats.delays.items())
+    if delays:
+        connection.execute(
+            SQL("""
+                INSERT INTO {}.delay AS d (lab_id, day, seconds, deliveries)
+                SELECT * FROM unnest(%s::text[], %s::date[], %s::int[], %s::bigint[])
+                ON CONFLICT (lab_id, day, seconds) DO UPDATE SET
+                    deliveries = d.deliveries + excluded.deliveries
+            """).format(Identifier(schema)),
+            (
+                [lab for (lab, _, _), _ in delays],
+                [day for (_, day, _), _ in delays],
+                [seconds for (_, _, seconds), _ in delays],
+                [count for _, count in delays],
+            ),
+        )
+
+
+def stored(connection: Connection, schema: str) -> DeliveryStats:
+    """Return what is stored."""
+    labs = SQL("SELECT lab_id, first_received_at, last_received_at FROM {}.lab")
+    delays = SQL("SELECT lab_id, day, seconds, deliveries FROM {}.delay")
+    return DeliveryStats(
+        {lab: (first, last) for lab, first, last in _rows(connection, labs, schema)},
+        Counter({(lab, day, s): count for lab, day, s, count in _rows(connection, delays, schema)}),
+    )
+
+
+def _rows(connection: Connection, query: SQL, schema: str) -> Iterator[tuple[Any, ...]]:
+    yield from connection.execute(query.format(Identifier(schema)))

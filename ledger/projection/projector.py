@@ -1,0 +1,237 @@
+"""Follows the log: folds the bills that new events touch and replaces their rows.
+
+One transaction a batch, and the checkpoint moves in it. Any number of projectors may run: one of
+them leads, by an advisory lock of its session, and the others wait for their turn.
+"""
+
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import structlog
+from msgspec import Struct
+from psycopg import Connection
+
+from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError, StateError
+from ledger.eventlog import read
+from ledger.eventlog.read import Key
+from ledger.model.bill_history import LoggedEvent
+from ledger.model.operator_events import LoggedDecision
+from ledger.postgres.connect import CONTENT_ERRORS, connect
+from ledger.projection import delivery_stats, expected_bills, store
+from ledger.projection.gc_pause import gc_paused
+from ledger.projection.rows import (
+    BillEvents,
+    Made,
+    Rows,
+    add_bill,
+    add_parked,
+    no_rows,
+    note,
+    read_row,
+)
+from ledger.projection.store import LIVE
+
+BATCH = 2000
+"""Events in one transaction at the most."""
+
+SLICE = 500
+"""Bills folded at a time, so that memory does not grow with the batch."""
+
+POLL_SECONDS = 1.0
+"""How long the projector waits for a hint before it looks by itself."""
+
+RETRY_SECONDS = 2.0
+"""How long it waits after an error, and between two tries to lead."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Batch(Struct, frozen=True):
+    """What one transaction did: how many events it took, how many bills it folded."""
+
+    events: int
+    bills: int
+    position: int
+
+
+def lock_projection(connection: Connection) -> None:
+    """Keep everybody else from writing state until the caller's transaction ends.
+
+    Taken before any state table is named: a rebuild that swaps the schemas holds it too, and a name
+    that was looked up before the swap would lead into the old tables.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(7402, 2)")
+
+
+@gc_paused()
+def follow_once(
+    connection: Connection, upto: int, *, schema: str = LIVE, limit: int = BATCH
+) -> Batch:
+    """Fold what the next events touch, none after position `upto`, in a transaction of its own.
+
+    Raises `FoldVersionError` if the state is of another version, `StateError` if it is not there,
+    `CheckpointError` if somebody else moved the checkpoint, and `psycopg.Error`; the state and its
+    checkpoint are then as they were.
+    """
+    with connection.transaction():
+        lock_projection(connection)
+        checkpoint = store.read_checkpoint(connection, schema)
+        store.check_version(checkpoint)
+        new = read.after(connection, checkpoint.position, upto, limit)
+        if not new:
+            return Batch(0, 0, checkpoint.position)
+        position = new[-1].position
+        made = Made.nothing()
+        touched: dict[Key, BillEvents] = {}
+        for row in new:
+            event = read_row(row)
+            note(made, row, event)
+            if isinstance(event, (LoggedEvent, LoggedDecision)):
+                touched.setdefault((row.lab_id, row.bill_id), BillEvents([], [])).add(event)
+        for (lab_id, _), history in touched.items():
+            made.delivery_stats.add(lab_id, history.events)
+        store.copy_in(connection, schema, made.rows)
+        delivery_stats.write(connection, schema, made.delivery_stats)
+        expected_bills.write(connection, schema, made.expected)
+        integrators = fold_bills(connection, touched, checkpoint.position, schema=schema)
+        integrators |= {one.decision.integrator_id for one in made.expected}
+        expected_bills.settle(connection, schema, sorted(integrators))
+        store.move_checkpoint(connection, schema, checkpoint, position)
+        connection.execute("NOTIFY ledger_state")
+    return Batch(len(new), len(touched), position)
+
+
+def fold_bills(
+    connection: Connection, new: dict[Key, BillEvents], before: int, *, schema: str = LIVE
+) -> set[str]:
+    """Fold bills from these new events and all that they had up to the position `before`.
+
+    In the caller's transaction. Returns the integrator ids that their events name.
+    """
+    integrators: set[str] = set()
+    # In one order, so that rows are written in the order of their keys.
+    for keys in _sliced(sorted(new)):
+        histories = {key: new[key] for key in keys}
+        known = set()
+        for row in read.of_bills(connection, keys, before):
+            key = (row.lab_id, row.bill_id)
+            known.add(key)
+            histories[key].add(read_row(row))
+        integrators.update(
+            event.integrator_id
+            for history in histories.values()
+            for event in history.events
+            if event.integrator_id
+        )
+        try:
+            with connection.transaction():
+                store.replace_bills(connection, schema, sorted(known), _fold(histories))
+        except CONTENT_ERRORS:
+            # The rows of one of them are what PostgreSQL will not take: find it.
+            _replace_one_by_one(connection, schema, histories)
+    return integrators
+
+
+def _fold(histories: dict[Key, BillEvents]) -> Rows:
+    rows = no_rows()
+    for key, history in histories.items():
+        add_bill(rows, key, history)
+    return rows
+
+
+def _replace_one_by_one(
+    connection: Connection, schema: str, histories: dict[Key, BillEvents]
+) -> None:
+    for key, history in histories.items():
+        rows = no_rows()
+        add_bill(rows, key, history)
+        try:
+            with connection.transaction():
+                store.replace_bills(connection, schema, [key], rows)
+        except CONTENT_ERRORS as error:
+            if not history.events:  # there was nothing to write that could be refused
+                raise
+            _log.error("bill parked", lab_id=key[0], bill_id=key[1], error=str(error))
+            rows = no_rows()
+            add_parked(rows, key, history, error)
+            store.replace_bills(connection, schema, [key], rows)
+
+
+def _sliced(keys: list[Key]) -> Iterator[list[Key]]:
+    for start in range(0, len(keys), SLICE):
+        yield keys[start : start + SLICE]
+
+
+class Projector:
+    """Follows until it is told to stop, whatever becomes of the database meanwhile."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self._last_words = ""
+
+    def stop(self) -> None:
+        """Ask it to end after the batch at hand; safe in a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Follow until `stop` is called."""
+        while not self._stop.is_set():
+            try:
+                self._lead()
+            except (psycopg.Error, LedgerError) as error:
+                self._say_once(error)
+                self._stop.wait(RETRY_SECONDS)
+        _log.info("projector stopped")
+
+    def _lead(self) -> None:
+        """Become the leader, or find that another is; then follow as long as all goes well."""
+        with connect(self._url, "projector") as connection:
+            read.keep_to_indexes(connection)
+            while not self._is_leader(connection):
+                self._say_once(None, "another projector leads; waiting for its turn")
+                if self._stop.wait(RETRY_SECONDS):
+                    return
+            connection.execute("LISTEN ledger_event_log")
+            self._say_once(None, "projector leads")
+            while not self._stop.is_set():
+                self._drain(connection)
+                for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+                    pass
+
+    def _is_leader(self, connection: Connection) -> bool:
+        row = connection.execute("SELECT pg_try_advisory_lock(7402, 4)").fetchone()
+        return bool(row and row[0])
+
+    def _drain(self, connection: Connection) -> None:
+        # In this order: a rebuild may end between the two, and the head only grows.
+        position = store.read_checkpoint(connection).position
+        head = read.head(connection)
+        if position > head:
+            raise StateError(
+                f"the state is at position {position} and the log ends at {head}: run "
+                "`ledger rebuild`"
+            )
+        while not self._stop.is_set():
+            try:
+                batch = follow_once(connection, head)
+            except CheckpointError:
+                self._stop.wait(0.1)  # a rebuild moved it; go on from where it is now
+                continue
+            if not batch.events:
+                return
+            _log.debug("folded", events=batch.events, bills=batch.bills, position=batch.position)
+
+    def _say_once(self, error: Exception | None, words: str = "") -> None:
+        """Log what happens, but not every two seconds anew."""
+        words = words or " ".join(str(error).split())
+        if words == self._last_words:
+            return
+        self._last_words = words
+        if error is None:
+            _log.info(words)
+        elif isinstance(error, (DatabaseUnavailableError, psycopg.OperationalError)):
+            _log.warning("database away; trying again", error=words)
+        else:
+            _log.error(words)

@@ -1,0 +1,160 @@
+"""What becomes of each event on its way: dropped, late, repeated, out of order. Pure.
+
+The chances are drawn from the seed apart from those of the history, and in the same number for
+each event: the same seed makes the same events whatever the faults, and an event dropped at
+`drop=0.01` is also dropped at `drop=0.05`.
+"""
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ledger.simulator.history import Event, merge
+from ledger.simulator.outages import NEVER, Outages
+
+ATTEMPTS = 4
+"""A first attempt and at most three retries."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Faults:
+    """How probable each fault is for an event, 0 to 1, each independent of the others."""
+
+    drop: float = 0.0
+    late: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    lose_bills: float = 0.0  # for a whole bill: all its events are dropped
+
+    def any(self) -> bool:
+        """Tell whether an event has any fault of its own."""
+        return max(self.drop, self.late, self.duplicate, self.reorder) > 0
+
+
+class Fate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was decided for one event."""
+
+    dropped: bool = False  # all four attempts are lost on the way
+    attempt: int = 1  # the first attempt that is not lost on the way, 1 to 4
+    duplicate: bool = False  # delivered once more although acknowledged
+    reordered: bool = False  # held back until later events of its bill were sent
+    bill_lost: bool | UnsetType = UNSET  # true: dropped as all events of its bill are
+
+
+PLAIN = Fate()
+DROPPED = Fate(dropped=True)
+BILL_LOST = Fate(dropped=True, bill_lost=True)
+
+
+class PlannedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event and its fate; `number` counts the events in order of sending, from 1."""
+
+    number: int
+    send_at: int  # Unix time of the simulated day at which the first attempt is due
+    event: Event
+    fate: Fate
+
+
+class Try(msgspec.Struct, frozen=True, gc=False):
+    """An attempt that is not lost on the way, at a Unix time; it fails in an outage."""
+
+    attempt: int
+    at: int
+    fails: bool
+
+
+def tries(planned: PlannedEvent, interval: int, outages: Outages) -> Iterator[Try]:
+    """Yield the attempts of an event until one does not fail or none is left."""
+    if planned.fate.dropped:
+        return
+    for attempt in range(planned.fate.attempt, ATTEMPTS + 1):
+        at = planned.send_at + (attempt - 1) * interval
+        fails = outages.cover(at)
+        yield Try(attempt, at, fails)
+        if not fails:
+            return
+
+
+def plan(bills: Iterable[Sequence[Event]], faults: Faults, seed: int) -> Iterator[PlannedEvent]:
+    """Yield the events of all bills with their fates, in order of sending; lazily."""
+    timed = merge(
+        (events[0].event_time, _sent(events, faults, f"{seed}/{index}"))
+        for index, events in enumerate(bills)
+    )
+    for number, (send_at, (event, fate)) in enumerate(timed, start=1):
+        yield PlannedEvent(number=number, send_at=send_at, event=event, fate=fate)
+
+
+def arrivals(
+    planned: Iterable[PlannedEvent], interval: int, outages: Outages = NEVER
+) -> Iterator[PlannedEvent]:
+    """Yield events in the order in which they would arrive; `interval` in seconds.
+
+    An event that arrives with its third attempt comes two intervals later than it was due; one
+    that is lost in an outage has its place at its last attempt, a dropped one keeps its own.
+    """
+    held: list[tuple[int, int, PlannedEvent]] = []
+    order = itertools.count()
+    for item in planned:
+        while held and held[0][0] <= item.send_at:
+            yield heapq.heappop(held)[2]
+        *_, due = (item.send_at, *(each.at for each in tries(item, interval, outages)))
+        if item.fate.attempt == 1 and due == item.send_at:
+            yield item
+        else:
+            heapq.heappush(held, (due, next(order), item))
+    while held:
+        yield heapq.heappop(held)[2]
+
+
+def _sent(
+    events: Sequence[Event], faults: Faults, seed: str
+) -> list[tuple[int, tuple[Event, Fate]]]:
+    # Drawn apart: whether bills are lost changes nothing for those that are not.
+    if faults.lose_bills and random.Random(f"{seed}/bill").random() < faults.lose_bills:
+        return [(event.event_time, (event, BILL_LOST)) for event in events]
+    return _send_times(events, faults, f"{seed}/fate")
+
+
+def _send_times(
+    events: Sequence[Event], faults: Faults, seed: str
+) -> list[tuple[int, tuple[Event, Fate]]]:
+    """Give each event of one bill its fate and the time at which it is sent, in that order."""
+    if not faults.any():
+        return [(event.event_time, (event, PLAIN)) for event in events]
+    chance = random.Random(seed).random
+    timed: list[tuple[int, bool, tuple[Event, Fate]]] = []
+    for index, event in enumerate(events):
+        fate = _fate(chance, faults)
+        hold = chance()
+        send_at = event.event_time
+        if fate.reordered:
+            send_at = _held_back(events, index, hold)
+        timed.append((send_at, fate.reordered, (event, fate)))
+    # What is held back goes after the event whose time it took.
+    timed.sort(key=lambda item: item[:2])
+    return [(send_at, item) for send_at, _, item in timed]
+
+
+def _fate(chance: Callable[[], float], faults: Faults) -> Fate:
+    drop, late, attempt, duplicate, reorder = (chance() for _ in range(5))
+    if drop < faults.drop:
+        return DROPPED
+    return Fate(
+        attempt=2 + int(attempt * (ATTEMPTS - 1)) if late < faults.late else 1,
+        duplicate=duplicate < faults.duplicate,
+        reordered=reorder < faults.reorder,
+    )
+
+
+def _held_back(events: Sequence[Event], index: int, hold: float) -> int:
+    """Tell when a reordered event is sent: with a later event of its bill, or within the hour."""
+    later = len(events) - index - 1
+    if later == 0:
+        return events[index].event_time + 60 + int(hold * 3_540)
+    return events[index + 1 + int(hold * later)].event_time

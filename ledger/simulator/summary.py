@@ -1,0 +1,124 @@
+"""What a simulation did, in numbers."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ledger.simulator.truth import Delivery, Record
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulationSummary:
+    """What a simulation did.
+
+    Each event is in one of four states, see `ledger.flabs.truth`:
+    `events == delivered + dropped + lost + unfinished`.
+    """
+
+    seed: int
+    start: int  # Unix time at which the simulated day began
+    events: int  # taken up
+    delivered: int  # acknowledged by a 2xx, or written to the output
+    late: int  # those of the delivered that needed a second, third or fourth attempt
+    reordered: int  # those of the delivered that were held back
+    dropped: int  # never sent, because `drop` said so
+    lost: int  # every attempt that was not lost on the way failed
+    unfinished: int  # the simulation was stopped before it was known
+    deliveries: int  # HTTP attempts; or lines written to the output
+    repeats: int  # those of the deliveries that repeated an acknowledged event
+    statuses: Mapping[int, int]  # HTTP attempts by the status of their answer
+    errors: Mapping[str, int]  # HTTP attempts without an answer, by the reason
+    outcomes: Mapping[str, int]  # HTTP attempts by the `outcome` that the receiver answered
+    seconds: float  # how long it took
+    failure: str | None = None  # why the simulation ended early or reached nobody, else None
+    bills_lost: int = 0  # whole bills dropped; their events are among the dropped
+
+    def as_told(self) -> dict[str, object]:
+        """Give the fields for the truth file; lost bills only where there are some."""
+        told: dict[str, object] = msgspec.to_builtins(self, str_keys=True)
+        if not self.bills_lost:
+            del told["bills_lost"]
+        return told
+
+    def in_words(self) -> Iterator[tuple[int, str]]:
+        """Yield each number with what it means; a number that is usually 0 only if it is not."""
+        yield self.events, "events happened in the simulated labs"
+        yield self.delivered, "were delivered"
+        if self.late:
+            yield self.late, "of these only with the 2nd, 3rd or 4th attempt (late)"
+        if self.reordered:
+            yield self.reordered, "of these after later events of their bill (out of order)"
+        yield self.dropped, "were dropped on purpose (--drop): nothing of them was ever sent"
+        if self.bills_lost:
+            yield self.bills_lost, "whole bills were lost on purpose (--lose-bills), counted there"
+        yield self.lost, "were lost: no attempt was answered with success, retries included"
+        if self.unfinished:
+            yield self.unfinished, "were still under way when the simulation was stopped"
+        yield self.repeats, "were sent once more although delivered (duplicates)"
+        yield self.deliveries, "deliveries in all, counting retries and duplicates"
+        for status, count in self.statuses.items():
+            yield count, f"deliveries were answered with HTTP status {status}"
+        for error, count in self.errors.items():
+            yield count, f"deliveries got no answer: {error}"
+        for outcome, count in self.outcomes.items():
+            yield count, f'deliveries of which the receiver said "{outcome}"'
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """Counts while the simulation runs."""
+
+    states: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    deliveries: int = 0
+    repeats: int = 0
+
+    def count_delivery(self, delivery: Delivery) -> None:
+        """Count one HTTP attempt as soon as it has ended."""
+        self.deliveries += 1
+        self.repeats += delivery.repeat
+        if delivery.status is not None:
+            self.statuses[delivery.status] += 1
+        if delivery.error is not None:
+            self.errors[delivery.error] += 1
+        if delivery.outcome is not None:
+            self.outcomes[delivery.outcome] += 1
+
+    def count_event(self, record: Record) -> None:
+        """Count an event whose story has ended."""
+        self.states[record.state] += 1
+        planned = record.planned
+        if planned.fate.bill_lost is True and planned.event.event_type == "bill.created":
+            self.faults["bills"] += 1  # each bill has one
+        if record.state == "delivered":
+            self.faults["late"] += record.late
+            self.faults["reordered"] += record.planned.fate.reordered
+
+    def summary(
+        self, *, seed: int, start: int, seconds: float, failure: str | None = None
+    ) -> SimulationSummary:
+        """Give the counts so far."""
+        return SimulationSummary(
+            seed=seed,
+            start=start,
+            events=self.states.total(),
+            delivered=self.states["delivered"],
+            late=self.faults["late"],
+            reordered=self.faults["reordered"],
+            dropped=self.states["dropped"],
+            lost=self.states["lost"],
+            unfinished=self.states["unfinished"],
+            deliveries=self.deliveries,
+            repeats=self.repeats,
+            statuses=dict(sorted(self.statuses.items())),
+            errors=dict(sorted(self.errors.items())),
+            outcomes=dict(sorted(self.outcomes.items())),
+            seconds=seconds,
+            failure=failure,
+            bills_lost=self.faults["bills"],
+        )
