@@ -1,6 +1,6 @@
 """The settings: the only place that reads the environment.
 
-Names, meanings and defaults are those of `Settings`; the README's table is tested against it.
+Names, meanings and defaults are those of `Settings`; the documentation is tested against it.
 """
 
 import difflib
@@ -22,24 +22,24 @@ EVENT_TYPES = ("bill.created", "report.completed", "bill.completed", "bill.delet
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What an operator can set. A field `retry_count` is set by `LEDGER_RETRY_COUNT`."""
+    """All settings. The variable LEDGER_RETRY_COUNT sets the field `retry_count`."""
 
     database_url: str = ""
-    """PostgreSQL 15 to 18, as a URL or as `key=value` words. No default."""
+    """The PostgreSQL database (15 to 18), as a URL or as `key=value` words. Required."""
 
     webhook_tokens: tuple[str, ...] = ()
-    """Tokens that Flabs may send, separated by commas; all are valid, so that one can be replaced
-    without a moment in which none is."""
+    """Tokens that Flabs may send, separated by commas. All are valid, so that a token can be
+    replaced without an interruption."""
 
     webhook_header: str = "authorization"
-    """The header in which the token travels, as `Bearer TOKEN` or `TOKEN`."""
+    """The header that carries the token, as `Bearer TOKEN` or `TOKEN`."""
 
     admin_key: str = ""
-    """An API key with every scope, to begin with."""
+    """The first API key, with every scope."""
 
     spool_dir: Path | None = None
-    """Where deliveries would wait while the database is away. Nothing is spooled yet: without the
-    database a delivery gets a 503, and the sender tries again."""
+    """The folder for deliveries while the database is away. Not used yet: without the database a
+    delivery is answered with 503, and the sender retries."""
 
     host: str = "127.0.0.1"
     """The address to listen on."""
@@ -48,42 +48,39 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The TCP port to listen on, 1 to 65535."""
 
     workers: int = 1
-    """Processes that serve, 1 to 64. They share the log through its lane."""
+    """Processes that serve, 1 to 64."""
 
     events: tuple[str, ...] = EVENT_TYPES
-    """The event types that are subscribed at Flabs: only these can be missing."""
+    """The event types subscribed at Flabs. Only these can be missing."""
 
     retry_interval: int = 120
-    """Seconds between two attempts of the sender."""
+    """Seconds between two attempts of the sender to deliver an event."""
 
     retry_count: int = 3
-    """Attempts after the first."""
+    """Attempts of the sender after the first."""
 
     retry_timeout: int = 10
-    """Seconds that one attempt may take."""
+    """Seconds after which the sender gives up an attempt."""
 
     ask_again_after: int = 7 * 86_400
-    """Seconds after which a support request that was not answered may be followed by another."""
+    """Seconds after which a new support request asks again for events that did not come."""
 
     alert_urls: tuple[str, ...] = ()
-    """Where alerts go, as Apprise writes it (`mailto://...`, `slack://...`, `json://...`), several
-    separated by spaces. They hold secrets. Without them nobody is alerted."""
+    """Where alerts are sent: URLs of Apprise (`mailto://...`, `slack://...`, `json://...`),
+    separated by spaces. They are secrets. Without them no alert is sent."""
 
     max_body: int = 1024 * 1024
-    """Bytes; a longer body is answered with 413."""
+    """The longest body in bytes; a longer one is answered with 413."""
 
     def __repr__(self) -> str:
-        """Show nothing: four of the fields are secrets, and a repr ends in a log."""
+        """Hide the values: four fields hold secrets, and a repr may end in a log."""
         return "Settings(...)"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Read the settings. Raises `SettingsError` naming the first one that is unknown or bad."""
-        given = os.environ if environment is None else environment
         values: dict[str, Any] = {}
-        for name, text in given.items():
-            if not name.startswith(PREFIX) or name.startswith(TEST_PREFIX):
-                continue
+        for name, text in given_settings(environment).items():
             field = name.removeprefix(PREFIX).lower()
             if field not in _PARSERS or name != name.upper():
                 raise SettingsError(_unknown(name))
@@ -94,23 +91,80 @@ class Settings(Struct, frozen=True, kw_only=True):
         return cls(**values)
 
     def require_database(self) -> str:
-        """Return the database's URL, or raise `SettingsError` if it isn't set."""
+        """Return the database's URL. Raises `SettingsError` if it is not set."""
         if not self.database_url:
             raise SettingsError(
-                "LEDGER_DATABASE_URL is not set: give the PostgreSQL database to use, "
-                "for example postgresql://ledger@localhost/ledger; "
+                "LEDGER_DATABASE_URL is not set: set it to the PostgreSQL database to use, "
+                "for example postgresql://ledger@localhost/ledger, "
                 "or run `ledger up`, which brings its own"
             )
         return self.database_url
 
     def require_tokens(self) -> tuple[str, ...]:
-        """Return the webhook tokens, or raise `SettingsError` if there are none."""
+        """Return the webhook tokens. Raises `SettingsError` if there are none."""
         if not self.webhook_tokens:
             raise SettingsError(
                 "LEDGER_WEBHOOK_TOKENS is not set: without a token anybody could write to the log. "
                 "Set the token that was given to Flabs, or several separated by commas"
             )
         return self.webhook_tokens
+
+    def weak_secrets(self) -> list[str]:
+        """Return a sentence for each secret that could be guessed, without its value."""
+        advice = "replace it, for example by the output of `openssl rand -base64 24`"
+        found = [
+            f"a token in LEDGER_WEBHOOK_TOKENS {fault}: {advice}"
+            for token in self.webhook_tokens
+            if (fault := _weakness(token))
+        ]
+        if self.admin_key and (fault := _weakness(self.admin_key)):
+            found.append(f"LEDGER_ADMIN_KEY {fault}: {advice}")
+        if self.admin_key in self.webhook_tokens:
+            found.append(
+                "LEDGER_ADMIN_KEY is also a webhook token, so the sender of webhooks can read and "
+                f"change everything: {advice}"
+            )
+        return found
+
+
+def given_settings(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that are meant as settings, right or wrong: those named LEDGER_*.
+
+    Variables for tests are not, and neither are those that Kubernetes and Docker set in each
+    container next to a service called `ledger` or `ledger-...`.
+    """
+    given = os.environ if environment is None else environment
+    return {
+        name: text
+        for name, text in given.items()
+        if name.startswith(PREFIX)
+        and not name.startswith(TEST_PREFIX)
+        and not _SERVICE_LINK.fullmatch(name)
+        and not (name.endswith("_PORT") and _SERVICE_ADDRESS.match(text))
+    }
+
+
+_SERVICE_LINK = re.compile(
+    r"LEDGER_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+"""The value of LEDGER_PORT in such a container."""
+
+_SHORTEST_SECRET = 16
+_FEWEST_CHARACTERS = 6
+_OBVIOUS = re.compile(
+    r"(admin|api|change|default|demo|example|flabs|key|ledger|me|my|pass(word)?|please"
+    r"|qwerty|secret|test|token|webhook|your|\W|_|\d)+",
+    re.IGNORECASE,
+)
+
+
+def _weakness(secret: str) -> str | None:
+    if len(secret) < _SHORTEST_SECRET:
+        return f"has fewer than {_SHORTEST_SECRET} characters and can be guessed"
+    if len(set(secret)) < _FEWEST_CHARACTERS or _OBVIOUS.fullmatch(secret):
+        return "is made of words or characters that can be guessed"
+    return None
 
 
 def _unknown(name: str) -> str:
@@ -160,7 +214,7 @@ def _event_types(text: str) -> tuple[str, ...]:
 
 
 def _urls(text: str) -> tuple[str, ...]:
-    # A comma may also stand inside such a URL, between two of its targets.
+    # A comma may also be inside such a URL, between two of its targets.
     urls = tuple(filter(None, re.split(r"[\s,]+(?=[A-Za-z][\w+.-]*://)", text.strip())))
     if any("://" not in url for url in urls):
         raise ValueError("must be URLs of Apprise, such as mailto://... or slack://...")
@@ -178,9 +232,9 @@ def _database_url(text: str) -> str:
     try:
         conninfo_to_dict(text)
     except psycopg.ProgrammingError:
-        # Neither the value nor libpq's words about it are shown: both may hold a password.
+        # Neither the value nor libpq's message is shown: both may hold a password.
         raise ValueError(
-            "must be postgresql://user:password@host/database, with what is special in it written "
+            "must be postgresql://user:password@host/database, with special characters written "
             "as %XX, or key=value words"
         ) from None
     return text.strip()
@@ -209,15 +263,15 @@ _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the name that prometheus_client 
 
 
 def share_metrics_folder(folder: str) -> None:
-    """Have this process and its children count into files of one folder."""
+    """Make this process and its children write their metrics to one folder."""
     os.environ[_METRICS_FOLDER] = folder
 
 
 def metrics_are_shared() -> bool:
-    """Tell whether several processes count into one folder."""
+    """Return whether several processes write their metrics to one folder."""
     return _METRICS_FOLDER in os.environ
 
 
 def child_environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with more settings, for a child."""
+    """Return this process's environment with more variables, for a child."""
     return {**os.environ, **more}

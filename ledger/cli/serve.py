@@ -53,6 +53,8 @@ def serve(*, end_with_parent: bool) -> None:
     listener = _listen(settings.host, settings.port)
     if not settings.admin_key:
         log.warning("LEDGER_ADMIN_KEY is not set: nobody can read over HTTP")
+    for warning in settings.weak_secrets():
+        log.warning(warning)
     metrics = tempfile.mkdtemp(prefix="ledger-metrics-")
     share_metrics_folder(metrics)
     config = Config(

@@ -1,5 +1,7 @@
 """The settings of the commands: what is wrong is named, what is secret is not shown."""
 
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -84,6 +86,76 @@ def test_an_address_to_listen_on_that_is_none_is_a_sentence(
 
 def test_a_taken_port_is_a_sentence(server: LedgerServer) -> None:
     assert_sentence(run_ledger("serve", settings=server.settings, timeout=20), str(server.port))
+
+
+KUBERNETES = {
+    "LEDGER_SERVICE_HOST": "10.43.174.160",
+    "LEDGER_SERVICE_PORT": "8000",
+    "LEDGER_SERVICE_PORT_HTTP": "8000",
+    "LEDGER_PORT": "tcp://10.43.174.160:8000",
+    "LEDGER_PORT_8000_TCP": "tcp://10.43.174.160:8000",
+    "LEDGER_PORT_8000_TCP_PROTO": "tcp",
+    "LEDGER_PORT_8000_TCP_PORT": "8000",
+    "LEDGER_PORT_8000_TCP_ADDR": "10.43.174.160",
+    "LEDGER_API_SERVICE_HOST": "10.43.174.161",
+    "LEDGER_API_SERVICE_PORT": "80",
+    "LEDGER_API_PORT": "udp://[fd00::1]:80",
+    "LEDGER_API_PORT_80_UDP_ADDR": "fd00::1",
+}
+"""What each container gets next to services called `ledger` and `ledger-api`."""
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_setting(module_database_url: str) -> None:
+    settings = {**settings_of(module_database_url), **KUBERNETES}
+    assert Settings.from_environment(settings).port == Settings().port
+    assert run_ledger("status", settings=settings).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEDGER_SERVICES_HOST", "x"),
+        ("LEDGER_PORT", "tcp"),
+        ("LEDGER_PORTS", "tcp://10.43.174.160:8000"),
+        ("LEDGER_PORT_TCP", "80"),
+    ],
+)
+def test_what_is_only_like_it_is_still_an_error(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Settings.from_environment({name: value})
+
+
+# --- secrets that can be guessed --------------------------------------------------------------
+
+GOOD = "vJ3nQ8xK5tR2wZ7bY4mP"
+
+
+@pytest.mark.parametrize(
+    "weak",
+    ["", "short", "123456789012345", "a" * 40, "abababababababababab", "change-me-change-me",
+     "Your_Webhook_Token_1", "secret-secret-secret", "password123456789"],
+)  # fmt: skip
+def test_a_secret_that_can_be_guessed_is_named_and_not_shown(weak: str) -> None:
+    for name in ("LEDGER_WEBHOOK_TOKENS", "LEDGER_ADMIN_KEY"):
+        warnings = Settings.from_environment({name: weak}).weak_secrets()
+        assert len(warnings) == (1 if weak else 0)
+        assert all(name in warning and weak not in warning for warning in warnings)
+
+
+def test_good_secrets_are_not_named_unless_one_is_both() -> None:
+    good = {"LEDGER_WEBHOOK_TOKENS": f"{GOOD},{GOOD[::-1]}"}
+    assert Settings.from_environment({**good, "LEDGER_ADMIN_KEY": GOOD[1:]}).weak_secrets() == []
+    (warning,) = Settings.from_environment({**good, "LEDGER_ADMIN_KEY": GOOD}).weak_secrets()
+    assert "also a webhook token" in warning
+
+
+def test_a_server_with_a_weak_secret_starts_and_says_so(database_url: str, tmp_path: Path) -> None:
+    with LedgerServer(database_url, tmp_path, token="hunter2", project=False) as started:
+        assert started.send(event("lab", "b")).status_code == 200
+        warned = [line for line in started.output.splitlines() if "openssl rand" in line]
+    assert len(warned) == 1
+    assert "LEDGER_WEBHOOK_TOKENS" in warned[0]
+    assert "hunter2" not in warned[0]
 
 
 def test_settings_for_tests_are_ignored(module_database_url: str) -> None:
