@@ -1,7 +1,7 @@
-"""PostgreSQL as a child process, from the server programs that a wheel carries.
+"""PostgreSQL as a child process, from the server programs in a wheel.
 
-The wheel's own way to start its server is not used: as root it opens every folder up to `/` for
-reading, creates a system user, and listens on a socket alone. The wheel is a set of programs here.
+Only the wheel's programs are used. Its own way to start a server opens every folder up to `/` for
+reading when it runs as root, creates a system user, and listens on a socket only.
 """
 
 from ledger.embedded.server import EmbeddedPostgres, start

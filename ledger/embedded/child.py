@@ -1,9 +1,8 @@
-"""Processes that run as another user where we are root, and that end when we do."""
+"""Child processes that run as another user if we are root, and that end when we do."""
 
 import os
 import pwd
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -13,12 +12,12 @@ from typing import Final
 
 from ledger.errors import EmbeddedPostgresError
 
-# Nothing of ours: PGDATA and its like would change what the programs do.
+# Not our environment: PGDATA and similar variables would change what the programs do.
 _ENVIRONMENT: Final = {"LC_ALL": "C", "PATH": os.defpath}
 
-# Gives up root, asks for a signal when the parent ends, becomes the command. A process of its own,
-# because Popen's preexec_fn can deadlock in a program with threads. Linux forgets the wish for the
-# signal when the user changes, so that comes first.
+# Gives up root, asks for a signal when the parent ends, and becomes the command. It is a process of
+# its own, because Popen's preexec_fn can deadlock in a program with threads. The user is changed
+# first, because Linux then forgets which signal was asked for.
 _LAUNCHER: Final = """
 import ctypes, os, sys
 parent, death_signal, user, uid, gid, *command = sys.argv[1:]
@@ -36,24 +35,15 @@ os.execv(command[0], command)
 
 @dataclass(frozen=True, kw_only=True)
 class OtherUser:
-    """Whom the server runs as, where that is not who we are."""
+    """The user that the server runs as, if it is not the current one."""
 
     name: str
     uid: int
     gid: int
 
-    def may_enter(self, folder: Path) -> bool:
-        """Whether the user may pass through the folder."""
-        entry = folder.stat()
-        if entry.st_uid == self.uid:
-            return bool(entry.st_mode & stat.S_IXUSR)
-        if entry.st_gid in os.getgrouplist(self.name, self.gid):
-            return bool(entry.st_mode & stat.S_IXGRP)
-        return bool(entry.st_mode & stat.S_IXOTH)
-
 
 def server_user() -> OtherUser | None:
-    """Give the user to run the server as, or None for the one we are."""
+    """Return the user to run the server as, None for the current one."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -70,7 +60,7 @@ def server_user() -> OtherUser | None:
 
 
 def run(command: list[str], user: OtherUser | None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; its output and its errors are one text."""
+    """Run a command to its end; stdout of the result holds its output and its errors."""
     return subprocess.run(
         _launching(command, user, signal.SIGKILL),
         cwd="/",
@@ -84,10 +74,10 @@ def run(command: list[str], user: OtherUser | None) -> subprocess.CompletedProce
 
 
 class Child:
-    """A process in the background, held by a thread of its own.
+    """A process in the background, started by a thread that waits for its end.
 
     Linux sends the signal of a parent's death when the *thread* that started the child ends, so
-    that thread must live as long as the child: it waits for it.
+    that thread must live as long as the child.
     """
 
     def __init__(self, command: list[str], user: OtherUser | None, log: Path) -> None:
@@ -136,7 +126,7 @@ def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
-            # Control-C in a terminal is for us; we stop the server when we are done with it.
+            # Only we get Ctrl-C in a terminal, and stop the server when we no longer need it.
             start_new_session=True,
         )
     finally:

@@ -1,4 +1,4 @@
-"""What a failed program said, made into an error that says what to do."""
+"""Errors made of a failed program's messages, with what to do."""
 
 from pathlib import Path
 from typing import Final
@@ -7,20 +7,20 @@ from ledger.errors import EmbeddedPostgresError
 
 PORT_IN_USE: Final = "Address already in use"
 SURVIVORS: Final = "pre-existing shared memory block"
-"""Said while processes of a crashed server still run."""
+"""Part of the message while processes of a crashed server still run."""
 
 _REMEDIES: Final = {
     PORT_IN_USE: "Another program uses the port: stop it, or choose another port.",
     SURVIVORS: "Processes of an earlier server still run: end them.",
     "No space left on device": "The disk is full: free some space and start again.",
-    "Permission denied": "The server's user may not use a file or folder named below.",
+    "Permission denied": "The server's user may not use a file or folder that is named below.",
     "Cannot allocate memory": "The machine has too little free memory.",
 }
 _LAST_LINES: Final = 8
 
 
 def failure(what: str, said: str, log: Path | None = None) -> EmbeddedPostgresError:
-    """Make the error of what was tried, what the program said, and what to do."""
+    """Return an error with what failed, the program's last messages, and what to do."""
     parts = [f"{what}."]
     parts += [remedy for sign, remedy in _REMEDIES.items() if sign in said]
     lines = [line for line in said.splitlines() if line.strip()]

