@@ -1,4 +1,4 @@
-"""The demo of `ledger up --demo`: a simulated lab day with faults, and what became of it."""
+"""The demo of `ledger up --demo`: sends a simulated lab day with faults and shows the result."""
 
 import asyncio
 import shlex
@@ -10,22 +10,23 @@ import httpx
 import rich_click as click
 
 from ledger.cli.local_stack import KEY_FILE, Stack
+from ledger.operations.render.words import count
 from ledger.simulator import SimulationOptions, SimulationSummary, read_truth, simulate
 
 SPEED = 60.0
-"""The demo's sender has a clock this many times as fast, so that nobody waits for retries."""
+"""How many times as fast the clock of the demo's sender is, so that its retries take seconds."""
 
 RETRIES = {"LEDGER_RETRY_INTERVAL": "2", "LEDGER_RETRY_TIMEOUT": "1"}
-"""What the receiver is told of that clock: an event is overdue after 10 s, not 400 s."""
+"""The sender's retries by that clock: an event is overdue after 10 s instead of 400 s."""
 
 BUDGET_SECONDS = 10.0
 
 
 def run_demo(stack: Stack) -> None:
-    """Send the day, wait until what never came is overdue, and show both sides."""
+    """Send the day, wait until the lost events are overdue, and show both sides."""
     truth = stack.data / "demo-truth.jsonl"
     click.echo(
-        "Sending a simulated lab day; some webhooks get lost, repeated, late or reordered ..."
+        "Sending a simulated lab day; some webhooks are lost, repeated, late or out of order ..."
     )
     options = SimulationOptions(
         bills=300,
@@ -39,7 +40,7 @@ def run_demo(stack: Stack) -> None:
         url=f"{stack.url}/webhooks/flabs",
         token=stack.token,
         speed=SPEED,
-        timeout=SPEED,  # 1 s by its clock, as the receiver is told
+        timeout=SPEED,  # 1 s by the fast clock, as in RETRIES
         truth=truth,
     )
     summary = asyncio.run(simulate(options))
@@ -53,7 +54,8 @@ def run_demo(stack: Stack) -> None:
         _wait_for_projection(client)
         _show_state(client)
         click.echo(
-            f"\nWhat never came is overdue after {BUDGET_SECONDS:.0f} s (400 s in earnest) ..."
+            f"\nWaiting {BUDGET_SECONDS:.0f} s until the lost events are overdue (400 s in "
+            "production) ..."
         )
         stack.pause(BUDGET_SECONDS)
         if not stack.stopping:
@@ -61,9 +63,9 @@ def run_demo(stack: Stack) -> None:
 
 
 def _show_sent(summary: SimulationSummary) -> None:
-    click.echo("\nThe sender says:")
-    for count, meaning in summary.in_words():
-        click.echo(f"  {count:6,}  {meaning}")
+    click.echo("\nThe sender reports:")
+    for number, meaning in summary.in_words():
+        click.echo(f"  {number:6,}  {meaning}")
 
 
 def _wait_for_projection(client: httpx.Client) -> None:
@@ -76,9 +78,9 @@ def _show_state(client: httpx.Client) -> None:
     states: dict[str, int] = {}
     for bill in _all(client, "/v1/bills", {}):
         states[bill["state"]] = states.get(bill["state"], 0) + 1
-    click.echo(f"\nThe ledger holds {projection['head']:,} events; of them it made")
-    for state, count in sorted(states.items()):
-        click.echo(f"  {count:6,}  {state} bills")
+    click.echo(f"\nLedger recorded {count(projection['head'], 'event')} and folded them into")
+    for state, number in sorted(states.items()):
+        click.echo(f"  {number:6,}  {state} {'bill' if number == 1 else 'bills'}")
 
 
 def _show_missing(client: httpx.Client, truth: Path, stack: Stack) -> None:
@@ -86,31 +88,31 @@ def _show_missing(client: httpx.Client, truth: Path, stack: Stack) -> None:
     certain = [item for item in overdue if item["certainty"] == "certain"]
     lost = sum(1 for event in read_truth(truth) if not event.delivered)
     click.echo(
-        f"\n{lost:,} events of this day were lost. The ledger knows of {len(overdue):,} that"
+        f"\n{count(lost, 'event was', 'events were')} lost on the way. Ledger found "
+        f"{len(overdue):,} missing,\n{len(certain):,} of them with certainty. The first are"
     )
-    click.echo(f"never came ({len(certain):,} of them for certain), the first of which are")
     for item in overdue[:5]:
         test = f" of {item['test_id']}" if item["test_id"] else ""
         click.echo(
             f"  {item['event_type']}{test} of bill {item['bill_id']} (lab {item['lab_id']}), "
-            f"{item['certainty']}, known from the {item['evidence']['event_type']} "
+            f"{item['certainty']}, shown by the {item['evidence']['event_type']} "
             f"at position {item['evidence']['position']}"
         )
     click.echo(
-        "Not every loss leaves a trace: of a bill whose every event was lost nothing is known."
+        "Not every loss leaves a trace: nothing is known of a bill if all its events were lost."
     )
     _ask_support(client, truth)
     key = shlex.quote(str(stack.data / KEY_FILE))
     click.echo(
         f"\nThe letter to support:\ncurl -sS '{stack.url}/v1/support-requests/1?format=markdown' "
         f'-H "Authorization: Bearer $(cat {key})"\n'
-        f"\nWhat is missing now:\ncurl -sS '{stack.url}/v1/reconciliation?format=text' "
+        f"\nThe report on missing events:\ncurl -sS '{stack.url}/v1/reconciliation?format=text' "
         f'-H "Authorization: Bearer $(cat {key})"\n'
     )
 
 
 def _ask_support(client: httpx.Client, truth: Path) -> None:
-    """Make a support request of it, and take in what support would send: all but a few events."""
+    """Make a support request, and import what support might send: nine tenths of the events."""
     made = client.post("/v1/support-requests", json={"note": "the demo"})
     if made.status_code != httpx.codes.CREATED:
         return
@@ -120,9 +122,10 @@ def _ask_support(client: httpx.Client, truth: Path) -> None:
     report = client.post("/v1/imports", content=answer).raise_for_status().json()
     click.echo(
         f"\nSupport request {request['number']} asks for {len(request['lines']):,} of them. "
-        f"Support sends what it finds;\nof that {report['recorded']:,} events were recorded, "
-        f"which settled {report['settled_count']:,} lines of the request.\n"
-        f"Still open are {report['still_open_count']:,}."
+        f"Support sends what it finds:\n"
+        f"{count(report['recorded'], 'event was', 'events were')} recorded and settled "
+        f"{count(report['settled_count'], 'line')} of the request; "
+        f"{report['still_open_count']:,} still open."
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything of `ledger up`: PostgreSQL, the server and the projector, started and kept running."""
+"""The processes of `ledger up`: PostgreSQL, the server and the projector on one data folder."""
 
 import fcntl
 import secrets
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,37 +22,44 @@ import rich_click as click
 from ledger import embedded, schema
 from ledger.errors import LedgerError
 from ledger.postgres.connect import connect_as_login
-from ledger.settings import child_environment
+from ledger.settings import Settings, child_environment, given_settings
 
 TOKEN_FILE = "webhook-token"  # noqa: S105 -- the name of a file
 KEY_FILE = "admin-key"
 ENVIRONMENT_FILE = "env"
-"""Settings for commands of one's own, to be read by a shell; it holds the database's password."""
+"""Variables for other commands, to be read by a shell; holds the secrets."""
+
+HOST = "127.0.0.1"
 
 READY_SECONDS = 60.0
 RESTARTS = 5
-"""How often processes that end by themselves are started again, until all is stopped."""
+"""How many times processes that end by themselves are restarted before everything is stopped."""
 
 STOP_SECONDS = 15.0
 
-LETTING_GO_SECONDS = 3.0
+PORT_SECONDS = 3.0
 """How long a port may be taken: a server whose `ledger up` was killed needs a moment to end."""
 
 _STOPPED = "stopped before it was ready"
 
 
 class Stack:
-    """PostgreSQL, `ledger serve` and `ledger project` on one data folder."""
+    """PostgreSQL, `ledger serve` and `ledger project` on one data folder.
 
-    def __init__(self, data: Path, *, port: int, more_settings: Mapping[str, str]) -> None:
+    `port` is the server's, None for the one in LEDGER_PORT. `more_settings` are settings for the
+    processes that override the environment. Raises `SettingsError` for a bad environment.
+    """
+
+    def __init__(self, data: Path, *, port: int | None, more_settings: Mapping[str, str]) -> None:
+        self._given = Settings.from_environment()
         self.data = data.absolute()
-        self.url = f"http://127.0.0.1:{port}"
+        self._port = port or self._given.port
+        self.url = f"http://{HOST}:{self._port}"
         self.token = ""
         self.key = ""
         self.database_url = ""
-        self._port = port
         self._more_settings = more_settings
-        self._secrets_are_new = False
+        self._new_secrets: set[str] = set()
         self._postgres_port = 0
         self._environment: dict[str, str] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -59,7 +67,7 @@ class Stack:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start everything, and stop it in the end."""
+        """Start everything, and stop it at the end."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         with ExitStack() as cleanup:
@@ -71,18 +79,19 @@ class Stack:
             postgres.ensure_database("ledger")
             self._postgres_port = postgres.port
             self.database_url = postgres.dsn("ledger")
+            self._report_ignored_settings()
             migrate(self.database_url)
-            # Made last, for they are shown once: a start that fails before must not make them.
-            self._secrets_are_new = not (self.data / KEY_FILE).exists()
-            self.token = _kept_secret(self.data / TOKEN_FILE)
-            self.key = _kept_secret(self.data / KEY_FILE)
+            # Made last, because they are shown once: a start that fails earlier must not make them.
+            tokens = self._given.webhook_tokens
+            self.token = self._secret(TOKEN_FILE, tokens[0] if tokens else "")
+            self.key = self._secret(KEY_FILE, self._given.admin_key)
             self._environment = child_environment(
                 {
                     **self._more_settings,
                     "LEDGER_DATABASE_URL": self.database_url,
-                    "LEDGER_WEBHOOK_TOKENS": self.token,
+                    "LEDGER_WEBHOOK_TOKENS": ",".join(tokens or [self.token]),
                     "LEDGER_ADMIN_KEY": self.key,
-                    "LEDGER_HOST": "127.0.0.1",
+                    "LEDGER_HOST": HOST,
                     "LEDGER_PORT": str(self._port),
                 }
             )
@@ -93,15 +102,48 @@ class Stack:
             self._wait_until_ready()
             yield
 
+    def _report_ignored_settings(self) -> None:
+        if self._given.database_url not in ("", self.database_url):
+            _say("LEDGER_DATABASE_URL is ignored: `ledger up` runs a PostgreSQL of its own")
+        if self._given.host != HOST:
+            _say(f"LEDGER_HOST is ignored: `ledger up` listens on {HOST}")
+
+    def _secret(self, file: str, given: str) -> str:
+        """Return a secret: the one given in the environment, the one kept in the file, a new one.
+
+        The file then holds it.
+        """
+        path = self.data / file
+        if given:
+            _write_secret(path, given + "\n")
+        elif not path.exists():
+            _write_secret(path, secrets.token_urlsafe(24) + "\n")
+            self._new_secrets.add(file)
+        return path.read_text().strip()
+
     def _exports(self) -> str:
-        settings = {**self._more_settings, "LEDGER_DATABASE_URL": self.database_url}
-        return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+        """Return the shell code that lets other commands work with this stack."""
+        variables = {
+            "URL": self.url,
+            "TOKEN": self.token,
+            "KEY": self.key,
+            **dict(sorted(given_settings(self._environment).items())),
+        }
+        scripts = sysconfig.get_path("scripts")
+        # Read twice, the file must not add the folder twice.
+        path = (
+            f'case ":$PATH:" in *{shlex.quote(f":{scripts}:")}*) ;;'
+            f' *) export PATH={shlex.quote(scripts)}:"$PATH" ;; esac\n'
+        )
+        exports = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+        return path + "".join(exports)
 
     def banner(self) -> str:
-        """Say where everything is, with lines to paste; the secrets only when they are new."""
+        """Return what to print at the start: addresses, lines to paste, and secrets if new."""
         token, key = _quoted(self.data / TOKEN_FILE), _quoted(self.data / KEY_FILE)
         password = _quoted(self.data / "postgres" / "password")
-        new = ("   " + self.token, "   " + self.key) if self._secrets_are_new else ("", "")
+        new_token = f"   {self.token}" if TOKEN_FILE in self._new_secrets else ""
+        new_key = f"   {self.key}" if KEY_FILE in self._new_secrets else ""
         user = urlsplit(self.database_url).username
         example = (
             f'{{"labID": "lab_1", "eventType": "bill.created", "eventTime": {int(time.time())}, '
@@ -110,9 +152,9 @@ class Stack:
         environment = _quoted(self.data / ENVIRONMENT_FILE)
         return f"""
 Ledger          {self.url}   (OpenAPI: {self.url}/schema)
-Webhook token   in {token}{new[0]}
-API key         in {key}{new[1]}
-PostgreSQL      PGPASSWORD="$(cat {password})" psql -h 127.0.0.1 -p {self._postgres_port} \
+Webhook token   in {token}{new_token}
+API key         in {key}{new_key}
+PostgreSQL      PGPASSWORD="$(cat {password})" psql -h {HOST} -p {self._postgres_port} \
 -U {user} ledger
 Commands        . {environment}; then `ledger status`, `ledger reconcile`, ...
 
@@ -124,7 +166,7 @@ curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {
 """
 
     def watch(self) -> None:
-        """Wait until told to stop; start a process again that ends by itself."""
+        """Wait for a signal to stop; restart a process that ends by itself."""
         restarts = 0
         while not self._stop.wait(1.0):
             for command, process in list(self._processes.items()):
@@ -135,16 +177,16 @@ curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {
                     raise LedgerError(
                         f"`ledger {command}` ended {restarts} times; its messages above say why"
                     )
-                _say(f"`ledger {command}` ended with {process.returncode}; starting it again")
+                _say(f"`ledger {command}` ended with {process.returncode}; restarting it")
                 self._start(command)
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked for the end."""
+        """Whether a signal to stop has come."""
         return self._stop.is_set()
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not longer than until somebody asks for the end."""
+        """Wait, but no longer than until a signal to stop."""
         self._stop.wait(seconds)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -165,7 +207,7 @@ curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {
             [sys.executable, "-m", "ledger", command, "--end-with-parent"],
             env=self._environment,
             stdin=subprocess.DEVNULL,
-            # Ctrl-C is for this process alone, which then ends the others in order.
+            # Only this process gets Ctrl-C; it then ends the others in order.
             start_new_session=True,
         )
 
@@ -197,14 +239,8 @@ curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {
                 process.wait()
 
 
-def _kept_secret(path: Path) -> str:
-    """Return the secret of a file, made now if there is none; readable by its owner alone."""
-    if not path.exists():
-        _write_secret(path, secrets.token_urlsafe(24) + "\n")
-    return path.read_text().strip()
-
-
 def _write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
     unfinished = path.with_suffix(".part")
     unfinished.unlink(missing_ok=True)
     unfinished.touch(mode=0o600)
@@ -213,7 +249,7 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 def _refuse_taken_port(port: int) -> None:
-    deadline = time.monotonic() + LETTING_GO_SECONDS
+    deadline = time.monotonic() + PORT_SECONDS
     while error := _error_of_binding(port):
         if time.monotonic() > deadline:
             raise LedgerError(
@@ -227,19 +263,19 @@ def _error_of_binding(port: int) -> OSError | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((HOST, port))
         except OSError as error:
             return error
     return None
 
 
 def _quoted(path: Path) -> str:
-    """Write a path so that a pasted line finds it, from any folder."""
+    """Quote an absolute path for a shell, so that a pasted line works in any folder."""
     return shlex.quote(str(path))
 
 
 def migrate(url: str) -> None:
-    """Bring a database to this version; say so of an older one, for a large log takes its time."""
+    """Migrate a database, and say so for an older one, because a large log takes a while."""
     with closing(connect_as_login(url, "migrate")) as connection:
         version = schema.current_version(connection)
     if version and version < schema.SCHEMA_VERSION:

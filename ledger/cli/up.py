@@ -4,6 +4,9 @@ from pathlib import Path
 
 import rich_click as click
 
+from ledger.cli.demo import RETRIES, run_demo
+from ledger.cli.local_stack import Stack
+
 
 @click.command()
 @click.option(
@@ -12,25 +15,22 @@ import rich_click as click
     default=Path("ledger-data"),
     show_default=True,
     metavar="DIR",
-    help="Where the database, the token and the key are kept.",
+    help="The folder of the database, the token and the key.",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    default=8000,
-    show_default=True,
     metavar="N",
-    help="The TCP port to listen on, on 127.0.0.1.",
+    help="The TCP port to listen on, on 127.0.0.1.  [default: LEDGER_PORT, or 8000]",
 )
-@click.option("--demo", is_flag=True, help="Send a simulated lab day and show what became of it.")
-def up(*, data: Path, port: int, demo: bool) -> None:
-    """Run everything on an embedded PostgreSQL until stopped: the way to try Ledger.
+@click.option("--demo", is_flag=True, help="Send a simulated lab day and show the result.")
+def up(*, data: Path, port: int | None, demo: bool) -> None:
+    """Run everything on an embedded PostgreSQL until stopped.
 
-    All data stays in one folder; started again on it, Ledger goes on where it was.
+    This is the way to try Ledger. All data stays in one folder, and the next start continues with
+    it. LEDGER_WEBHOOK_TOKENS and LEDGER_ADMIN_KEY are used if they are set, and made otherwise. The
+    file env in the folder holds the variables that other commands need: . ledger-data/env
     """
-    from ledger.cli.demo import RETRIES, run_demo
-    from ledger.cli.local_stack import Stack
-
     stack = Stack(data, port=port, more_settings=RETRIES if demo else {})
     with stack.running():
         click.echo(stack.banner())

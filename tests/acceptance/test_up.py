@@ -1,7 +1,8 @@
-"""`ledger up`: everything on an embedded PostgreSQL, the way to try Ledger."""
+"""`ledger up`: everything on an embedded PostgreSQL."""
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from types import MappingProxyType
 import httpx
 import pytest
 
+from tests.support.commands import assert_sentence
 from tests.support.server import Process, environment, free_port, run_ledger, wait_until
 
 
@@ -117,10 +119,10 @@ def children(pid: int) -> dict[str, int]:
 
 
 def pasted(line: str, cwd: Path = Path("/")) -> str:
-    """Run a line as if it was pasted into another terminal."""
+    """Run a line as if pasted into another terminal, on which `ledger` is not known."""
     done = subprocess.run(
-        ["bash", "-c", line],  # noqa: S607 -- whichever the PATH has
-        env=environment({}),
+        ["/bin/sh", "-c", line],
+        env=environment({"PATH": "/usr/local/bin:/usr/bin:/bin"}),
         cwd=cwd,
         capture_output=True,
         check=True,
@@ -141,7 +143,7 @@ def test_up_from_the_first_start_to_the_last() -> None:
 
 
 def tell_the_story(folder: Path) -> None:
-    with up(folder, "first") as first:
+    with up(folder, "first", settings={"LEDGER_EVENTS": "bill.created"}) as first:
         token, key = first.secret("webhook-token"), first.secret("admin-key")
         # What is printed: the address, the secrets once, lines that work when pasted.
         for shown in (first.url, token, key):
@@ -153,6 +155,7 @@ def tell_the_story(folder: Path) -> None:
         assert answer == {"outcome": "recorded", "position": 1}
         assert first.get("/v1/projection?min_position=1&wait_ms=20000").status_code == 200
         assert json.loads(pasted(ask))["bill_id"] == "bill_1"
+        postgres = check_environment_file(first)
         # A second one on the same folder is refused.
         other = run_ledger("up", "--data", str(first.data), "--port", str(free_port()))
         assert other.returncode == 1
@@ -192,15 +195,48 @@ def tell_the_story(folder: Path) -> None:
         assert token not in second.output
         assert key not in second.output
         assert second.get("/v1/labs/lab_1/bills/bill_1").json()["events"] == 1
+        # PostgreSQL is where it was.
+        assert variable(second, "LEDGER_DATABASE_URL") == postgres
         # kill -9 leaves nothing behind.
         second.process.send_signal(signal.SIGKILL)
         second.process.wait()
         wait_until(lambda: not survivors(folder), "nothing is left behind", seconds=30)
 
-    with up(folder, "third", port=first.port) as third:
+    # Secrets that are given are taken, and kept.
+    given = {
+        "LEDGER_WEBHOOK_TOKENS": "a-token-of-the-environment,another-of-the-environment",
+        "LEDGER_ADMIN_KEY": "a-key-of-the-environment",
+        "LEDGER_DATABASE_URL": "postgresql://elsewhere/ledger",
+        "LEDGER_PORT": str(first.port),
+    }
+    with up(folder, "third", port=first.port, settings=given) as third:
+        assert third.secret("webhook-token") == "a-token-of-the-environment"
+        assert third.secret("admin-key") == "a-key-of-the-environment"
+        assert "-of-the-environment" not in third.output
+        assert "LEDGER_DATABASE_URL is ignored" in third.output
         assert third.get("/v1/projection").json()["head"] == 2
+        for each in given["LEDGER_WEBHOOK_TOKENS"].split(","):
+            path = f"{third.url}/webhooks/flabs/{each}"
+            assert httpx.post(path, content=body, trust_env=False, timeout=20).status_code == 200
         third.process.send_signal(signal.SIGINT)
         assert third.process.wait() == 0
+
+
+def check_environment_file(running: Up) -> str:
+    """Check that another terminal gets what commands and curl need; return the database's URL."""
+    env = shlex.quote(str(running.data / "env"))
+    assert "1 event\n" in pasted(f". {env}; . {env}; ledger status")
+    shown = pasted(f'. {env}; curl -sS "$URL/v1/events" -H "Authorization: Bearer $KEY"')
+    assert json.loads(shown)["items"][0]["position"] == 1
+    assert variable(running, "TOKEN") == running.secret("webhook-token")
+    assert variable(running, "LEDGER_EVENTS") == "bill.created"
+    assert pasted(f". {env}; . {env}; echo $PATH | tr : '\\n' | sort | uniq -d") == ""
+    return variable(running, "LEDGER_DATABASE_URL")
+
+
+def variable(running: Up, name: str) -> str:
+    """Return a variable of a terminal that has read the environment file."""
+    return pasted(f'. {shlex.quote(str(running.data / "env"))}; echo "${name}"').strip()
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +257,20 @@ def test_up_prints_a_line_for_psql_that_works(behind_proxy: Up) -> None:
         pytest.skip("psql is not installed")
     (line,) = re.findall(r"PGPASSWORD=.*", behind_proxy.output)
     assert pasted(f"{line} -Atc 'SELECT 1'").strip() == "1"
+
+
+def test_a_bad_setting_is_a_sentence_before_anything_is_made(tmp_path: Path) -> None:
+    settings = {"LEDGER_RETRY_CUONT": "3"}
+    done = run_ledger("up", "--data", str(tmp_path / "data"), settings=settings)
+    assert_sentence(done, "did you mean LEDGER_RETRY_COUNT")
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_port_is_that_of_the_settings_unless_one_is_given(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run_ledger("up", "--data", str(tmp_path / "data"), settings={"LEDGER_PORT": port})
+    assert_sentence(done, f"cannot listen on port {port}")
 
 
 def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
