@@ -1,4 +1,5 @@
-# Everything runs from .venv, which `make setup` makes from the pins in requirements.lock.
+# Everything runs from .venv, which is made from the pins in two lock files: requirements-run.lock
+# has what Ledger needs to run, requirements.lock also has the tools for its development.
 
 PYTHON ?= python3
 UV ?= uv
@@ -7,7 +8,15 @@ JOBS ?= 2
 # `make demo PORT=8001` where 8000 is taken.
 PORT ?= 8000
 VENV := .venv
+# Each of these files stands for a complete installation, and is written last.
+RUN := $(VENV)/.ready-to-run
 READY := $(VENV)/.ready
+
+# What builds the package itself, as in pyproject.toml.
+BUILD := hatchling>=1.27
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --custom-compile-command "make lock" --quiet
+PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test lint format bench bench-quick recall lock clean
@@ -15,12 +24,12 @@ READY := $(VENV)/.ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## make .venv with all dependencies
+setup: $(READY) ## make .venv with everything for development
 
-demo: $(READY) ## run everything on an embedded PostgreSQL and send it a simulated lab day
+demo: $(RUN) ## run everything on an embedded PostgreSQL and send it a simulated lab day
 	$(VENV)/bin/ledger up --demo --port $(PORT)
 
-up: $(READY) ## run everything on an embedded PostgreSQL
+up: $(RUN) ## run everything on an embedded PostgreSQL
 	$(VENV)/bin/ledger up --port $(PORT)
 
 test: lint ## run every check and every test
@@ -48,21 +57,26 @@ recall: $(READY) ## measure on simulated months how much of what was lost is fou
 
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or make lock UV=path/to/uv" >&2; exit 1; }
-	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
-		--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
-		--quiet --output-file requirements.lock
+	$(COMPILE) --all-extras --upgrade --output-file requirements.lock pyproject.toml
+	echo '$(BUILD)' | $(COMPILE) --extra embedded --constraints requirements.lock \
+		--output-file requirements-run.lock pyproject.toml -
 
 clean: ## remove .venv and what the tools left
 	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The file stands for a complete install: it is written last, and anew when the pins change.
-$(READY): pyproject.toml requirements.lock
+$(RUN): pyproject.toml requirements-run.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and '$(PYTHON)' was not found; name yours: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, and $$($(PYTHON) --version 2>&1) was found; name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "Installing the pinned dependencies into $(VENV) ..."
+	@echo "Installing what Ledger needs to run into $(VENV) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PIP) install --require-hashes -r requirements-run.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Added to what is there, so that a demo that runs goes on.
+$(READY): $(RUN) requirements.lock
+	@echo "Installing the tools for development into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements.lock
 	@touch $@
