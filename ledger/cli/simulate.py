@@ -1,22 +1,27 @@
-"""`ledger simulate`: a Flabs of our own, for the demo, tests and load."""
+"""`ledger simulate`."""
 
 import asyncio
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from rich.console import Console
+
+from ledger.cli.simulate_run import print_summary, run
+from ledger.simulator import SimulationError, SimulationOptionError, SimulationOptions
+from ledger.simulator.options import parse_outage, parse_start
 
 EPILOG = """\
-The truth file is JSON Lines, one line for each event: number, state (delivered, dropped, lost,
-unfinished), delivered, outcome (what the receiver answered), fate (what was decided beforehand),
+The truth file is JSON Lines with one line per event: number, state (delivered, dropped, lost,
+unfinished), delivered, outcome (the receiver's answer), fate (the faults planned for it),
 deliveries (each HTTP attempt: attempt, repeat, sent_at, seconds, status, error, outcome, position)
-and payload (the body, byte for byte). Its last line is {"summary": ...}; without it, the
-simulation was killed, and events then under way have no line. An event that is not delivered may
-have reached the receiver all the same if an attempt ended with an error other than
-"cannot connect". Outages of the receiver come first, each a line {"outage": {"from", "to"}}; an
-attempt that fell into one has the error "receiver away".
+and payload (the body, byte for byte). The last line is {"summary": ...}. If it is absent, the
+simulation was killed, and events under way at that moment have no line. An event that is not
+delivered may still have reached the receiver if an attempt ended with an error other than
+"cannot connect". Outages of the receiver come first, one line {"outage": {"from", "to"}} each; an
+attempt during an outage has the error "receiver away".
 
-Deliveries under way at the same time may overtake each other; --concurrency 1 keeps their order.
+Concurrent deliveries may overtake each other; --concurrency 1 keeps their order.
 
 Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
 """
@@ -29,13 +34,13 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     default=100,
     show_default=True,
     metavar="N",
-    help="Bills to make, about 5 events each; at most 5,000 a day, more take more days.",
+    help="Number of bills, about 5 events each; at most 5,000 per day.",
 )
 @click.option(
     "--days",
     type=int,
     metavar="N",
-    help="Days that the bills are spread over. [default: one for each 5,000 bills]",
+    help="Number of days to spread the bills over. [default: one per 5,000 bills]",
 )
 @click.option(
     "--labs",
@@ -43,7 +48,7 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     default=3,
     show_default=True,
     metavar="N",
-    help="Labs that the bills are spread over.",
+    help="Number of labs to spread the bills over.",
 )
 @click.option(
     "--seed",
@@ -51,27 +56,27 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     default=1,
     show_default=True,
     metavar="S",
-    help="The same seed, start, bills, days and labs make the same events, byte for byte.",
+    help="Seed: the same seed, start, bills, days and labs give the same events, byte for byte.",
 )
 @click.option(
     "--start",
     "--day",
     metavar="TIME",
-    help="When the simulated day begins: 2024-01-20 (midnight, UTC) or "
-    "2024-01-20T07:00:00Z. [default: so that it ends now]",
+    help="Start of the simulated day: 2024-01-20 (midnight, UTC) or 2024-01-20T07:00:00Z. "
+    "[default: so that it ends now]",
 )
 @click.option(
     "--snapshot/--delta",
     default=True,
     show_default=True,
-    help="What a report.completed lists: all tests of the bill, or its own alone.",
+    help="Whether a report.completed lists all tests of the bill, or only its own.",
 )
 @click.option(
     "--drop",
     type=float,
     default=0.0,
     metavar="P",
-    help="Probability that all four attempts of an event are lost on the way.",
+    help="Probability that all four attempts to deliver an event are lost on the way.",
 )
 @click.option(
     "--late",
@@ -105,7 +110,7 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     "--outage",
     multiple=True,
     metavar="FROM..TO",
-    help="A time in which the receiver is away and attempts fail, such as "
+    help="An outage of the receiver, during which attempts fail, such as "
     "2024-01-20T07:00..2024-01-20T08:00; may be given several times. With --output only.",
 )
 @click.option(
@@ -113,11 +118,11 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     type=int,
     default=0,
     metavar="N",
-    help="Outages of the receiver at random: long, short and flapping ones in turn. "
+    help="Number of random outages of the receiver: long, short and flapping ones in turn. "
     "With --output only.",
 )
 @click.option(
-    "--url", metavar="URL", help="Where to send, such as http://127.0.0.1:8000/webhooks/flabs."
+    "--url", metavar="URL", help="Address to send to, such as http://127.0.0.1:8000/webhooks/flabs."
 )
 @click.option(
     "--token", metavar="TOKEN", help="A webhook token of the receiver. [default: send none]"
@@ -132,22 +137,21 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
 @click.option(
     "--received",
     is_flag=True,
-    help="Write the output in the form of `ledger export`, so that `ledger import` gives a log "
-    "as if each line had been received when it was sent.",
+    help="Write the output in the form of `ledger export`, so that an imported event counts as "
+    "received when it was sent.",
 )
 @click.option(
     "--truth",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write what was done with each event, see below. An old file is overwritten.",
+    help="Write the fate of each event to a file, see below. An old file is overwritten.",
 )
 @click.option(
     "--rate",
     type=float,
     default=0.0,
     metavar="R",
-    help="Deliveries begun per second, retries and repeats not counted; "
-    "0 is as fast as possible. [default: 0]",
+    help="First attempts per second; 0 is as fast as possible. [default: 0]",
 )
 @click.option(
     "--concurrency",
@@ -155,7 +159,7 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     default=16,
     show_default=True,
     metavar="N",
-    help="Deliveries under way at a time.",
+    help="Number of concurrent deliveries.",
 )
 @click.option(
     "--speed",
@@ -163,7 +167,7 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     default=1.0,
     show_default=True,
     metavar="X",
-    help="Makes the sender's clock X times as fast: divides both times below.",
+    help="Run the sender's clock X times as fast: both times below are divided by X.",
 )
 @click.option(
     "--retry-interval",
@@ -171,7 +175,7 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     default=120.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between a failed attempt and the next one.",
+    help="Time between a failed attempt and the next one.",
 )
 @click.option(
     "--timeout",
@@ -179,31 +183,25 @@ Exit codes: 0 done, 1 stopped early or nothing was delivered, 2 wrong usage.
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="For one attempt.",
+    help="Time that one attempt may take.",
 )
 def simulate(
     *,
     start: str | None,
     snapshot: bool,
     outage: tuple[str, ...],
-    **given: Any,  # noqa: ANN401 the options as click hands them over; SimulationOptions checks them
+    **given: Any,  # noqa: ANN401 the options as click passes them; SimulationOptions checks them
 ) -> None:
-    """Send a simulated lab day to a receiver, as Flabs would, faults included.
+    """Send a simulated lab day to a receiver, with faults.
 
-    Any 2xx within the time-out is success; else there are at most three retries, and then the
-    event is lost. Give --url, or --output to write a file.
+    The sender behaves like Flabs: a 2xx within the timeout is success; otherwise it retries up to
+    three times, and then the event is lost. Give --url, or --output to write a file.
 
     \b
     ledger simulate --url http://127.0.0.1:8000/webhooks/flabs --token T --drop 0.02 --speed 60
     ledger simulate --bills 1000 --output day.jsonl --truth truth.jsonl
     ledger simulate --bills 20000 --days 30 --outages 9 --received --output month.jsonl
     """  # noqa: D301 \b tells click not to rewrap
-    from rich.console import Console
-
-    from ledger.cli.simulate_run import print_summary, run
-    from ledger.simulator import SimulationError, SimulationOptionError, SimulationOptions
-    from ledger.simulator.options import parse_outage, parse_start
-
     to_standard_output = given["output"] == Path("-")
     try:
         options = SimulationOptions(

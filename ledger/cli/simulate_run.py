@@ -1,4 +1,4 @@
-"""How `ledger simulate` runs, and what it shows meanwhile and in the end."""
+"""Runs `ledger simulate`: signals, progress and the summary at the end."""
 
 import asyncio
 import contextlib
@@ -8,25 +8,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich import progress as bars
+from rich.console import Console
+from rich.table import Table
 
-    from ledger.simulator import Progress, SimulationOptions, SimulationSummary
+from ledger.simulator import Progress, SimulationOptions, SimulationSummary, simulate
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
-async def run(options: "SimulationOptions", console: "Console") -> "SimulationSummary":
-    """Simulate, showing the progress, until the end or until a signal."""
-    from ledger.simulator import simulate
-
+async def run(options: SimulationOptions, console: Console) -> SimulationSummary:
+    """Simulate until the end or until a signal, and show the progress."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Outside the main thread, and on Windows, there are no handlers; a run still works.
+        # Outside the main thread, and on Windows, there are no handlers; a run works without.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, stop.set)
     with _progress(options.bills, console) as on_progress:
@@ -34,13 +32,11 @@ async def run(options: "SimulationOptions", console: "Console") -> "SimulationSu
 
 
 @contextmanager
-def _progress(bills: int, console: "Console") -> Iterator[Callable[["Progress"], None]]:
-    """Give what shows the progress: a bar on a terminal, a line now and then otherwise."""
+def _progress(bills: int, console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Yield a function that shows the progress: as a bar on a terminal, as lines elsewhere."""
     if not console.is_terminal:
         yield _Plain()
         return
-    from rich import progress as bars
-
     with bars.Progress(
         bars.BarColumn(),
         bars.TaskProgressColumn(),
@@ -59,17 +55,15 @@ class _Plain:
     def __init__(self) -> None:
         self._due = time.monotonic() + PLAIN_INTERVAL
 
-    def __call__(self, progress: "Progress") -> None:
+    def __call__(self, progress: Progress) -> None:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + PLAIN_INTERVAL
             share = 100 * progress.bills_begun // progress.bills
             sys.stderr.write(f"{share} % of the bills begun, {progress.in_words()}\n")
 
 
-def print_summary(summary: "SimulationSummary", console: "Console") -> None:
-    """Print what was done, and how to do it again."""
-    from rich.table import Table
-
+def print_summary(summary: SimulationSummary, console: Console) -> None:
+    """Print the counts of a simulation, and the options that repeat it."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(justify="right")
     table.add_column()

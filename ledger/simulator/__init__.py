@@ -1,7 +1,7 @@
-"""Flabs, the laboratory system that sends the webhooks: a simulator of it.
+"""A simulator of Flabs, the laboratory system that sends the webhooks.
 
 >>> import asyncio
->>> from ledger.flabs import SimulationOptions, simulate
+>>> from ledger.simulator import SimulationOptions, simulate
 >>> options = SimulationOptions(url="http://127.0.0.1:8000/webhooks/flabs", token="t", drop=0.02)
 >>> summary = asyncio.run(simulate(options))  # doctest: +SKIP
 """

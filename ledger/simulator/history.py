@@ -1,7 +1,7 @@
 """What happens in the simulated labs: bills and their events, the same for the same seed.
 
-Pure: no clock, no I/O. Chances are drawn by `random.random()` alone, the only method whose
-sequence Python promises to keep from version to version.
+Pure: no clock, no I/O. Random numbers come from `random.random()` only, the one method whose
+sequence Python promises to keep in all versions.
 """
 
 import hashlib
@@ -21,22 +21,22 @@ DAY = 86_400
 """Seconds in a day."""
 
 BILLS_PER_DAY = 5_000
-"""More bills make more days, which keeps the number of bills open at a time, and memory, flat."""
+"""More bills take more days, which bounds the number of bills open at a time, and so memory."""
 
 DESK, DELETED, UNFINISHED, CORRECTED, REOPENED = 0.15, 0.03, 0.04, 0.04, 0.04
-"""Shares of the bills: made at the lab's own desk, deleted, left with a test not completed, with
+"""Shares of the bills: created at the lab's own desk, deleted, left with a test not completed, with
 a report completed again, with tests added after completion."""
 
 COMPLETED = ("completed",) * 6 + ("Completed", "COMPLETED", " Completed", "completed ")
 WAITING = ("pending", "pending", "Pending", "in progress", None)
 CREATED_LISTS = ("tests",) * 6 + ("empty", "empty", "null", "absent")
 CATALOGUE = 400
-"""How many different tests the labs offer."""
+"""Number of different tests that the labs offer."""
 
 MAX_TESTS = 6
 
 COMPLETION_DELAY = 30
-"""Seconds at most from the last report of a bill to its completion."""
+"""Maximum seconds from the last report of a bill to its completion."""
 
 T = TypeVar("T")
 
@@ -53,28 +53,28 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class History:
-    """All that decides what happens; equal values give equal bytes."""
+    """The parameters that determine what happens; equal values give equal bytes."""
 
     seed: int
     start: int  # Unix time before which nothing happens
     bills: int
     labs: int
     test_data: TestData  # what a report.completed lists: all tests of the bill, or its own
-    days: int | None = None  # None: a day for each 5,000 bills begun
+    days: int | None = None  # None: one per 5,000 bills, rounded up
 
     @property
     def seconds(self) -> int:
-        """How long the history is."""
+        """Length of the history in seconds."""
         return DAY * (self.days or -(-self.bills // BILLS_PER_DAY))
 
     @property
     def end(self) -> int:
-        """Unix time after which nothing has happened yet."""
+        """Unix time after which nothing happens."""
         return self.start + self.seconds
 
     @property
     def tag(self) -> str:
-        """Eight characters for the bills' ids, so that two histories never share a bill."""
+        """Eight characters in the ids of bills, so that two histories share no bill."""
         told = f"{self.seed}/{self.start}/{self.bills}/{self.labs}/{self.test_data}"
         if self.days:
             told += f"/{self.days}"
@@ -84,7 +84,7 @@ class History:
 def bills(history: History) -> Iterator[list[Event]]:
     """Yield the events of bill after bill, each list in order of event time.
 
-    The bills come in order of their first event, and are made one by one as they are asked for.
+    The bills come in order of their first event, and are made lazily.
     """
     tag = history.tag
     spacing = history.seconds / history.bills
@@ -122,17 +122,17 @@ def merge(groups: Iterator[tuple[int, Sequence[tuple[int, T]]]]) -> Iterator[tup
 
 
 def _has_happened_by(end: int) -> Callable[[Event], bool]:
-    # A bill's completion follows its last report at once. Were the day to end between the two, the
-    # receiver would rightly miss an event that never was.
+    # A bill's completion follows its last report at once. If the day ended between the two, the
+    # receiver would rightly report an event as missing that never happened.
     latest = {"report.completed": end - COMPLETION_DELAY}
     return lambda event: event.event_time <= latest.get(event.event_type, end)
 
 
 class _Bill:
-    """One bill while its story is told."""
+    """Generates the events of one bill."""
 
     def __init__(self, history: History, tag: str, index: int, spacing: float) -> None:
-        # A generator of its own makes a bill independent of how many draws the others took.
+        # One generator per bill makes it independent of the number of draws for other bills.
         self._chance = random.Random(f"{history.seed}/{index}").random
         self._end = history.end
         self._prompt = history.days is not None
@@ -147,23 +147,23 @@ class _Bill:
             self._integrator = {"integratorID": None} if self._happens(0.5) else {}
 
     def events(self) -> Iterator[Event]:
-        story = self._story()
+        life = self._life()
         if not self._happens(DELETED):
-            yield from story
+            yield from life
             return
-        for event in itertools.islice(story, 1 + self._below(4)):
+        for event in itertools.islice(life, 1 + self._below(4)):
             yield event
-        # No deletion comes between the last report and the completion, which follows at once.
-        # Histories of no given days had it there before, and keep their bytes.
+        # With given days, no deletion comes between the last report and the completion, which
+        # follows at once. Without, it may, because the bytes for a seed must stay the same.
         if self._prompt and event.event_type == "report.completed" and not self._waiting():
-            yield from itertools.islice(story, 1)
+            yield from itertools.islice(life, 1)
         newest = self._time
         self._pass(1, 3_600)
-        # Not left out at the end of the day: the completion that it prevents would seem missing.
+        # Kept even at the end of the day: the completion that it prevents would seem missing.
         self._time = min(self._time, max(self._end, newest))
         yield self._event("bill.deleted", "deleted", self._listed())
 
-    def _story(self) -> Iterator[Event]:
+    def _life(self) -> Iterator[Event]:
         yield self._created()
         self._pass(60, 1_800)
         unfinished = self._happens(UNFINISHED)
@@ -178,8 +178,8 @@ class _Bill:
             yield from self._reopened()
 
     def _reopened(self) -> Iterator[Event]:
-        # Two tests are added, because nothing is sent when a test is added: the report of the
-        # first is what tells the receiver that the second is not completed.
+        # Two tests are added, because nothing is sent when a test is added: only the report of the
+        # first shows the receiver that the second is not completed.
         self._pass(600, 14_400)
         self._add_tests(2)
         unfinished = self._happens(0.5)

@@ -1,4 +1,4 @@
-"""What a simulation can be told, checked at the door."""
+"""The options of a simulation, checked when they are created."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,36 +18,36 @@ EARLIEST, LATEST = 946_684_800, 4_102_444_800
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulationOptions:
-    """A simulated lab day, how it goes wrong, and where it is sent.
+    """What happens in the simulated labs, which faults occur, and where the webhooks are sent.
 
     Either `url` or `output` must be given. Raises SimulationOptionError for a bad value.
     """
 
     # What happens.
     bills: int = 100
-    days: int | None = None  # that the bills are spread over; None: one for each 5,000
+    days: int | None = None  # to spread the bills over; None: one per 5,000 bills
     labs: int = 3
     seed: int = 1
     start: int | None = None  # Unix time, seconds; None: so that the day ends now
     test_data: TestData = "snapshot"  # a report.completed lists all tests of the bill, or its own
-    # What goes wrong: the probability for each event, 0 to 1.
+    # Faults: the probability for each event, 0 to 1.
     drop: float = 0.0  # all four attempts are lost on the way
     late: float = 0.0  # one to three attempts are lost on the way, the next one arrives
-    duplicate: float = 0.0  # delivered once more although acknowledged
-    reorder: float = 0.0  # held back until later events of its bill were sent
+    duplicate: float = 0.0  # delivered again although acknowledged
+    reorder: float = 0.0  # held back until later events of its bill have been sent
     lose_bills: float = 0.0  # the probability for each bill that all its events are dropped
-    outage: tuple[Outage, ...] = ()  # times in which every attempt fails; only with output
-    outages: int = 0  # how many more of them are drawn from the seed
+    outage: tuple[Outage, ...] = ()  # times during which every attempt fails; only with output
+    outages: int = 0  # number of further outages, drawn from the seed
     # Where it goes.
     url: str | None = None
     token: str | None = field(default=None, repr=False)  # sent as `Authorization: Bearer ...`
     output: Path | None = None  # payloads as JSON Lines instead of sending; "-": standard output
-    received: bool = False  # output lines as of `ledger export`, with the time of reception
-    truth: Path | None = None  # what was done with each event, JSON Lines; overwritten
+    received: bool = False  # output in the form of `ledger export`, with times of reception
+    truth: Path | None = None  # file for the fate of each event, JSON Lines; overwritten
     # How the sender behaves.
-    rate: float = 0.0  # events taken up per second; 0: as fast as possible
-    concurrency: int = 16  # deliveries under way at a time
-    speed: float = 1.0  # both times below are divided by it
+    rate: float = 0.0  # first attempts per second; 0: as fast as possible
+    concurrency: int = 16  # concurrent deliveries
+    speed: float = 1.0  # divides both times below
     retry_interval: float = 120.0  # seconds
     timeout: float = 10.0  # seconds
 
@@ -79,7 +79,7 @@ class SimulationOptions:
                 "or output: give one of them, the address to send to or the file to write to",
             )
         if self.url is not None and not _is_web_address(self.url):
-            # The value is not repeated: its path may hold a secret.
+            # The value is not shown: its path may hold a secret.
             _refuse(
                 "url",
                 "takes an address that begins with http:// or https://, such as "
@@ -96,7 +96,7 @@ class SimulationOptions:
         for each in self.outage:
             if each.begin >= each.end:
                 _refuse("outage", "takes FROM..TO with FROM before TO")
-        # A receiver that is sent to has its own outages, and its own times of reception.
+        # A receiver over HTTP has outages and times of reception of its own.
         for option in ("outage", "outages", "received"):
             if getattr(self, option) and self.output is None:
                 _refuse(option, "goes with output only")
@@ -106,10 +106,10 @@ class SimulationOptions:
             return
         end = self.history().end
         if self.start < EARLIEST or end > LATEST:
-            _refuse("start", "takes a time from which the day lies between the years 2000 and 2100")
+            _refuse("start", "takes a time such that the day lies between the years 2000 and 2100")
 
     def history(self) -> History:
-        """Give what decides the events. `start` must be known."""
+        """Return the parameters that determine the events. `start` must be set."""
         return History(
             seed=self.seed,
             start=self.start or 0,
@@ -120,11 +120,11 @@ class SimulationOptions:
         )
 
     def all_outages(self) -> Outages:
-        """Give the outages, those given and those drawn. `start` must be known."""
+        """Return the given outages and the drawn ones. `start` must be set."""
         return Outages([*self.outage, *draw_outages(self.history(), self.outages)])
 
     def faults(self) -> Faults:
-        """Give what decides the fates."""
+        """Return the parameters that determine the fates."""
         return Faults(
             drop=self.drop,
             late=self.late,
@@ -135,7 +135,7 @@ class SimulationOptions:
 
 
 def parse_outage(text: str) -> Outage:
-    """Read an outage, two times with .. between them. Raises SimulationOptionError."""
+    """Parse an outage, two times with .. between them. Raises SimulationOptionError."""
     begin, dots, end = text.partition("..")
     if not dots:
         _refuse("outage", f"takes two times like 2024-01-20T07:00..2024-01-20T08:00, not {text}")
@@ -143,7 +143,7 @@ def parse_outage(text: str) -> Outage:
 
 
 def parse_start(text: str, *, option: str = "start") -> int:
-    """Read a day (its midnight, UTC) or an RFC 3339 time as Unix time in whole seconds.
+    """Parse a day (its midnight, UTC) or an RFC 3339 time into Unix time in whole seconds.
 
     A time without a zone is taken as UTC. Raises SimulationOptionError.
     """
@@ -165,7 +165,7 @@ def _refuse(option: str, takes: str) -> None:
 def _is_web_address(text: str) -> bool:
     try:
         url = httpx.URL(text)
-        # Each of the two parsers lets pass some of what the other refuses.
+        # Each of the two parsers accepts some addresses that the other refuses.
         host = urlsplit(text).hostname
     except (httpx.InvalidURL, ValueError):
         return False

@@ -1,4 +1,4 @@
-"""Outages of the receiver, in which every attempt fails: given, or drawn from the seed. Pure."""
+"""Outages of the receiver, during which every attempt fails; pure functions of the seed."""
 
 import random
 from bisect import bisect_right
@@ -9,21 +9,21 @@ import msgspec
 from ledger.simulator.history import History
 
 LONG, SHORT, PIECE, PAUSE = (600, 10_800), (20, 350), (30, 300), (10, 150)
-"""Least and most seconds: of a long outage, of one that four attempts always outlast, of one piece
-of a flapping one, and of the time between two pieces."""
+"""Minimum and maximum seconds: of a long outage, of one that the four attempts always outlast, of a
+piece of a flapping outage, and of the time between two pieces."""
 
 MOST_PIECES = 15
 
 
 class Outage(msgspec.Struct, frozen=True, order=True, gc=False):
-    """The seconds from `begin` on and before `end`, Unix times."""
+    """The seconds from `begin`, included, to `end`, excluded; Unix times."""
 
     begin: int
     end: int
 
 
 class Outages:
-    """Outages in order; those that overlap or touch are one."""
+    """Outages in order; those that overlap or touch are merged."""
 
     def __init__(self, outages: Iterable[Outage] = ()) -> None:
         self._merged: list[Outage] = []
@@ -39,7 +39,7 @@ class Outages:
         return iter(self._merged)
 
     def cover(self, moment: int) -> bool:
-        """Tell whether an attempt at this moment fails."""
+        """Return whether an attempt at this Unix time fails."""
         before = bisect_right(self._begins, moment)
         return before > 0 and moment < self._merged[before - 1].end
 
@@ -51,7 +51,7 @@ def draw_outages(history: History, count: int) -> Iterator[Outage]:
     """Yield the pieces of `count` outages: long, short and flapping ones in turn."""
     kinds = (_long, _short, _flapping)
     for index in range(count):
-        # A generator of its own for each: with one more outage, those before it stay.
+        # One generator per outage, so that one more outage leaves the earlier ones as they are.
         chance = random.Random(f"{history.seed}/{index}/outage").random
         begin = history.start + int(chance() * history.seconds)
         yield from kinds[index % len(kinds)](begin, chance)

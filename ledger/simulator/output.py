@@ -1,6 +1,6 @@
-"""Writes the payloads to a file instead of sending them, in the order in which they would arrive.
+"""Writes the payloads to a file in the order of arrival, instead of sending them.
 
-JSON Lines, as `ledger import` reads them: payloads alone, or with the time of their reception.
+The file is JSON Lines, as `ledger import` reads them: payloads only, or with times of reception.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from ledger.simulator.truth import Delivery, Record, timestamp
 
 STANDARD_OUTPUT = Path("-")
 AWAY = "receiver away"
-"""The error of an attempt that met an outage."""
+"""The error of an attempt during an outage."""
 
 TURN = 500
-"""Events written before others on the event loop have their turn."""
+"""Number of events after which other tasks of the event loop get a turn."""
 
 
 async def write_payloads(
@@ -38,11 +38,11 @@ async def write_payloads(
     on_delivery: Callable[[Delivery], None],
     on_end: Callable[[Record], None],
 ) -> None:
-    """Write each delivery as one line; `interval` is the sender's between two attempts, seconds.
+    """Write each delivery as one line; `interval` is the time between two attempts in seconds.
 
-    An attempt in an outage writes nothing. `received`: lines as `ledger export` writes them, with
-    the time of the attempt as that of the reception. `on_delivery` is called for each attempt,
-    `on_end` for each event. Raises SimulationError.
+    An attempt during an outage writes nothing. With `received`, lines have the form of `ledger
+    export`, with the time of the attempt as the time of reception. `on_delivery` is called for each
+    attempt, `on_end` for each event. Raises SimulationError.
     """
     positions = itertools.count(1)
     with _opened(path) as file:

@@ -1,8 +1,8 @@
-"""What becomes of each event on its way: dropped, late, repeated, out of order. Pure.
+"""The fate of each event on its way: dropped, late, repeated, out of order. Pure.
 
-The chances are drawn from the seed apart from those of the history, and in the same number for
-each event: the same seed makes the same events whatever the faults, and an event dropped at
-`drop=0.01` is also dropped at `drop=0.05`.
+Random numbers are drawn separately from those of the history, and equally many for each event. So
+the same seed gives the same events whatever the faults, and an event that is dropped at `drop=0.01`
+is also dropped at `drop=0.05`.
 """
 
 import heapq
@@ -23,7 +23,7 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Faults:
-    """How probable each fault is for an event, 0 to 1, each independent of the others."""
+    """The probability of each fault for an event, 0 to 1; faults are independent."""
 
     drop: float = 0.0
     late: float = 0.0
@@ -32,18 +32,18 @@ class Faults:
     lose_bills: float = 0.0  # for a whole bill: all its events are dropped
 
     def any(self) -> bool:
-        """Tell whether an event has any fault of its own."""
+        """Return whether single events can have a fault."""
         return max(self.drop, self.late, self.duplicate, self.reorder) > 0
 
 
 class Fate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What was decided for one event."""
+    """The faults planned for one event."""
 
     dropped: bool = False  # all four attempts are lost on the way
     attempt: int = 1  # the first attempt that is not lost on the way, 1 to 4
-    duplicate: bool = False  # delivered once more although acknowledged
-    reordered: bool = False  # held back until later events of its bill were sent
-    bill_lost: bool | UnsetType = UNSET  # true: dropped as all events of its bill are
+    duplicate: bool = False  # delivered again although acknowledged
+    reordered: bool = False  # held back until later events of its bill have been sent
+    bill_lost: bool | UnsetType = UNSET  # true: dropped with all events of its bill
 
 
 PLAIN = Fate()
@@ -61,7 +61,7 @@ class PlannedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Try(msgspec.Struct, frozen=True, gc=False):
-    """An attempt that is not lost on the way, at a Unix time; it fails in an outage."""
+    """An attempt at a Unix time that is not lost on the way; it fails during an outage."""
 
     attempt: int
     at: int
@@ -69,7 +69,7 @@ class Try(msgspec.Struct, frozen=True, gc=False):
 
 
 def tries(planned: PlannedEvent, interval: int, outages: Outages) -> Iterator[Try]:
-    """Yield the attempts of an event until one does not fail or none is left."""
+    """Yield the attempts of an event up to the first that does not fail."""
     if planned.fate.dropped:
         return
     for attempt in range(planned.fate.attempt, ATTEMPTS + 1):
@@ -81,7 +81,7 @@ def tries(planned: PlannedEvent, interval: int, outages: Outages) -> Iterator[Tr
 
 
 def plan(bills: Iterable[Sequence[Event]], faults: Faults, seed: int) -> Iterator[PlannedEvent]:
-    """Yield the events of all bills with their fates, in order of sending; lazily."""
+    """Yield the events of all bills lazily, with their fates, in order of sending."""
     timed = merge(
         (events[0].event_time, _sent(events, faults, f"{seed}/{index}"))
         for index, events in enumerate(bills)
@@ -93,10 +93,10 @@ def plan(bills: Iterable[Sequence[Event]], faults: Faults, seed: int) -> Iterato
 def arrivals(
     planned: Iterable[PlannedEvent], interval: int, outages: Outages = NEVER
 ) -> Iterator[PlannedEvent]:
-    """Yield events in the order in which they would arrive; `interval` in seconds.
+    """Yield events in order of arrival; `interval` is in seconds.
 
-    An event that arrives with its third attempt comes two intervals later than it was due; one
-    that is lost in an outage has its place at its last attempt, a dropped one keeps its own.
+    An event that arrives with its third attempt comes two intervals after it was due. An event lost
+    in an outage is placed at its last attempt, a dropped one at its first.
     """
     held: list[tuple[int, int, PlannedEvent]] = []
     order = itertools.count()
@@ -115,7 +115,7 @@ def arrivals(
 def _sent(
     events: Sequence[Event], faults: Faults, seed: str
 ) -> list[tuple[int, tuple[Event, Fate]]]:
-    # Drawn apart: whether bills are lost changes nothing for those that are not.
+    # Drawn separately, so that lost bills do not change the fate of other bills.
     if faults.lose_bills and random.Random(f"{seed}/bill").random() < faults.lose_bills:
         return [(event.event_time, (event, BILL_LOST)) for event in events]
     return _send_times(events, faults, f"{seed}/fate")
@@ -124,7 +124,7 @@ def _sent(
 def _send_times(
     events: Sequence[Event], faults: Faults, seed: str
 ) -> list[tuple[int, tuple[Event, Fate]]]:
-    """Give each event of one bill its fate and the time at which it is sent, in that order."""
+    """Return the events of one bill with fate and time of sending, in order of that time."""
     if not faults.any():
         return [(event.event_time, (event, PLAIN)) for event in events]
     chance = random.Random(seed).random
@@ -136,7 +136,7 @@ def _send_times(
         if fate.reordered:
             send_at = _held_back(events, index, hold)
         timed.append((send_at, fate.reordered, (event, fate)))
-    # What is held back goes after the event whose time it took.
+    # An event that is held back is sent after the event whose time it took.
     timed.sort(key=lambda item: item[:2])
     return [(send_at, item) for send_at, _, item in timed]
 
@@ -153,7 +153,7 @@ def _fate(chance: Callable[[], float], faults: Faults) -> Fate:
 
 
 def _held_back(events: Sequence[Event], index: int, hold: float) -> int:
-    """Tell when a reordered event is sent: with a later event of its bill, or within the hour."""
+    """Return when a reordered event is sent: with a later event of its bill, or within the hour."""
     later = len(events) - index - 1
     if later == 0:
         return events[index].event_time + 60 + int(hold * 3_540)

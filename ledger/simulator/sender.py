@@ -1,7 +1,7 @@
-"""The sender's side of the webhook protocol: what Flabs does to deliver one event.
+"""The sender's side of the webhook protocol: how Flabs delivers one event.
 
-Any 2xx within the time-out is success. Else there are at most three retries, one retry interval
-after the attempt before has failed; then the event is lost.
+A 2xx within the timeout is success. Otherwise the sender retries up to three times, each one retry
+interval after the failure of the attempt before; then the event is lost.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ BROKEN = "connection broken"
 class Sender:
     """Delivers events to one address over kept-alive connections.
 
-    `interval` and `timeout` are in seconds, already compressed. `on_delivery` is called at the end
-    of each HTTP attempt. Nothing that the receiver does raises.
+    `interval` and `timeout` are in seconds, already divided by `speed`. `on_delivery` is called at
+    the end of each HTTP attempt. Whatever the receiver does, no method raises.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Sender:
         headers = {"Content-Type": "application/json", "User-Agent": "ledger-simulate"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        # A client of its own for each connection: one pool of 64 connections, which httpx searches
-        # at every request, made 500 deliveries/s where 64 pools of one made 1,900.
+        # One client per connection: httpx searches its pool at every request, and one pool of 64
+        # connections made 500 deliveries/s where 64 pools of one made 1,900.
         tls = httpx.create_ssl_context(trust_env=False)
         self._clients = [_client(headers, tls) for _ in range(concurrency)]
         self._idle: asyncio.Queue[httpx.AsyncClient] = asyncio.Queue()
@@ -71,12 +71,12 @@ class Sender:
     async def until_free(self) -> None:
         """Wait until a delivery could begin at once.
 
-        New events are taken up only then, so that a retry that is due never queues behind them.
+        New events wait for this, so that a retry that is due never queues behind them.
         """
         self._idle.put_nowait(await self._idle.get())
 
     async def deliver(self, record: Record) -> None:
-        """Try until the event is acknowledged or lost; add to `record` what was done."""
+        """Attempt delivery until the event is acknowledged or lost; add attempts to `record`."""
         fate = record.planned.fate
         if fate.attempt > 1:
             await asyncio.sleep((fate.attempt - 1) * self._interval)
@@ -119,7 +119,7 @@ class Sender:
     async def _post(
         self, client: httpx.AsyncClient, body: bytes
     ) -> tuple[httpx.Response | None, str | None]:
-        """Make one HTTP request; give the answer, or the reason why there is none."""
+        """Make one HTTP request; return the answer, or the reason why there is none."""
         try:
             async with asyncio.timeout(self._timeout):
                 return await client.post(self._url, content=body), None
@@ -134,8 +134,8 @@ class Sender:
 
 
 def _client(headers: dict[str, str], tls: ssl.SSLContext) -> httpx.AsyncClient:
-    # The time-out here is one for the whole attempt, which httpx does not know; and what the
-    # environment says of proxies is not meant for a receiver that stands next door.
+    # Our timeout is for the whole attempt, which httpx does not offer. Proxies in the environment
+    # are ignored, because the receiver is nearly always on the same machine.
     return httpx.AsyncClient(
         headers=headers,
         limits=httpx.Limits(max_connections=1),
@@ -146,7 +146,7 @@ def _client(headers: dict[str, str], tls: ssl.SSLContext) -> httpx.AsyncClient:
 
 
 class _Said(msgspec.Struct, frozen=True):
-    """What the receiver may say in the body of its answer."""
+    """The fields of the receiver's answer, if it has them."""
 
     outcome: str | None = None
     position: int | None = None
@@ -157,5 +157,5 @@ def _said(answer: httpx.Response | None) -> _Said:
         return _Said()
     try:
         return msgspec.json.decode(answer.content, type=_Said)
-    except (msgspec.DecodeError, ValueError, RecursionError):  # any receiver may say what it likes
+    except (msgspec.DecodeError, ValueError, RecursionError):  # a receiver may answer anything
         return _Said()

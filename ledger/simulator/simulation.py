@@ -1,4 +1,4 @@
-"""Runs a simulated lab day: against a receiver, or into a file."""
+"""Runs a simulation: sends the webhooks to a receiver, or writes them to a file."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from ledger.simulator.summary import SimulationSummary, Tally
 from ledger.simulator.truth import Delivery, Record, TruthFile
 
 MAX_UNDER_WAY = 20_000
-"""Events waiting for a retry at a time. Beyond, no new ones are taken up: memory stays bounded."""
+"""Maximum number of events under way; new ones wait, so that memory stays bounded."""
 
 PROGRESS_INTERVAL = 0.2
 """Seconds between two calls of `on_progress`."""
@@ -30,7 +30,7 @@ STOPPED = "stopped before the end"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far a simulation is."""
+    """The progress of a simulation."""
 
     bills: int  # in all
     bills_begun: int
@@ -38,7 +38,7 @@ class Progress:
     summary: SimulationSummary  # so far
 
     def in_words(self) -> str:
-        """Say it in few words: they stand beside a bar. Waiting is for an answer or a retry."""
+        """Return a short text to show next to a bar; waiting is for an answer or a retry."""
         lost = self.summary.dropped + self.summary.lost
         return f"{self.summary.delivered:,} delivered, {lost:,} lost, {self.under_way:,} waiting"
 
@@ -49,10 +49,10 @@ async def simulate(
     stop: asyncio.Event | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SimulationSummary:
-    """Simulate a day of labs, or several, as `options` say, and tell what was done.
+    """Simulate one or several lab days, and return a summary.
 
-    Set `stop` to end it early; a refused token ends it early as well and sets `stop`. The summary's
-    `failure` then says why. Raises SimulationError if a file cannot be written.
+    Set `stop` to end it early. A refused token also ends it early and sets `stop`. The summary's
+    `failure` then gives the reason. Raises SimulationError if a file cannot be written.
     """
     if options.start is None:
         now = int(time.time())
@@ -156,7 +156,7 @@ class _Simulation:
                 await self._room.acquire()
                 await sender.until_free()
                 deliveries.create_task(self._deliver(sender, Record(planned=planned)))
-                # Lets the new task take its slot before the next event asks whether one is free.
+                # The new task takes its slot before the next event asks whether one is free.
                 await asyncio.sleep(0)
 
     async def _deliver(self, sender: Sender, record: Record) -> None:
@@ -208,10 +208,10 @@ class _Simulation:
 
 
 class _Pace:
-    """Gives out the moments at which events are taken up.
+    """Schedules the first attempts at a fixed rate.
 
-    The moments are fixed beforehand: a receiver that was slow for a while gets what it missed at
-    once, as it would from labs that go on working.
+    The schedule does not shift: a receiver that was slow for a while then gets the backlog at once,
+    as it would from labs that go on working.
     """
 
     def __init__(self, rate: float) -> None:

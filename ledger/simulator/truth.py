@@ -1,6 +1,6 @@
-"""The truth file: what was done with each event, for comparing with what the receiver knows.
+"""The truth file: the fate of each event, to compare with what the receiver knows.
 
-JSON Lines. One line for each event, written when its story has ended:
+The file is JSON Lines. One line per event is written when its delivery has ended:
 
     {"number": 7, "state": "delivered", "delivered": true, "outcome": "recorded",
      "fate": {"dropped": false, "attempt": 2, "duplicate": true, "reordered": false},
@@ -14,21 +14,21 @@ JSON Lines. One line for each event, written when its story has ended:
               simulation was asked to drop it; `lost`: no attempt was answered with 2xx, as in an
               outage of the receiver; `unfinished`: the simulation was stopped first
 `delivered`   whether the state is `delivered`
-`outcome`     what the receiver said of the delivery that it acknowledged first; null if nothing
-`fate`        what was decided beforehand: `attempt` is the first that is not lost on the way;
-              `bill_lost` stands there, true, where the whole bill was dropped
-`deliveries`  the HTTP attempts really made; `repeat` marks one made although the event was
-              acknowledged; `status` is null where no answer came, and `error` then says why
+`outcome`     the receiver's answer to the delivery that it acknowledged first; null if none
+`fate`        the planned faults: `attempt` is the first that is not lost on the way; `bill_lost`
+              is present, and true, if the whole bill was dropped
+`deliveries`  the HTTP attempts that were made; `repeat` marks one made although the event was
+              acknowledged; `status` is null if no answer came, and `error` then says why
 `payload`     the body, byte for byte
 
-An event that is not delivered may be known to the receiver all the same, if the `error` of a
-delivery is another than "cannot connect": the request may have reached it.
+The receiver may still know an event that is not delivered, if the `error` of a delivery is another
+than "cannot connect": the request may have reached it.
 
-The last line is `{"summary": {...}}`. Without it the simulation was killed: the lines are whole,
-and only the events then under way, or waiting for a retry, have none. Written to a file instead
-of sent (`output`), each delivery stands for a line of that file, with the time at which it would
-have been sent in the simulated day; one whose `error` is "receiver away" fell into an outage and
-stands for none. The outages come first, before all events:
+The last line is `{"summary": {...}}`. If it is absent, the simulation was killed: all lines are
+complete, and only events that were under way or waiting for a retry have no line. With `output`,
+each delivery is a line of that file, with the time at which it would have been sent in the
+simulated day; a delivery with the `error` "receiver away" met an outage and is no line. The outages
+come before all events:
 
     {"outage": {"from": "2024-01-20T10:00:00Z", "to": "2024-01-20T11:00:00Z"}}
 """
@@ -64,12 +64,12 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def acknowledged(self) -> bool:
-        """Tell whether the answer was a 2xx."""
+        """Whether the answer was a 2xx."""
         return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004 HTTP's own
 
 
 class EventTruth(msgspec.Struct, frozen=True, kw_only=True):
-    """One event's line of a truth file; the module says what the fields mean."""
+    """One event's line of a truth file; the module's docstring describes the fields."""
 
     number: int
     state: State
@@ -98,7 +98,7 @@ _NO_EVENT = (b'{"summary":', b'{"outage":')
 
 @dataclass(kw_only=True, slots=True)
 class Record:
-    """One event while its story goes on."""
+    """One event and its deliveries so far."""
 
     planned: PlannedEvent
     deliveries: list[Delivery] = field(default_factory=list)
@@ -106,17 +106,17 @@ class Record:
 
     @property
     def late(self) -> bool:
-        """Tell whether the event needed more than one attempt."""
+        """Whether the event needed more than one attempt."""
         return bool(self.deliveries) and self.deliveries[-1].attempt > 1
 
     @property
     def outcome(self) -> str | None:
-        """Give what the receiver said of the delivery that it acknowledged first."""
+        """The receiver's answer to the delivery that it acknowledged first."""
         return next((each.outcome for each in self.deliveries if each.acknowledged), None)
 
 
 class TruthFile:
-    """Writes a truth file; with no path, nothing. Raises SimulationError if it cannot write."""
+    """Writes a truth file, or nothing without a path. Raises SimulationError if it cannot write."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -140,13 +140,13 @@ class TruthFile:
             os.close(self._file)
 
     def write_outage(self, outage: Outage) -> None:
-        """Write the line of an outage; before all events."""
+        """Write the line of an outage; called before all events."""
         if self._path is not None:
             begin, end = (datetime.fromtimestamp(at, UTC) for at in (outage.begin, outage.end))
             self._write(_Outage(_Span(begin, end)))
 
     def write_event(self, record: Record) -> None:
-        """Write the line of an event whose story has ended."""
+        """Write the line of an event whose delivery has ended."""
         if self._path is None:
             return
         self._write(
@@ -167,7 +167,7 @@ class TruthFile:
             self._write({"summary": summary})
 
     def _write(self, line: object) -> None:
-        # One write for each line, past any buffer: a killed process leaves whole lines.
+        # One unbuffered write per line, so that a killed process leaves complete lines.
         rest = msgspec.json.encode(line) + b"\n"
         try:
             while rest:
@@ -180,7 +180,7 @@ class TruthFile:
 
 
 def read_truth(path: Path) -> Iterator[EventTruth]:
-    """Yield the events of a truth file and nothing else, in the order of the lines."""
+    """Yield the events of a truth file in the order of the lines."""
     decoder = msgspec.json.Decoder(EventTruth)
     with path.open("rb") as file:
         for line in file:
@@ -189,7 +189,7 @@ def read_truth(path: Path) -> Iterator[EventTruth]:
 
 
 def read_truth_summary(path: Path) -> dict[str, object] | None:
-    """Give the summary of a truth file, or None if the simulation was killed."""
+    """Return the summary of a truth file, None if the simulation was killed."""
     with path.open("rb") as file:
         for line in file:
             if line.startswith(b'{"summary":'):
@@ -198,7 +198,7 @@ def read_truth_summary(path: Path) -> dict[str, object] | None:
 
 
 def read_truth_outages(path: Path) -> list[Outage]:
-    """Give the outages of a truth file, in order."""
+    """Return the outages of a truth file, in order."""
     outages = []
     with path.open("rb") as file:
         for line in file:
@@ -210,6 +210,6 @@ def read_truth_outages(path: Path) -> list[Outage]:
 
 
 def timestamp(seconds: float) -> str:
-    """Write a Unix time as RFC 3339 in UTC with milliseconds."""
+    """Format a Unix time as RFC 3339 in UTC with milliseconds."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -206,7 +206,7 @@ def test_a_day_without_outages_has_no_line_of_them(tmp_path: Path) -> None:
         (["--outage=2024-01-20"], "--outage takes two times like"),
         (["--outage=2024-01-20..x"], "--outage takes a day like 2024-01-20 or a time"),
         (["--outage=2024-01-21..2024-01-20"], "--outage takes FROM..TO with FROM before TO"),
-        (["--days=40000", "--start=2024-01-20"], "--start takes a time from which the day lies"),
+        (["--days=40000", "--start=2024-01-20"], "--start takes a time such that the day lies"),
     ],
 )
 def test_a_bad_value_is_wrong_usage(arguments: list[str], says: str, tmp_path: Path) -> None:
