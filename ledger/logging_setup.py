@@ -1,4 +1,4 @@
-"""Logging: lines for people on a terminal, JSON for machines otherwise; always to stderr."""
+"""Logging to stderr: readable lines on a terminal, JSON everywhere else."""
 
 import logging
 import sys
@@ -7,21 +7,21 @@ import structlog
 
 
 class _OwnLines(logging.Handler):
-    """Has what libraries log stand in lines like our own."""
+    """Writes the records of libraries as lines like our own."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; never raises, for who logs does not expect that."""
+        """Write one record; never raises, because callers of a logger do not expect it."""
         try:
             log = structlog.get_logger(record.name)
             log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
-        except Exception:  # noqa: BLE001 -- as every handler of the standard library
+        except Exception:  # noqa: BLE001 -- like every handler of the standard library
             self.handleError(record)
 
 
 def configure_logging(*, level: int = logging.INFO) -> None:
-    """Set logging up for this process: our own lines from `level`, libraries' from warnings on."""
+    """Set up logging in this process: our lines from `level` on, libraries' from warnings on."""
     logging.basicConfig(handlers=[_OwnLines()], level=logging.WARNING, force=True)
-    # The pool tells of each try to reconnect; who asks meanwhile is told, and that is logged.
+    # The pool logs each attempt to reconnect; a request that fails meanwhile is logged by us.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer()

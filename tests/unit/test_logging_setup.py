@@ -1,16 +1,16 @@
-"""What libraries log stands in lines like our own."""
+"""The lines of libraries look like our own."""
 
 import json
 import subprocess
 import sys
 
-# As a worker does: it sets logging up first, and makes its routes and their description after that.
+# Like a worker, which sets up logging first, and then makes its routes and their description.
 _WORKER = """
 import logging
-from ledger.log import configure_logging
+from ledger.logging_setup import configure_logging
 configure_logging()
-from ledger.api import openapi
-openapi.document()
+from ledger.api.openapi.document import document
+document()
 logging.getLogger("uvicorn.error").error("tried %s", "this", exc_info=ValueError("why"))
 logging.getLogger("some.library").warning("%d", "no number")
 logging.getLogger("some.library").info("chatter")
