@@ -2,7 +2,7 @@
 
 
 class LedgerError(Exception):
-    """The base of all of them."""
+    """The base of all errors below."""
 
 
 class EmbeddedPostgresError(LedgerError):
@@ -26,15 +26,15 @@ class AppendError(LedgerError):
 
 
 class FoldVersionError(LedgerError):
-    """The state was made by another version of the fold, and must not be mixed with this one's."""
+    """The state was made by another version of the fold, and the two must not be mixed."""
 
 
 class StateError(LedgerError):
-    """The state's tables are not what they must be; a rebuild makes them anew."""
+    """The state's tables are missing or inconsistent; a rebuild replaces them."""
 
 
 class CheckpointError(LedgerError):
-    """The checkpoint is not where this batch began: somebody else moved it."""
+    """The checkpoint is not where this batch began: another process moved it."""
 
 
 class RebuildError(LedgerError):
@@ -46,15 +46,15 @@ class ImportFileError(LedgerError):
 
 
 class DecisionError(LedgerError):
-    """An operator's decision cannot be taken now; nothing was recorded."""
+    """An operator's decision cannot be recorded now; nothing was recorded."""
 
 
 class QuestionError(LedgerError):
-    """A question cannot be answered as it was asked."""
+    """A query or a decision has a value that is out of range or contradicts another."""
 
 
 class UnknownSubjectError(LedgerError):
-    """What an operator decides about does not exist; the message says what does."""
+    """The named bill, event, request or window does not exist; the message lists what does."""
 
 
 class SimulationError(LedgerError):
@@ -62,7 +62,7 @@ class SimulationError(LedgerError):
 
 
 class SimulationOptionError(SimulationError):
-    """An option has a value that makes no sense; the message says what it takes.
+    """An option of the simulation has a bad value; the message says which values it takes.
 
     `option` is the name of the field of `SimulationOptions`.
     """
@@ -71,3 +71,8 @@ class SimulationOptionError(SimulationError):
         super().__init__(f"{option} {takes}")
         self.option = option
         self.takes = takes
+
+
+def one_line(error: object) -> str:
+    """Return the text of an error in one line; libraries break theirs into several."""
+    return " ".join(str(error).split())

@@ -29,7 +29,8 @@ def migrate(*, yes: bool, dry_run: bool, downgrade: bool) -> None:
         version = schema.current_version(connection)
     before = f"at {version}" if version else "empty"
     if downgrade:
-        if go_ahead(f"The schema is {before} and will be removed.", yes=yes, dry_run=dry_run):
+        what = f"The schema is {before} and will be removed."
+        if go_ahead(what, yes=yes, dry_run=dry_run, irreversible=True):
             schema.migrate(url, revision="base")
             click.echo("The schema is gone.")
         return

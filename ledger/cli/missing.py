@@ -1,32 +1,43 @@
 """`ledger missing`."""
 
-import sys
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import get_args
 
 import rich_click as click
 
-from ledger.cli.common import prepared_database
+from ledger.cli.common import json_lines_option, prepared_database
+from ledger.cli.table import print_table
 from ledger.model.event import EventType
 from ledger.model.missing_events import Certainty, MissingState
+from ledger.operations.missing_events.queries import Filter, item_of, list_query
+from ledger.operations.policy import Policy
+from ledger.operations.read_models import MissingEventItem
+from ledger.postgres.connect import connect
+from ledger.projection.rows import encode
+from ledger.settings import Settings
 
-WIDE = 1_000
-"""Columns; a table takes no more than it needs."""
+COLUMNS = ("lab", "bill", "event", "test", "certainty", "state", "due (UTC)", "request")
 
 
 @click.command()
-@click.option("--state", type=click.Choice(get_args(MissingState)), help="As they are now.")
-@click.option("--lab", metavar="LAB", help="Of this lab alone.")
+@click.option("--state", type=click.Choice(get_args(MissingState)), help="Only in this state now.")
+@click.option("--lab", metavar="LAB", help="Only of this lab.")
 @click.option("--type", "event_type", type=click.Choice(get_args(EventType)), help="Of this type.")
-@click.option("--certainty", type=click.Choice(get_args(Certainty)), help="Proven, or likely.")
+@click.option(
+    "--certainty",
+    type=click.Choice(get_args(Certainty)),
+    help="Only those proven, or only those that may be missing.",
+)
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
     default=100,
     show_default=True,
     metavar="N",
-    help="How many at the most.",
+    help="List at most N.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines.")
+@json_lines_option
 def missing(
     *,
     state: MissingState | None,
@@ -36,21 +47,10 @@ def missing(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List the events that were sent and never came, the one missing longest first."""
-    from contextlib import closing
-    from datetime import UTC, datetime
+    """List missing events, the one missing longest first.
 
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from ledger.operations.missing_events.queries import Filter, item_of, list_query
-    from ledger.operations.policy import Policy
-    from ledger.postgres.connect import connect
-    from ledger.projection.rows import encode
-    from ledger.settings import Settings
-
+    An event is missing if another event proves that it was sent, or makes it likely.
+    """
     url = prepared_database()
     policy = Policy.of(Settings.from_environment())
     wanted = Filter(state=state, lab_id=lab, event_type=event_type, certainty=certainty)
@@ -64,25 +64,23 @@ def missing(
             click.echo(encode(item))
         return
     if not found:
-        click.echo("Nothing is missing." if wanted == Filter() else "Nothing of that is missing.")
+        filtered = wanted != Filter()
+        click.echo("No missing event matches." if filtered else "No event is missing.", err=True)
         return
-    table = Table(box=box.SIMPLE)
-    for name in ("lab", "bill", "event", "test", "certainty", "state", "due (UTC)", "request"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("state", "certainty", "due (UTC)"))
-    for item in found[:limit]:
-        cells = (
-            item.lab_id,
-            item.bill_id,
-            f"{item.event_type}{f' x {item.count}' if item.count > 1 else ''}",
-            item.test_id or "",
-            item.certainty,
-            item.state,
-            f"{item.due_at:%F %T}",
-            str(item.request or ""),
-        )
-        # What is not printable could drive the terminal.
-        table.add_row(*(Text(cell if cell.isprintable() else ascii(cell)) for cell in cells))
-    # Where it is no terminal, a line stays a line.
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    print_table(COLUMNS, map(cells, found[:limit]), whole=("certainty", "state", "due (UTC)"))
     if len(found) > limit:
-        click.echo(f"... and more; --limit {limit} was given")
+        click.echo(f"There are more than {limit}; --limit N lists more.", err=True)
+
+
+def cells(item: MissingEventItem) -> tuple[str, ...]:
+    """Return the cells of a missing event in the order of `COLUMNS`."""
+    return (
+        item.lab_id,
+        item.bill_id,
+        f"{item.event_type}{f' x {item.count}' if item.count > 1 else ''}",
+        item.test_id or "",
+        item.certainty,
+        item.state,
+        f"{item.due_at:%F %T}",
+        str(item.request or ""),
+    )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import rich_click as click
 
+from ledger.api.openapi.document import document, webhook_schema
+
 DEFAULT_FOLDER = Path("api_schema")
 
 
@@ -16,21 +18,31 @@ DEFAULT_FOLDER = Path("api_schema")
     metavar="DIR",
     help="Write openapi.json and webhook.json into this folder.",
 )
-@click.option("--check", is_flag=True, help="Compare with the folder; exit 3 if they differ.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare with the files in DIR, by default api_schema; exit 3 if they differ.",
+)
 def openapi(*, output: Path | None, check: bool) -> None:
-    """Print the OpenAPI document, write it with the webhook's JSON Schema, or compare them."""
-    from ledger.api.openapi.document import document, webhook_schema
+    """Print, write or check the OpenAPI document.
 
+    With --output, the JSON Schema of a webhook is written or compared as well.
+    """
     made = {
         name: json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
         for name, content in (("openapi.json", document()), ("webhook.json", webhook_schema()))
     }
     folder = output or DEFAULT_FOLDER
     if check:
+        if not folder.is_dir():
+            raise click.UsageError(
+                f"there is no folder {folder} in {Path.cwd()}: run this in a checkout of Ledger, "
+                "or name the folder with --output DIR"
+            )
         drifted = [name for name, content in made.items() if _read(folder / name) != content]
         if drifted:
             names = ", ".join(str(folder / name) for name in drifted)
-            click.echo(f"{names}: not what the code says; run ledger openapi --output {folder}")
+            click.echo(f"{names}: differs from the code; run `ledger openapi --output {folder}`")
             sys.exit(3)
     elif output:
         output.mkdir(parents=True, exist_ok=True)

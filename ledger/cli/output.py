@@ -1,20 +1,20 @@
-"""Where a command writes a document: to a file, whole or not at all, or to standard output."""
+"""Writes a command's document to standard output or to a file, complete or not at all."""
 
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
+
+from rich.console import Console
 
 from ledger.errors import LedgerError
-
-if TYPE_CHECKING:
-    from ledger.operations.render import Screen
+from ledger.operations.render import PLAIN, Screen
 
 
 def check_writable(output: Path | None) -> None:
-    """Raise `LedgerError` if a file cannot be written, before anything is done for its sake."""
+    """Raise `LedgerError` if the file cannot be written; called before anything is changed."""
     if output is not None:
         unfinished = _unfinished(output)
         try:
@@ -25,17 +25,16 @@ def check_writable(output: Path | None) -> None:
 
 
 @contextmanager
-def written(output: Path | None) -> Iterator[tuple[BinaryIO, "Screen"]]:
-    """Give a file to write to, and what text is to be written for.
+def written(output: Path | None) -> Iterator[tuple[BinaryIO, Screen]]:
+    """Yield a file to write to, and the screen for which text is laid out.
 
-    A file takes its name when all is written. Raises `LedgerError` if it cannot be.
+    The file gets its name when it is complete. Raises `LedgerError` if it cannot be written.
     """
-    from ledger.operations.render import PLAIN, Screen
-
     if output is None:
         screen = PLAIN
         if sys.stdout.isatty():
-            screen = Screen(width=shutil.get_terminal_size().columns, colour=True)
+            colour = not Console().no_color  # rich reads NO_COLOR
+            screen = Screen(width=shutil.get_terminal_size().columns, colour=colour)
         yield cast("BinaryIO", sys.stdout.buffer), screen
         sys.stdout.buffer.flush()
         return

@@ -1,35 +1,29 @@
-"""Progress of long work: a bar on a terminal, a line now and then otherwise."""
+"""Progress of long work: a bar on a terminal, a line every few seconds elsewhere."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
 PLAIN_SECONDS = 5.0
-"""Between two lines where there is no terminal."""
+"""Seconds between two lines where there is no terminal."""
 
 
 @contextmanager
 def progress(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that is told how many events are done and how many there are."""
+    """Yield a function to call with the number of events done and the number in all."""
     if sys.stderr.isatty():
-        with _bar(verb) as tell:
-            yield tell
+        with _bar(verb) as update:
+            yield update
     else:
         yield _Lines(verb)
 
 
 @contextmanager
 def _bar(verb: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     with Progress(
         TextColumn(verb),
         BarColumn(),

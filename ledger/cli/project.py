@@ -1,8 +1,18 @@
 """`ledger project`."""
 
+import signal
+from types import FrameType
+
 import rich_click as click
 
+from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
+from ledger.logging_setup import configure_logging
+from ledger.operations.alerts.channels import check_channels
+from ledger.operations.alerts.watcher import AlertWatcher
+from ledger.operations.policy import Policy
+from ledger.projection.projector import Projector
+from ledger.settings import Settings
 
 
 @click.command()
@@ -10,20 +20,9 @@ from ledger.cli.common import check_schema_if_reachable
 def project(*, end_with_parent: bool) -> None:
     """Fold new events into the state until stopped.
 
-    Several may run: one leads, the others wait to take over. With LEDGER_ALERT_URLS it also tells
-    of what is overdue, of loss windows, of bills that were not seen, of parked bills.
+    Several projectors may run: one leads, the others stand by. With LEDGER_ALERT_URLS the command
+    also sends alerts about overdue events, loss windows, unseen bills and parked bills.
     """
-    import signal
-    from types import FrameType
-
-    from ledger import processes
-    from ledger.logging_setup import configure_logging
-    from ledger.operations.alerts.channels import check_channels
-    from ledger.operations.alerts.watcher import AlertWatcher
-    from ledger.operations.policy import Policy
-    from ledger.projection.projector import Projector
-    from ledger.settings import Settings
-
     configure_logging()
     if end_with_parent:
         processes.end_with_parent()

@@ -1,25 +1,34 @@
 """`ledger reconcile`."""
 
 import sys
-from datetime import datetime
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from ledger.cli.common import (
+    PATIENCE,
     form_option,
+    json_option,
     not_blank,
     operator_option,
     output_option,
     prepared_database,
+    read_time,
 )
-
-if TYPE_CHECKING:
-    from ledger.operations.policy import Policy
-    from ledger.operations.read_models import Report
-    from ledger.operations.reconciliation.report import Question
-    from ledger.operations.render import Format
+from ledger.cli.output import check_writable, written
+from ledger.operations.decisions import catch_up
+from ledger.operations.policy import Policy
+from ledger.operations.read_models import Report
+from ledger.operations.reconciliation import runs
+from ledger.operations.reconciliation.report import Question
+from ledger.operations.reconciliation.report import reconcile as ask
+from ledger.operations.render import Format, write_report, write_request
+from ledger.operations.render.words import count
+from ledger.operations.support_requests.make import make_request
+from ledger.postgres.connect import connect
+from ledger.settings import Settings
 
 FOUND = 3
 """The exit code of a check that found something."""
@@ -27,40 +36,48 @@ FOUND = 3
 
 @click.command()
 @form_option
+@json_option
 @output_option
-@click.option("--lab", metavar="LAB", help="Of this lab alone.")
+@click.option("--lab", metavar="LAB", help="Only of this lab.")
 @click.option(
     "--request",
     is_flag=True,
-    help="Make a support request of what is overdue and not asked for yet, and show that.",
+    help="Make a support request for what is overdue and not yet asked for, and show it.",
 )
 @click.option(
     "--include-possible",
     is_flag=True,
-    help="With --request: ask also for what only may be missing.",
+    help="With --request: ask also for events that are only possibly missing.",
 )
 @click.option(
-    "--note", callback=not_blank, metavar="WORDS", help="With --request: a note that stands in it."
+    "--note",
+    callback=not_blank,
+    metavar="WORDS",
+    help="With --request: a note to store with the request.",
 )
 @click.option(
     "--check",
     is_flag=True,
-    help="Exit with 3 if an event is overdue, a bill unseen, or a loss window not asked for.",
+    help="Exit with 3 if an event is overdue, an expected bill unseen, or a loss window not asked "
+    "for.",
 )
 @click.option(
-    "--since-last", is_flag=True, help="Only what is new since the last run with this option."
+    "--since-last",
+    is_flag=True,
+    help="Report only what is new since the last run with this option.",
 )
-@click.option("--as-of", metavar="TIME", help="As it stood at this time (RFC 3339).")
+@click.option("--as-of", metavar="TIME", help="Report the state at this time (RFC 3339).")
 @click.option(
     "--position",
     type=click.IntRange(min=0),
     metavar="N",
-    help="As the log stood at its position N.",
+    help="Report the state of the log at position N.",
 )
 @operator_option
 def reconcile(
     *,
-    form: "Format",
+    form: Format,
+    as_json: bool,
     output: Path | None,
     lab: str | None,
     request: bool,
@@ -72,18 +89,12 @@ def reconcile(
     position: int | None,
     by: str,
 ) -> None:
-    """Report what never came, lab by lab; with --request, ask support for it.
+    """Report missing events lab by lab; with --request, ask support for them.
 
-    A report names its time and its log position: with both, --as-of and --position, the same report
-    can be had again later.
+    A report shows its time and its log position. With both, --as-of and --position, the same report
+    can be written again later.
     """
-    from datetime import UTC
-
-    from ledger.operations.policy import Policy
-    from ledger.operations.reconciliation import runs
-    from ledger.operations.reconciliation.report import Question
-    from ledger.settings import Settings
-
+    form = "json" if as_json else form
     _refuse_contradictions(
         request=request,
         others=since_last or as_of is not None or position is not None,
@@ -104,9 +115,8 @@ def reconcile(
             note=note,
             by=by,
         )
-        # What is only possible may be left over.
-        now = Question(as_of=datetime.now(UTC), lab_id=lab)
-        if check and (made or _finds(_ask(url, policy, now))):
+        report = _left_over(url, policy, lab, include_possible=include_possible)
+        if check and (made or _finds(report)):
             sys.exit(FOUND)
         return
     question = Question(
@@ -117,44 +127,36 @@ def reconcile(
     )
     report = _report(url, policy, question, form, output)
     if since_last:
-        # Noted when all is written: a run that was killed tells it again.
+        # Noted once all is written: after a run that was killed, the next reports the same again.
         runs.note_run(url, report.as_of, report.position)
     if check and _finds(report):
         sys.exit(FOUND)
 
 
-def _finds(report: "Report") -> bool:
+def _finds(report: Report) -> bool:
     open_windows = any(window.state == "open" for window in report.loss_windows)
     return bool(report.totals["overdue"] or report.unseen_bills or open_windows)
 
 
-def _ask(url: str, policy: "Policy", question: "Question") -> "Report":
-    from contextlib import closing
-
-    from ledger.operations.reconciliation.report import reconcile as ask
-    from ledger.postgres.connect import connect
-
+def _left_over(url: str, policy: Policy, lab_id: str | None, *, include_possible: bool) -> Report:
+    """Return the report after a request, and say which overdue events the request left out."""
+    now = Question(as_of=datetime.now(UTC), lab_id=lab_id)
     with (
         closing(connect(url, "reconcile")) as connection,
-        ask(connection, policy, question) as (
-            report,
-            _,
-        ),
+        ask(connection, policy, now) as (report, missing_events),
     ):
-        return report
+        possible = sum(
+            item.state == "overdue" and item.certainty == "possible" for item in missing_events
+        )
+    if possible and not include_possible:
+        events = count(possible, "possibly missing event is", "possibly missing events are")
+        click.echo(f"{events} overdue, too; --include-possible asks also for these.", err=True)
+    return report
 
 
 def _report(
-    url: str, policy: "Policy", question: "Question", form: "Format", output: Path | None
-) -> "Report":
-    from contextlib import closing
-
-    from ledger.cli.output import written
-    from ledger.operations.decisions import catch_up
-    from ledger.operations.reconciliation.report import reconcile as ask
-    from ledger.operations.render import write_report
-    from ledger.postgres.connect import connect
-
+    url: str, policy: Policy, question: Question, form: Format, output: Path | None
+) -> Report:
     with closing(connect(url, "reconcile")) as connection:
         if question.position is None:
             catch_up(url, connection, patience=PATIENCE)
@@ -168,8 +170,8 @@ def _report(
 
 def _request(
     url: str,
-    policy: "Policy",
-    form: "Format",
+    policy: Policy,
+    form: Format,
     output: Path | None,
     *,
     lab_id: str | None,
@@ -177,11 +179,7 @@ def _request(
     note: str | None,
     by: str,
 ) -> bool:
-    """Make a request and write it; tell whether there was anything to ask for."""
-    from ledger.cli.output import check_writable, written
-    from ledger.operations.render import write_request
-    from ledger.operations.support_requests.make import make_request
-
+    """Make a request and write it; return whether there was anything to ask for."""
     check_writable(output)
     made = make_request(
         url,
@@ -193,40 +191,22 @@ def _request(
         patience=PATIENCE,
     )
     if made is None:
-        click.echo("Nothing is overdue that was not asked for: no support request was made.")
+        events = "event" if include_possible else "certainly missing event"
+        click.echo(
+            f"No support request was made: no {events} is overdue that has not been asked for."
+        )
         return False
     support_request, _ = made
     with written(output) as (to, screen):
         write_request(support_request, form, to, screen=screen)
     click.echo(
-        f"Support request {support_request.number} was made; lines: {len(support_request.lines)}, "
-        f"loss windows: {len(support_request.loss_windows)}. `ledger request "
+        f"Support request {support_request.number} was made: "
+        f"{count(len(support_request.lines), 'line')}, "
+        f"{count(len(support_request.loss_windows), 'loss window')}. `ledger request "
         f"{support_request.number} --format markdown` writes the letter again.",
         err=True,
     )
     return True
-
-
-PATIENCE = 600.0
-"""Seconds for which the state may take to catch up with the log."""
-
-
-def read_time(text: str | None, option: str) -> datetime | None:
-    """Read a time (RFC 3339) that was given to an option. Raises `click.BadParameter`."""
-    import msgspec
-
-    if text is None:
-        return None
-    try:
-        moment = msgspec.convert(text.strip(), datetime)
-    except msgspec.ValidationError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise click.BadParameter(
-            f"{text!r} is no time; it takes RFC 3339 with a zone, for example 2024-01-20T10:00:00Z",
-            param_hint=option,
-        )
-    return moment
 
 
 def _refuse_contradictions(

@@ -1,31 +1,42 @@
 """`ledger status`."""
 
+from contextlib import closing
+from datetime import UTC, datetime
+
+import msgspec
 import rich_click as click
 
-from ledger.cli.common import prepared_database
+from ledger import schema
+from ledger.cli.common import json_option, prepared_database
+from ledger.errors import StateError
+from ledger.model.bill import FOLD_VERSION
+from ledger.operations.render.words import count, lasting, shown, utc
+from ledger.postgres.connect import connect
+from ledger.projection.status import PARKED, REBUILD, STATUS, StatusRow
+
+# The leading projector holds this lock for as long as it runs.
+_LEADER = """
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = 7402 AND objid = 4 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+"""
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def status(*, as_json: bool) -> None:
-    """Show how far the state is behind the log, and what is parked."""
-    from datetime import UTC, datetime
-
-    import msgspec
-
-    from ledger import schema
-    from ledger.model.bill import FOLD_VERSION
-    from ledger.postgres.connect import connect
-    from ledger.projection.status import PARKED, REBUILD, STATUS, StatusRow
-
-    with connect(prepared_database(), "status") as connection:
+    """Show how far the state is behind the log, whether a projector runs, and what is parked."""
+    with closing(connect(prepared_database(), "status")) as connection:
         row = connection.execute(STATUS).fetchone()
         if row is None:
-            raise click.ClickException("state.checkpoint has no row: run `ledger rebuild`")
+            raise StateError("state.checkpoint is empty: run `ledger rebuild`")
         found = StatusRow(*row)
         parked = connection.execute(PARKED).fetchall()
         progress = connection.execute(REBUILD).fetchone() if found.rebuild_runs else None
-    lag = found.lag_seconds(datetime.now(UTC))
+        led = connection.execute(_LEADER).fetchone() == (True,)
+    now = datetime.now(UTC)
     if as_json:
         content = {
             "schema": schema.SCHEMA_VERSION,
@@ -33,26 +44,35 @@ def status(*, as_json: bool) -> None:
             "position": found.position,
             "head": found.head,
             "lag_events": found.lag_events,
-            "lag_seconds": lag,
+            "lag_seconds": found.lag_seconds(now),
+            "projector": led,
             "parked": found.parked,
             "rebuild": progress and {"events_done": progress[0], "events_total": progress[1]},
         }
         click.echo(msgspec.json.encode(content))
         return
-    click.echo(f"log       {found.head:,} events")
-    behind = f"{found.lag_events:,} events behind, the oldest for {lag:.1f} s"
-    click.echo(f"state     at {found.position:,}, {behind if found.lag_events else 'up to date'}")
+    click.echo(f"log        {count(found.head, 'event')}")
+    click.echo(f"state      at position {found.position:,}, {_behind(found, now)}")
+    click.echo(f"projector  {'runs' if led else 'does not run: start `ledger project`'}")
     if found.fold_version != FOLD_VERSION:
         click.echo(
-            f"version   the state is of version {found.fold_version}, this is {FOLD_VERSION}: "
-            "run `ledger rebuild`"
+            f"version    the state is of version {found.fold_version} and this is version "
+            f"{FOLD_VERSION}: run `ledger rebuild`"
         )
     if progress:
-        click.echo(
-            f"rebuild   {progress[0]:,} of {progress[1]:,} events, since {progress[2]:%F %T}"
-        )
-    click.echo(f"parked    {found.parked:,} bills")
+        done, total, since = progress
+        click.echo(f"rebuild    {done:,} of {count(total, 'event')}, since {utc(since)}")
+    click.echo(f"parked     {count(found.parked, 'bill')}")
     for lab_id, bill_id, _, error in parked:
-        click.echo(f"          lab {lab_id} bill {bill_id}: {error}")
+        click.echo(f"           lab {shown(lab_id)} bill {shown(bill_id)}: {shown(error)}")
     if parked:
-        click.echo("          `ledger rebuild --bill LAB BILL` tries one again")
+        click.echo("           `ledger rebuild --bill LAB BILL` retries one")
+
+
+def _behind(found: StatusRow, now: datetime) -> str:
+    if not found.lag_events:
+        return "up to date"
+    waited = "less than a second"
+    if found.oldest_not_folded is not None:
+        waited = lasting(now - found.oldest_not_folded)
+    return f"{count(found.lag_events, 'event')} behind; the oldest has waited {waited}"

@@ -1,31 +1,43 @@
 """`ledger waive`."""
 
-from datetime import datetime
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import rich_click as click
 
 from ledger.cli.common import (
+    PATIENCE,
     dry_run_option,
     go_ahead,
     not_blank,
     operator_option,
     prepared_database,
+    read_time,
     yes_option,
 )
+from ledger.cli.table import print_table
 from ledger.model.event import EventType
 from ledger.model.missing_events import Certainty
-
-if TYPE_CHECKING:
-    from ledger.operations.missing_events.waive import Waived
+from ledger.operations.missing_events.queries import Filter
+from ledger.operations.missing_events.waive import Waived, waive_matching
+from ledger.operations.policy import Policy
+from ledger.operations.render.words import count
+from ledger.settings import Settings
 
 
 @click.command()
-@click.option("--lab", metavar="LAB", help="Of this lab alone.")
+@click.option("--lab", metavar="LAB", help="Only of this lab.")
+@click.option("--bill", metavar="BILL", help="Only of this bill; needs --lab.")
+@click.option("--test", metavar="TEST", help="Only of this test; needs --bill.")
 @click.option("--type", "event_type", type=click.Choice(get_args(EventType)), help="Of this type.")
-@click.option("--certainty", type=click.Choice(get_args(Certainty)), help="Proven, or likely.")
 @click.option(
-    "--before", metavar="TIME", help="Those first known to be missing before this time (RFC 3339)."
+    "--certainty",
+    type=click.Choice(get_args(Certainty)),
+    help="Only those proven, or only those that may be missing.",
+)
+@click.option(
+    "--before",
+    metavar="TIME",
+    help="Only those first known to be missing before this time (RFC 3339).",
 )
 @click.option(
     "--reason",
@@ -40,6 +52,8 @@ if TYPE_CHECKING:
 def waive(
     *,
     lab: str | None,
+    bill: str | None,
+    test: str | None,
     event_type: EventType | None,
     certainty: Certainty | None,
     before: str | None,
@@ -48,38 +62,45 @@ def waive(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Waive all missing events that the filters find and that were not asked for.
+    """Waive missing events that match all filters and have not been requested.
 
-    As on the day of the installation, when bills that are older than the webhook lack their
-    bill.created. Says first how many they are.
+    A waived event is not asked for. On the day of the installation, for example, bills older than
+    the webhook lack their bill.created. The command shows how many events match and asks for
+    confirmation; without a terminal it needs --yes.
     """
-    from ledger.cli.reconcile import PATIENCE, read_time
-    from ledger.operations.missing_events.queries import Filter
-    from ledger.operations.missing_events.waive import waive_matching
-    from ledger.operations.policy import Policy
-    from ledger.settings import Settings
-
-    known_before: datetime | None = read_time(before, "--before")
     wanted = Filter(
-        lab_id=lab, event_type=event_type, certainty=certainty, known_before=known_before
+        lab_id=lab,
+        bill_id=bill,
+        test_id=test,
+        event_type=event_type,
+        certainty=certainty,
+        known_before=read_time(before, "--before"),
     )
     if wanted == Filter():
-        raise click.UsageError("say which: at least one of --lab, --type, --certainty, --before")
+        raise click.UsageError(
+            "give at least one of --lab, --bill, --test, --type, --certainty, --before"
+        )
+    if (bill is not None and lab is None) or (test is not None and bill is None):
+        raise click.UsageError("--bill needs --lab, and --test needs --bill")
     url = prepared_database()
     policy = Policy.of(Settings.from_environment())
 
-    def run(*, only_count: bool) -> "Waived":
+    def run(*, only_count: bool) -> Waived:
         found, _ = waive_matching(
             url, policy, wanted, reason=reason, by=by, dry_run=only_count, patience=PATIENCE
         )
         return found
 
     found = run(only_count=True)
-    for lab_id, types in found.labs.items():
-        for name, count in types.items():
-            click.echo(f"{count:8,}  {name} of lab {lab_id}")
     if not found.waived:
-        click.echo("Nothing of that is missing and not waived or asked for.")
+        click.echo("No missing event matches that is neither waived nor requested.", err=True)
         return
-    if go_ahead(f"{found.waived:,} missing events will be waived.", yes=yes, dry_run=dry_run):
-        click.echo(f"Waived {run(only_count=False).waived:,}.")
+    rows = [
+        (lab_id, name, str(number))
+        for lab_id, types in found.labs.items()
+        for name, number in types.items()
+    ]
+    print_table(("lab", "event", "count"), rows)
+    what = f"{count(found.waived, 'missing event')} will be waived."
+    if go_ahead(what, yes=yes, dry_run=dry_run, irreversible=True):
+        click.echo(f"Waived {count(run(only_count=False).waived, 'missing event')}.")

@@ -123,6 +123,9 @@ def test_the_command_asks_for_what_is_possible_when_told_to(desk: Desk, lab: str
         done = desk.run("reconcile", "--request", "--lab", lab, *more, "--by", "ann")
         assert done.returncode == 0, done.stderr
         assert (b"b1" in done.stdout) is bool(asked)
+        # What is left out is said, and how it is asked for.
+        assert (b"1 possibly missing event is overdue" in done.stderr) is not bool(more)
+        assert (b"--include-possible" in done.stderr) is not bool(more)
     assert desk.items("/v1/support-requests")[0]["made_by"] == "ann"
 
 

@@ -1,5 +1,6 @@
 """Loss windows: outages of the receiver that outlast the sender's attempts, and what is done."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 from ledger import schema
 from tests.acceptance.conftest import ready_database
 from tests.support.answers import assert_problem, parsed
+from tests.support.commands import assert_sentence
 from tests.support.operations import Desk, Item
 from tests.support.payloads import BASE, event
 from tests.support.postgres import PrivateServer
@@ -257,3 +259,30 @@ def test_a_window_is_closed_for_some_labs_and_asked_of_the_others(own: Outage) -
     assert desk.post(CLOSE, **span, reason="done").status_code == 200
     assert desk.asked(1)["state"] == "closed"
     assert {one["state"] for one in desk.items(WINDOWS)} == {"closed"}
+
+
+def test_a_window_is_listed_and_closed_by_command(own: Outage) -> None:
+    desk = own.desk
+    wait_until(lambda: desk.items(WINDOWS), "the window is known")
+    own.hear()
+    done = desk.run("windows", "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == desk.items(WINDOWS)
+    names, row = (line.split("\t") for line in desk.run("windows").stdout.decode().splitlines())
+    assert names == ["from", "to", "state", "labs"]
+    assert row[2:] == ["open", "both, too"]
+    close = ["windows", "--close", *row[:2], "--reason", "shut", "--by", "ann"]
+    head = desk.head()
+    assert_sentence(desk.run(*close), "--yes", code=2)
+    assert desk.run(*close, "--dry-run").returncode == 0
+    assert desk.head() == head
+    assert desk.run(*close, "--lab", "too", "--yes").returncode == 0
+    assert {tuple(one["labs"]): one["state"] for one in desk.items(WINDOWS)} == {
+        ("both",): "open", ("too",): "closed"
+    }  # fmt: skip
+    assert desk.run("windows", "--state", "open").stdout.decode().count("\n") == 2
+    done = desk.run(*close, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert {one["state"] for one in desk.items(WINDOWS)} == {"closed"}
+    elsewhere = ["2024-01-20T10:00:00Z", "2024-01-20T11:00:00Z"]
+    done = desk.run("windows", "--close", *elsewhere, "--reason", "r", "--yes")
+    assert_sentence(done, "no such loss window")

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.answers import assert_problem, parsed
-from tests.support.commands import assert_sentence
+from tests.support.commands import assert_sentence, run_on_terminal
 from tests.support.operations import (
     AT_ONCE,
     DONE,
@@ -231,6 +231,41 @@ def test_the_command_says_what_it_will_do_before_it_does(desk: Desk, lab: str) -
     assert (item["body"]["by"], item["body"]["reason"]) == ("ann", "older than the webhook")
     again = desk.run(*wanted, "--yes")
     assert (again.returncode, desk.head()) == (0, head + 2)
+
+
+def test_one_test_of_one_bill_is_waived_by_command(desk: Desk, lab: str) -> None:
+    for test in ("t1", "t2"):
+        desk.lose(lab, "b1", "b2", test=test)
+    wanted = ["waive", "--lab", lab, "--bill", "b1", "--test", "t1", "--reason", "r", "--yes"]
+    assert desk.run(*wanted).returncode == 0
+    (waived,) = desk.missing(lab_id=lab, state="waived")
+    assert (waived["bill_id"], waived["test_id"]) == ("b1", "t1")
+
+
+def test_without_a_terminal_nothing_is_waived_unless_it_is_confirmed(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    head = desk.head()
+    for stdin in (b"", b"n\n", b"y\n"):
+        done = desk.run("waive", "--lab", lab, "--reason", "r", stdin=stdin)
+        assert_sentence(done, "--yes", code=2)
+    assert desk.head() == head
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "states"),
+    [("\n", 1, {"overdue"}), ("n\n", 1, {"overdue"}), ("y\n", 0, {"waived"})],
+)
+def test_on_a_terminal_a_waiver_is_asked_for_and_the_default_is_no(
+    desk: Desk, lab: str, typed: str, code: int, states: set[str]
+) -> None:
+    desk.lose(lab)
+    wanted = ["waive", "--lab", lab, "--reason", "r"]
+    ended, screen = run_on_terminal(*wanted, settings=desk.settings, typed=typed)
+    assert "1 missing event will be waived." in screen
+    assert "[y/N]" in screen
+    assert ended == code
+    desk.settle()
+    assert {one["state"] for one in desk.missing(lab_id=lab)} == states
 
 
 @pytest.mark.parametrize(

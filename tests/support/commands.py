@@ -1,8 +1,13 @@
-"""What the tests of Ledger's commands share: settings, and how a command says no."""
+"""What the tests of Ledger's commands share: settings, how a command says no, a terminal."""
 
+import errno
+import os
+import pty
 import subprocess
+import sys
+from collections.abc import Mapping
 
-from tests.support.server import KEY, TOKEN
+from tests.support.server import KEY, ROOT, TOKEN, environment
 
 
 def settings_of(url: str) -> dict[str, str]:
@@ -21,3 +26,35 @@ def assert_sentence(done: subprocess.CompletedProcess[bytes], *words: str, code:
     for word in words:
         assert word in said
     return said
+
+
+def run_on_terminal(
+    *arguments: str, settings: Mapping[str, str], typed: str = ""
+) -> tuple[int, str]:
+    """Run a command on a terminal on which something was typed; return its code and the screen."""
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ledger", *arguments],
+        env=environment({"TERM": "xterm", "COLUMNS": "60", **settings}),
+        cwd=ROOT,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    ) as process:
+        os.close(its)
+        os.write(ours, typed.encode())
+        screen = b""
+        while part := _read(ours):
+            screen += part
+        os.close(ours)
+        return process.wait(60), screen.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError as error:  # the last process has left the terminal
+        if error.errno == errno.EIO:
+            return b""
+        raise

@@ -73,7 +73,7 @@ _OF_BILL = _part(
     f"SELECT {SHOWN} FROM event_log WHERE lab_id = %s AND bill_id = %s AND position + 0 > %s"  # noqa: S608 -- our own names
     " ORDER BY position + 0 LIMIT %s",
 )
-_ALL = _part(
+ALL = _part(
     _HEAD,
     f"SELECT {SHOWN} FROM event_log WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
 )
@@ -92,7 +92,7 @@ _UNREADABLE = """
     ) u
     JOIN event_log e ON e.lab_id = u.lab_id AND e.position = u.position
 """
-_ALL_UNREADABLE = _part("SELECT position FROM state.checkpoint", _UNREADABLE)
+ALL_UNREADABLE = _part("SELECT position FROM state.checkpoint", _UNREADABLE)
 
 
 @get(
@@ -130,8 +130,8 @@ async def list_events(
     cursor: CursorText = None,
 ) -> Response[bytes]:
     """List the log."""
-    rows = await services.fetch(_ALL, [_start(after, cursor), limit + 1])
-    return await _answer(rows, limit, services.settings, _item)
+    rows = await services.fetch(ALL, [_start(after, cursor), limit + 1])
+    return await _answer(rows, limit, services.settings, event_item)
 
 
 @get(
@@ -151,8 +151,8 @@ async def list_unreadable_events(
 ) -> Response[bytes]:
     """List the events that were kept and cannot be read, each with the reason and the JSON path."""
     values = [_start(after, cursor), reason, reason, limit + 1]
-    rows = await services.fetch(_ALL_UNREADABLE, values)
-    return await _answer(rows, limit, services.settings, _unreadable_item)
+    rows = await services.fetch(ALL_UNREADABLE, values)
+    return await _answer(rows, limit, services.settings, unreadable_item)
 
 
 def _start(after: int | None, cursor: str | None) -> int:
@@ -198,11 +198,13 @@ def _bill_item(row: Row, settings: Settings) -> BillEventItem:
     return BillEventItem(**_members(row, settings))
 
 
-def _item(row: Row, settings: Settings) -> EventItem:
+def event_item(row: Row, settings: Settings) -> EventItem:
+    """Return the item of a row of `ALL`."""
     return EventItem(**_members(row, settings), lab_id=row[6], bill_id=row[7])
 
 
-def _unreadable_item(row: Row, settings: Settings) -> UnreadableEventItem:
+def unreadable_item(row: Row, settings: Settings) -> UnreadableEventItem:
+    """Return the item of a row of `ALL_UNREADABLE`."""
     return UnreadableEventItem(
         **_members(row, settings),
         lab_id=row[6],

@@ -17,7 +17,7 @@ from ledger.api.handlers.projection import read_status
 from ledger.api.http.problem_handlers import ProblemError
 from ledger.api.schemas import Health
 from ledger.api.services import Services
-from ledger.errors import DatabaseUnavailableError, SchemaError
+from ledger.errors import DatabaseUnavailableError, SchemaError, one_line
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.settings import metrics_are_shared
 
@@ -48,7 +48,7 @@ async def get_readiness(services: Services) -> Health:
     except SchemaError as error:
         raise _not_ready(str(error)) from None
     except (psycopg.Error, DatabaseUnavailableError) as error:
-        words = " ".join(str(error).split())
+        words = one_line(error)
         raise _not_ready(f"the database does not answer: {words}") from error
     if read_only:
         raise _not_ready("the database takes no writes: it is a standby or set to read only")

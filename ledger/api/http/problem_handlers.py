@@ -20,6 +20,7 @@ from ledger.errors import (
     QuestionError,
     StateError,
     UnknownSubjectError,
+    one_line,
 )
 from ledger.problems import MEDIA_TYPE, Problem
 
@@ -58,7 +59,7 @@ def on_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
 
 def on_database(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer that the database is away."""
-    _log.warning("database away", error=" ".join(str(error).split()))
+    _log.warning("database away", error=one_line(error))
     detail = "the database does not answer; try again"
     return _response(request, 503, detail, {"Retry-After": "1"})
 
@@ -82,7 +83,7 @@ def on_lost_state(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer that the state's tables are not there, or not as they should be."""
     if "state." not in str(error):
         return on_any(request, error)
-    _log.error("state tables missing: run `ledger rebuild`", error=" ".join(str(error).split()))
+    _log.error("state tables missing: run `ledger rebuild`", error=one_line(error))
     detail = "the state is missing: run `ledger rebuild`"
     return _response(request, 503, detail, {"Retry-After": "60"})
 

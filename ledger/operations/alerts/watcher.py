@@ -11,7 +11,7 @@ import structlog
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, one_line
 from ledger.operations.alerts.outbox import note
 from ledger.operations.alerts.sending import send_due
 from ledger.operations.alerts.wording import Subject
@@ -99,7 +99,7 @@ class AlertWatcher:
                 self.look_once()
             except (psycopg.Error, LedgerError) as error:
                 # The projector beside it tells of a database that is away.
-                _log.debug("could not look for alerts", error=" ".join(str(error).split()))
+                _log.debug("could not look for alerts", error=one_line(error))
             except Exception:  # noqa: BLE001 -- whatever it was, the next round may go well
                 _log.exception("could not look for alerts")
             self._stop.wait(LOOK_SECONDS)

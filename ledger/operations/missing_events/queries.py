@@ -92,6 +92,8 @@ class Filter(Struct, frozen=True, kw_only=True):
 
     state: MissingState | None = None
     lab_id: str | None = None
+    bill_id: str | None = None
+    test_id: str | None = None
     event_type: str | None = None
     certainty: Certainty | None = None
     known_before: datetime | None = None
@@ -117,7 +119,7 @@ def conditions(wanted: Filter) -> tuple[list[Composable], Parameters]:
     if wanted.known_before is not None:
         found.append(SQL("m.evidence_received_at < %(known_before)s"))
         values["known_before"] = wanted.known_before
-    for name in ("lab_id", "event_type", "certainty"):
+    for name in ("lab_id", "bill_id", "test_id", "event_type", "certainty"):
         value = getattr(wanted, name)
         if value is not None:
             found.append(SQL(f"m.{name} = %({name})s"))

@@ -1,0 +1,95 @@
+"""`ledger events`."""
+
+from contextlib import closing
+from typing import Any
+
+import rich_click as click
+from psycopg.sql import Composed
+
+from ledger.api.handlers.events import ALL, ALL_UNREADABLE, event_item, unreadable_item
+from ledger.api.schemas import EventItem, UnreadableEventItem
+from ledger.cli.common import json_lines_option, prepared_database
+from ledger.cli.table import print_table
+from ledger.model.event import REASONS
+from ledger.operations.render.words import clock
+from ledger.postgres.connect import connect
+from ledger.projection.rows import encode
+from ledger.settings import Settings
+
+COLUMNS = ("position", "received (UTC)", "happened (UTC)", "source", "event", "lab", "bill")
+
+
+@click.command()
+@click.option("--unreadable", is_flag=True, help="Only unreadable events, each with the reason.")
+@click.option(
+    "--reason", type=click.Choice(REASONS), help="With --unreadable: only with this reason."
+)
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only after position N."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="List at most N.",
+)
+@json_lines_option
+def events(*, unreadable: bool, reason: str | None, after: int, limit: int, as_json: bool) -> None:
+    """List the event log in order of position; with --unreadable, its unreadable events.
+
+    An unreadable event is one whose body does not have the form of a webhook of Flabs. JSON shows
+    the bodies, too. `ledger bill` lists the events of one bill.
+    """
+    if reason is not None and not unreadable:
+        raise click.UsageError("--reason goes with --unreadable")
+    settings = Settings.from_environment()
+    query, values = (ALL_UNREADABLE, [reason, reason]) if unreadable else (ALL, [])
+    found = [
+        (unreadable_item if unreadable else event_item)(row, settings)
+        for row in _read(prepared_database(), query, values, after=after, limit=limit + 1)
+    ]
+    if as_json:
+        for item in found[:limit]:
+            click.echo(encode(item))
+        return
+    if not found:
+        click.echo("No event matches.", err=True)
+        return
+    columns = (*COLUMNS, "reason", "path", "detail") if unreadable else COLUMNS
+    print_table(columns, map(_cells, found[:limit]), whole=COLUMNS[:4])
+    if len(found) > limit:
+        last = found[limit - 1].position
+        click.echo(f"There are more than {limit}; --after {last} goes on.", err=True)
+
+
+def _read(
+    url: str, query: Composed, values: list[str | None], *, after: int, limit: int
+) -> list[tuple[Any, ...]]:
+    """Return at most `limit` rows; one query returns fewer where bodies are large."""
+    rows: list[tuple[Any, ...]] = []
+    with closing(connect(url, "events")) as connection:
+        while len(rows) < limit:
+            after = rows[-1][1] if rows else after
+            part = connection.execute(query, [after, *values, limit - len(rows)]).fetchall()
+            found = [row for row in part if row[1] is not None]
+            if not found:
+                break
+            rows += found
+    return rows
+
+
+def _cells(item: EventItem) -> tuple[str, ...]:
+    cells = (
+        str(item.position),
+        clock(item.received_at),
+        clock(item.event_time) if item.event_time else "",
+        item.source,
+        item.event_type,
+        item.lab_id,
+        item.bill_id,
+    )
+    if isinstance(item, UnreadableEventItem):
+        return (*cells, item.reason, item.path, item.detail)
+    return cells

@@ -1,0 +1,117 @@
+"""Everything known of one bill, folded from its events in the log at the moment of the question."""
+
+from datetime import UTC, datetime
+
+from msgspec import Struct
+from psycopg import Connection
+
+from ledger.errors import UnknownSubjectError
+from ledger.eventlog import read
+from ledger.eventlog.append import Source
+from ledger.eventlog.read import LogRow
+from ledger.model.bill import Report, Summary, fold
+from ledger.model.bill_history import LoggedEvent, history_of
+from ledger.model.event import Event, Unreadable
+from ledger.model.findings import Finding, findings
+from ledger.model.operator_events import LoggedDecision
+from ledger.operations.missing_events.queries import items
+from ledger.operations.missing_events.subscriptions import read_subscription
+from ledger.operations.policy import Policy
+from ledger.operations.read_models import MissingEventItem
+from ledger.projection.rows import BillEvents, Read, read_row
+
+
+class FoldedBill(Summary, frozen=True, kw_only=True):
+    """A bill with its reports and missing events, as in the HTTP contract."""
+
+    reports: list[Report]
+    missing_events: list[MissingEventItem]
+
+
+class LoggedItem(Struct, frozen=True):
+    """One event of the bill's history. `says` is a summary of its body in a few words.
+
+    `event_type` is the kind of an operator's decision, and empty for an unreadable event, as
+    `event_time` is null for it. Times are UTC.
+    """
+
+    position: int
+    event_type: str
+    event_time: datetime | None
+    received_at: datetime
+    source: Source
+    says: str
+
+
+class BillDetails(Struct, frozen=True):
+    """A bill, its findings explained, and its events in order of position.
+
+    `bill` is null if none of the events could be folded: they are unreadable or of other types.
+    """
+
+    bill: FoldedBill | None
+    findings: list[Finding]
+    events: list[LoggedItem]
+
+
+def read_bill(
+    connection: Connection, policy: Policy, lab_id: str, bill_id: str, now: datetime
+) -> BillDetails:
+    """Fold a bill from the log, so that it is right even where the projector lags or is stopped.
+
+    The state of missing events is the one at the time `now`. Raises `UnknownSubjectError` if the
+    log has no event of the bill.
+    """
+    key = (lab_id, bill_id)
+    rows = sorted(read.of_bills(connection, [key], read.head(connection)))
+    if not rows:
+        raise UnknownSubjectError(f"no event of bill {bill_id!r} of lab {lab_id!r} is in the log")
+    history = BillEvents([], [])
+    events: list[LoggedItem] = []
+    for row in rows:
+        found = read_row(row)
+        history.add(found)
+        events.append(_logged(row, found))
+    if not history.events:
+        return BillDetails(None, [], events)
+    bill = fold(lab_id, bill_id, history.events, history.decisions)
+    subscribed = read_subscription(connection, policy, lab_id).events
+    missing = [one for one in bill.missing_events if one.event_type in subscribed]
+    summary = {name: getattr(bill.summary, name) for name in Summary.__struct_fields__}
+    folded = FoldedBill(
+        **summary,
+        reports=bill.reports,
+        missing_events=items(missing, key, bill.summary.integrator_id, policy, now),
+    )
+    return BillDetails(folded, findings(history_of(history.events)), events)
+
+
+def _logged(row: LogRow, found: Read) -> LoggedItem:
+    event_type, event_time, says = _words(found)
+    received_at = row.received_at.astimezone(UTC)
+    return LoggedItem(row.position, event_type, event_time, received_at, row.source, says)
+
+
+def _words(found: Read) -> tuple[str, datetime | None, str]:
+    """Return the type, the time and a summary of what a row of the log says."""
+    if isinstance(found, LoggedEvent):
+        return found.type, _from_unix(found.at), _said(found)
+    if isinstance(found, Event):
+        return found.event_type, _from_unix(found.event_time), "not folded"
+    if isinstance(found, Unreadable):
+        return "", None, f"unreadable: {found.reason} at {found.path}: {found.detail}"
+    decision = found.decision if isinstance(found, LoggedDecision) else found
+    reason = getattr(decision, "reason", None)
+    says = f"by {decision.by}{f': {reason}' if reason else ''}"
+    return str(decision.__struct_config__.tag), decision.at, says
+
+
+def _said(event: LoggedEvent) -> str:
+    tests = ", ".join(
+        f"{test} {status or 'without status'}" for test, status in event.tests.items()
+    )
+    return "; ".join(filter(None, (event.status and f"status {event.status}", tests)))
+
+
+def _from_unix(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
