@@ -64,7 +64,7 @@ def _show(bill: FoldedBill) -> None:
     )
     for name, fact in facts:
         if fact:
-            click.echo(f"  {name:16}{fact}")
+            click.echo(f"  {name:17}{fact}")
     if bill.reports:
         click.echo(f"\nReports: {bill.reports_completed} of {bill.reports_total} completed")
         print_table(REPORT_COLUMNS, map(_report, bill.reports), whole=REPORT_COLUMNS[2:])

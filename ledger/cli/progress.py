@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 PLAIN_SECONDS = 5.0
 """Seconds between two lines where there is no terminal."""
@@ -28,12 +37,20 @@ def _bar(verb: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn(verb),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.completed:,.0f} events, {task.speed:,.0f}/s"),
+        _Events(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     ) as bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Events(ProgressColumn):
+    """The number of events done, and how many a second once that is known."""
+
+    def render(self, task: Task) -> Text:
+        rate = f", {task.speed:,.0f}/s" if task.speed is not None else ""
+        return Text(f"{task.completed:,.0f} events{rate}")
 
 
 class _Lines:
