@@ -17,7 +17,7 @@ from ledger.cli.common import (
 
 if TYPE_CHECKING:
     from ledger.operations.policy import Policy
-    from ledger.operations.read_models import Report
+    from ledger.operations.read_models import ReconciliationReport
     from ledger.operations.reconciliation.report import Question
     from ledger.operations.render import Format
 
@@ -123,12 +123,12 @@ def reconcile(
         sys.exit(FOUND)
 
 
-def _finds(report: "Report") -> bool:
+def _finds(report: "ReconciliationReport") -> bool:
     open_windows = any(window.state == "open" for window in report.loss_windows)
     return bool(report.totals["overdue"] or report.unseen_bills or open_windows)
 
 
-def _ask(url: str, policy: "Policy", question: "Question") -> "Report":
+def _ask(url: str, policy: "Policy", question: "Question") -> "ReconciliationReport":
     from contextlib import closing
 
     from ledger.operations.reconciliation.report import reconcile as ask
@@ -146,7 +146,7 @@ def _ask(url: str, policy: "Policy", question: "Question") -> "Report":
 
 def _report(
     url: str, policy: "Policy", question: "Question", form: "Format", output: Path | None
-) -> "Report":
+) -> "ReconciliationReport":
     from contextlib import closing
 
     from ledger.cli.output import written
