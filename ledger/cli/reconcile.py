@@ -40,7 +40,10 @@ FOUND = 3
     help="With --request: ask also for what only may be missing.",
 )
 @click.option(
-    "--note", callback=not_blank, metavar="WORDS", help="With --request: a note that stands in it."
+    "--note",
+    callback=not_blank,
+    metavar="WORDS",
+    help="With --request: a note for support, which the letter quotes.",
 )
 @click.option(
     "--check",
@@ -48,7 +51,10 @@ FOUND = 3
     help="Exit with 3 if an event is overdue, a bill unseen, or a loss window not asked for.",
 )
 @click.option(
-    "--since-last", is_flag=True, help="Only what is new since the last run with this option."
+    "--since-last",
+    is_flag=True,
+    help="Only what is new since the last run with this option. If nothing is, --output FILE is "
+    "left as it is, and --check finds nothing.",
 )
 @click.option("--as-of", metavar="TIME", help="As it stood at this time (RFC 3339).")
 @click.option(
@@ -104,9 +110,8 @@ def reconcile(
             note=note,
             by=by,
         )
-        # What is only possible may be left over.
-        now = Question(as_of=datetime.now(UTC), lab_id=lab)
-        if check and (made or _finds(_ask(url, policy, now))):
+        report = _left_over(url, policy, lab, include_possible=include_possible)
+        if check and (made or _finds(report)):
             sys.exit(FOUND)
         return
     question = Question(
@@ -128,20 +133,29 @@ def _finds(report: "ReconciliationReport") -> bool:
     return bool(report.totals["overdue"] or report.unseen_bills or open_windows)
 
 
-def _ask(url: str, policy: "Policy", question: "Question") -> "ReconciliationReport":
+def _left_over(
+    url: str, policy: "Policy", lab_id: str | None, *, include_possible: bool
+) -> "ReconciliationReport":
+    """Return the report after a request, and say which overdue events the request left out."""
     from contextlib import closing
+    from datetime import UTC
 
+    from ledger.operations.reconciliation.report import Question
     from ledger.operations.reconciliation.report import reconcile as ask
+    from ledger.operations.render.words import only_possible
     from ledger.postgres.connect import connect
 
+    now = Question(as_of=datetime.now(UTC), lab_id=lab_id)
     with (
         closing(connect(url, "reconcile")) as connection,
-        ask(connection, policy, question) as (
-            report,
-            _,
-        ),
+        ask(connection, policy, now) as (report, missing_events),
     ):
-        return report
+        possible = sum(
+            item.state == "overdue" and item.certainty == "possible" for item in missing_events
+        )
+    if possible and not include_possible:
+        click.echo(only_possible(possible), err=True)
+    return report
 
 
 def _report(
@@ -151,18 +165,22 @@ def _report(
 
     from ledger.cli.output import written
     from ledger.operations.decisions import catch_up
+    from ledger.operations.reconciliation import runs
     from ledger.operations.reconciliation.report import reconcile as ask
     from ledger.operations.render import write_report
+    from ledger.operations.render.words import has_news, headline
     from ledger.postgres.connect import connect
 
     with closing(connect(url, "reconcile")) as connection:
         if question.position is None:
             catch_up(url, connection, patience=PATIENCE)
-        with (
-            ask(connection, policy, question) as (report, missing_events),
-            written(output) as (to, screen),
-        ):
-            write_report(report, missing_events, form, to, screen=screen)
+        question, since = runs.compare_with_last_run(connection, policy, question)
+        with ask(connection, policy, question) as (report, missing_events):
+            if since and output and output.exists() and not has_news(report):
+                click.echo(f"{headline(report, since)} {output} was left as it is.", err=True)
+                return report
+            with written(output) as (to, screen):
+                write_report(report, missing_events, form, to, since=since, screen=screen)
     return report
 
 
@@ -179,8 +197,10 @@ def _request(
 ) -> bool:
     """Make a request and write it; tell whether there was anything to ask for."""
     from ledger.cli.output import check_writable, written
-    from ledger.operations.render import write_request
+    from ledger.operations.render import Sender, write_request
+    from ledger.operations.render.words import count
     from ledger.operations.support_requests.make import make_request
+    from ledger.settings import Settings
 
     check_writable(output)
     made = make_request(
@@ -193,14 +213,19 @@ def _request(
         patience=PATIENCE,
     )
     if made is None:
-        click.echo("Nothing is overdue that was not asked for: no support request was made.")
+        event = "event" if include_possible else "certain event"
+        click.echo(
+            f"No support request was made: no {event} is overdue that was not asked for yet."
+        )
         return False
     support_request, _ = made
+    sender = Sender.of(Settings.from_environment())
     with written(output) as (to, screen):
-        write_request(support_request, form, to, screen=screen)
+        write_request(support_request, form, to, sender=sender, screen=screen)
     click.echo(
-        f"Support request {support_request.number} was made; lines: {len(support_request.lines)}, "
-        f"loss windows: {len(support_request.loss_windows)}. `ledger request "
+        f"Support request {support_request.number} was made: "
+        f"{count(len(support_request.lines), 'line')}, "
+        f"{count(len(support_request.loss_windows), 'loss window')}. `ledger request "
         f"{support_request.number} --format markdown` writes the letter again.",
         err=True,
     )

@@ -41,10 +41,11 @@ def request(
 
     from ledger.cli.output import written
     from ledger.cli.reconcile import PATIENCE
-    from ledger.operations.render import write_request
+    from ledger.operations.render import Sender, write_request
     from ledger.operations.support_requests.make import close_request
     from ledger.operations.support_requests.queries import read_request
     from ledger.postgres.connect import connect
+    from ledger.settings import Settings
 
     if close != (reason is not None) or (close and number is None):
         raise click.UsageError("closing takes NUMBER, --close and --reason WORDS")
@@ -62,7 +63,8 @@ def request(
         with closing(connect(url, "request")) as connection:
             found = read_request(connection, number)
     with written(output) as (to, screen):
-        write_request(found, form, to, screen=screen)
+        sender = Sender.of(Settings.from_environment())
+        write_request(found, form, to, sender=sender, screen=screen)
 
 
 def _list(url: str) -> None:

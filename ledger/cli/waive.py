@@ -1,7 +1,7 @@
 """`ledger waive`."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import rich_click as click
 
@@ -16,9 +16,6 @@ from ledger.cli.common import (
 from ledger.model.event import EventType
 from ledger.model.missing_events import Certainty
 
-if TYPE_CHECKING:
-    from ledger.operations.missing_events.waive import Waived
-
 
 @click.command()
 @click.option("--lab", metavar="LAB", help="Of this lab alone.")
@@ -29,11 +26,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--reason",
-    required=True,
     callback=not_blank,
     metavar="WORDS",
-    help="Why they will not be asked for.",
+    help="Why they will not be asked for; with --undo, optional.",
 )
+@click.option("--undo", is_flag=True, help="Take back the waivers of the events that match.")
 @operator_option
 @yes_option
 @dry_run_option
@@ -43,7 +40,8 @@ def waive(
     event_type: EventType | None,
     certainty: Certainty | None,
     before: str | None,
-    reason: str,
+    reason: str | None,
+    undo: bool,
     by: str,
     yes: bool,
     dry_run: bool,
@@ -51,12 +49,14 @@ def waive(
     """Waive all missing events that the filters find and that were not asked for.
 
     As on the day of the installation, when bills that are older than the webhook lack their
-    bill.created. Says first how many they are.
+    bill.created. Says first how many they are. With --undo it takes back the waivers of all events
+    that match, so that they can be asked for again.
     """
     from ledger.cli.reconcile import PATIENCE, read_time
     from ledger.operations.missing_events.queries import Filter
-    from ledger.operations.missing_events.waive import waive_matching
+    from ledger.operations.missing_events.waive import unwaive_matching, waive_matching
     from ledger.operations.policy import Policy
+    from ledger.operations.render.words import count
     from ledger.settings import Settings
 
     known_before: datetime | None = read_time(before, "--before")
@@ -65,21 +65,36 @@ def waive(
     )
     if wanted == Filter():
         raise click.UsageError("say which: at least one of --lab, --type, --certainty, --before")
+    if not undo and reason is None:
+        raise click.UsageError("--reason is missing: say why they will not be asked for")
     url = prepared_database()
     policy = Policy.of(Settings.from_environment())
 
-    def run(*, only_count: bool) -> "Waived":
-        found, _ = waive_matching(
+    def run(*, only_count: bool) -> dict[str, dict[str, int]]:
+        if undo or reason is None:
+            unwaived, _ = unwaive_matching(
+                url, policy, wanted, reason=reason, by=by, dry_run=only_count, patience=PATIENCE
+            )
+            return unwaived.labs
+        waived, _ = waive_matching(
             url, policy, wanted, reason=reason, by=by, dry_run=only_count, patience=PATIENCE
         )
-        return found
+        return waived.labs
 
     found = run(only_count=True)
-    for lab_id, types in found.labs.items():
-        for name, count in types.items():
-            click.echo(f"{count:8,}  {name} of lab {lab_id}")
-    if not found.waived:
-        click.echo("Nothing of that is missing and not waived or asked for.")
+    for lab_id, types in found.items():
+        for name, number in types.items():
+            click.echo(f"{number:8,}  {name} of lab {lab_id}")
+    noun = "waiver" if undo else "missing event"
+    if not found:
+        state = "waived" if undo else "missing and neither waived nor requested"
+        click.echo(f"No event that matches is {state}.")
         return
-    if go_ahead(f"{found.waived:,} missing events will be waived.", yes=yes, dry_run=dry_run):
-        click.echo(f"Waived {run(only_count=False).waived:,}.")
+    will = "taken back" if undo else "waived"
+    if go_ahead(f"{count(_total(found), noun)} will be {will}.", yes=yes, dry_run=dry_run):
+        done = "Took back" if undo else "Waived"
+        click.echo(f"{done} {count(_total(run(only_count=False)), noun)}.")
+
+
+def _total(labs: dict[str, dict[str, int]]) -> int:
+    return sum(sum(types.values()) for types in labs.values())

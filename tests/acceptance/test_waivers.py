@@ -335,9 +335,37 @@ def test_the_command_says_what_it_will_do_before_it_does(desk: Desk, lab: str) -
     assert (again.returncode, desk.head()) == (0, head + 2)
 
 
+def test_the_command_takes_back_the_waivers_that_match(desk: Desk, lab: str) -> None:
+    desk.lose(lab, "b1", "b2")
+    desk.lose(f"{lab}-other")
+    for each, bill in ((lab, "b1"), (lab, "b2"), (f"{lab}-other", "b")):
+        desk.waive(each, bill)
+    wanted = ["waive", "--undo", "--lab", lab, "--by", "ann"]
+    dry = desk.run(*wanted, "--dry-run")
+    assert "2 waivers will be taken back." in dry.stderr.decode()
+    assert len(waived(desk, lab)) == 2
+    done = desk.run(*wanted, "--yes", "--reason", "by mistake")
+    assert (done.returncode, done.stdout.decode().splitlines()[-1]) == (0, "Took back 2 waivers.")
+    assert waived(desk, lab) == set()
+    assert len(waived(desk, f"{lab}-other")) == 1
+    body = desk.items(f"/v1/labs/{lab}/bills/b1/events")[-1]["body"]
+    assert (body["decision"], body["by"], body["reason"]) == ("event.unwaived", "ann", "by mistake")
+    head = desk.head()
+    assert b"No event that matches is waived." in desk.run(*wanted, "--yes").stdout
+    assert desk.head() == head
+
+
+def test_the_command_counts_one_event_in_the_singular(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    done = desk.run("waive", "--lab", lab, "--reason", "r", "--yes")
+    assert "1 missing event will be waived." in done.stderr.decode()
+    assert "Waived 1 missing event." in done.stdout.decode()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
+        (["--undo"], "--lab"),
         (["--reason", "r"], "--lab"),
         (["--lab", "l"], "--reason"),
         (["--lab", "l", "--reason", ""], "reason"),
