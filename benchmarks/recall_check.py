@@ -13,7 +13,7 @@ from benchmarks.recall_score import Score
 from benchmarks.recall_support import Arrival, fact_of
 from benchmarks.recall_truth import Key, Truth
 from benchmarks.recall_windows import WindowCheck
-from ledger.operations.read_models import MissingEventItem, Report, SupportRequest
+from ledger.operations.read_models import MissingEventItem, ReconciliationReport, SupportRequest
 
 TOLD = 0.9
 """Share of the bookings that an integrator tells of."""
@@ -51,7 +51,9 @@ class Checker:
         for key in touched:
             self._missing[key] = judge(*key, self._received[key].values())
 
-    def look(self, now: datetime, report: Report, items: list[MissingEventItem]) -> None:
+    def look(
+        self, now: datetime, report: ReconciliationReport, items: list[MissingEventItem]
+    ) -> None:
         """Compare a reconciliation at a time."""
         score = self._score
         score.counts["looks"] += 1

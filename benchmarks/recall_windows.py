@@ -7,7 +7,7 @@ from datetime import datetime
 
 from benchmarks.recall_score import Score
 from benchmarks.recall_truth import ATTEMPTS, INTERVAL, Truth
-from ledger.operations.read_models import LossWindow, Report, SupportRequest
+from ledger.operations.read_models import LossWindow, ReconciliationReport, SupportRequest
 
 LAST_ATTEMPT = (ATTEMPTS - 1) * INTERVAL
 
@@ -28,7 +28,7 @@ class WindowCheck:
         """Take note that an event of a lab was received; in order of time."""
         self._heard[lab_id].append(at.timestamp())
 
-    def look(self, now: datetime, report: Report) -> None:
+    def look(self, now: datetime, report: ReconciliationReport) -> None:
         """Compare the windows that are listed at a time."""
         self._listed = set(_seconds(report.loss_windows))
         differences = self._score.windows.compare(set(self._listed), set(self._by_second(now)))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 from msgspec import Struct
@@ -68,6 +69,19 @@ class Settings(Struct, frozen=True, kw_only=True):
     alert_urls: tuple[str, ...] = ()
     """Where alerts are sent: URLs of Apprise (`mailto://...`, `slack://...`, `json://...`),
     separated by spaces. They are secrets. Without them no alert is sent."""
+
+    sender_name: str = ""
+    """The person who signs support requests; without it, the operator who made the request."""
+
+    sender_organisation: str = ""
+    """The organisation that holds the account at Flabs, as support requests name it."""
+
+    sender_contact: str = ""
+    """How Flabs' support reaches the sender, such as an address or a telephone number."""
+
+    public_url: str = ""
+    """The address at which Flabs reaches this server, such as `https://ledger.example`. Support
+    requests name the webhook's endpoint there, never its token."""
 
     max_body: int = 1024 * 1024
     """The longest body in bytes; a longer one is answered with 413."""
@@ -221,6 +235,37 @@ def _urls(text: str) -> tuple[str, ...]:
     return urls
 
 
+def _one_line(text: str) -> str:
+    line = text.strip()
+    if not line.isprintable() or len(line) > _LONGEST_LINE:
+        raise ValueError(f"must be one line of at most {_LONGEST_LINE} printable characters")
+    return line
+
+
+_LONGEST_LINE = 200
+
+
+def _public_url(text: str) -> str:
+    url = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    else:
+        usable = usable and parts.scheme in {"http", "https"} and not parts.username
+        usable = usable and url.isprintable() and not set(url) & set(" ?#")
+        # The path below it may hold a token.
+        usable = usable and "/webhooks/" not in f"{parts.path}/"
+    if url and not usable:
+        # Not shown: it may hold a token or a password.
+        raise ValueError(
+            "must be the address of the server alone, such as https://ledger.example, without "
+            "/webhooks/flabs, a password or a query"
+        )
+    return url
+
+
 def _header(text: str) -> str:
     name = text.strip().lower()
     if not name or not name.replace("-", "").isalnum() or not name.isascii():
@@ -255,6 +300,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "retry_timeout": _whole_number(0, 3_600),
     "ask_again_after": _whole_number(0, 365 * 86_400),
     "alert_urls": _urls,
+    "sender_name": _one_line,
+    "sender_organisation": _one_line,
+    "sender_contact": _one_line,
+    "public_url": _public_url,
     "max_body": _whole_number(1, 64 * 1024 * 1024),
 }
 

@@ -18,6 +18,7 @@ from ledger.api.handlers.health import get_liveness, get_metrics, get_readiness
 from ledger.api.handlers.imports import import_events
 from ledger.api.handlers.missing_events import (
     list_missing_events,
+    unwaive_missing_event,
     waive_missing_event,
     waive_missing_events,
 )
@@ -72,6 +73,7 @@ def make_routes() -> list[Any]:
         "/",
         route_handlers=[
             waive_missing_event,
+            unwaive_missing_event,
             waive_missing_events,
             make_support_request,
             close_support_request,

@@ -20,12 +20,12 @@ from ledger.cli.common import (
 from ledger.cli.output import check_writable, written
 from ledger.operations.decisions import catch_up
 from ledger.operations.policy import Policy
-from ledger.operations.read_models import Report
+from ledger.operations.read_models import ReconciliationReport
 from ledger.operations.reconciliation import runs
 from ledger.operations.reconciliation.report import Question
 from ledger.operations.reconciliation.report import reconcile as ask
-from ledger.operations.render import Format, write_report, write_request
-from ledger.operations.render.words import count
+from ledger.operations.render import Format, Sender, write_report, write_request
+from ledger.operations.render.words import count, has_news, headline, only_possible
 from ledger.operations.support_requests.make import make_request
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
@@ -53,7 +53,7 @@ FOUND = 3
     "--note",
     callback=not_blank,
     metavar="WORDS",
-    help="With --request: a note to store with the request.",
+    help="With --request: a note for support, which the letter quotes.",
 )
 @click.option(
     "--check",
@@ -64,7 +64,8 @@ FOUND = 3
 @click.option(
     "--since-last",
     is_flag=True,
-    help="Report only what is new since the last run with this option.",
+    help="Report only what is new since the last run with this option. If nothing is, an existing "
+    "--output FILE is left as it is, and --check finds nothing.",
 )
 @click.option("--as-of", metavar="TIME", help="Report the state at this time (RFC 3339).")
 @click.option(
@@ -133,12 +134,14 @@ def reconcile(
         sys.exit(FOUND)
 
 
-def _finds(report: Report) -> bool:
+def _finds(report: ReconciliationReport) -> bool:
     open_windows = any(window.state == "open" for window in report.loss_windows)
     return bool(report.totals["overdue"] or report.unseen_bills or open_windows)
 
 
-def _left_over(url: str, policy: Policy, lab_id: str | None, *, include_possible: bool) -> Report:
+def _left_over(
+    url: str, policy: Policy, lab_id: str | None, *, include_possible: bool
+) -> ReconciliationReport:
     """Return the report after a request, and say which overdue events the request left out."""
     now = Question(as_of=datetime.now(UTC), lab_id=lab_id)
     with (
@@ -149,22 +152,23 @@ def _left_over(url: str, policy: Policy, lab_id: str | None, *, include_possible
             item.state == "overdue" and item.certainty == "possible" for item in missing_events
         )
     if possible and not include_possible:
-        events = count(possible, "possibly missing event is", "possibly missing events are")
-        click.echo(f"{events} overdue, too; --include-possible asks also for these.", err=True)
+        click.echo(only_possible(possible), err=True)
     return report
 
 
 def _report(
     url: str, policy: Policy, question: Question, form: Format, output: Path | None
-) -> Report:
+) -> ReconciliationReport:
     with closing(connect(url, "reconcile")) as connection:
         if question.position is None:
             catch_up(url, connection, patience=PATIENCE)
-        with (
-            ask(connection, policy, question) as (report, missing_events),
-            written(output) as (to, screen),
-        ):
-            write_report(report, missing_events, form, to, screen=screen)
+        question, since = runs.compare_with_last_run(connection, policy, question)
+        with ask(connection, policy, question) as (report, missing_events):
+            if since and output and output.exists() and not has_news(report):
+                click.echo(f"{headline(report, since)} {output} was left as it is.", err=True)
+                return report
+            with written(output) as (to, screen):
+                write_report(report, missing_events, form, to, since=since, screen=screen)
     return report
 
 
@@ -191,14 +195,15 @@ def _request(
         patience=PATIENCE,
     )
     if made is None:
-        events = "event" if include_possible else "certainly missing event"
+        event = "event" if include_possible else "certain event"
         click.echo(
-            f"No support request was made: no {events} is overdue that has not been asked for."
+            f"No support request was made: no {event} is overdue that has not been asked for."
         )
         return False
     support_request, _ = made
+    sender = Sender.of(Settings.from_environment())
     with written(output) as (to, screen):
-        write_request(support_request, form, to, screen=screen)
+        write_request(support_request, form, to, sender=sender, screen=screen)
     click.echo(
         f"Support request {support_request.number} was made: "
         f"{count(len(support_request.lines), 'line')}, "

@@ -20,12 +20,13 @@ from ledger.cli.output import written
 from ledger.cli.table import print_table
 from ledger.errors import UnknownSubjectError
 from ledger.operations.read_models import RequestItem, SupportRequest
-from ledger.operations.render import Format, write_request
+from ledger.operations.render import Format, Sender, write_request
 from ledger.operations.render.words import count
 from ledger.operations.support_requests.make import LineName, close_request
 from ledger.operations.support_requests.queries import list_requests, read_request
 from ledger.postgres.connect import connect
 from ledger.projection.rows import encode
+from ledger.settings import Settings
 
 COLUMNS = ("request", "state", "made (UTC)", "by", "lab", "requested", "received", "closed")
 
@@ -91,7 +92,8 @@ def request(
             url, number, reason=reason, by=by, lines=names or None, patience=PATIENCE
         )
     with written(output) as (to, screen):
-        write_request(found, form, to, screen=screen)
+        sender = Sender.of(Settings.from_environment())
+        write_request(found, form, to, sender=sender, screen=screen)
 
 
 def _line(request: SupportRequest, number: int) -> LineName:

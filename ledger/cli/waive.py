@@ -18,7 +18,7 @@ from ledger.cli.table import print_table
 from ledger.model.event import EventType
 from ledger.model.missing_events import Certainty
 from ledger.operations.missing_events.queries import Filter
-from ledger.operations.missing_events.waive import Waived, waive_matching
+from ledger.operations.missing_events.waive import unwaive_matching, waive_matching
 from ledger.operations.policy import Policy
 from ledger.operations.render.words import count
 from ledger.settings import Settings
@@ -41,11 +41,11 @@ from ledger.settings import Settings
 )
 @click.option(
     "--reason",
-    required=True,
     callback=not_blank,
     metavar="WORDS",
-    help="Why they will not be asked for.",
+    help="Why they will not be asked for; with --undo, optional.",
 )
+@click.option("--undo", is_flag=True, help="Take back the waivers of the events that match.")
 @operator_option
 @yes_option
 @dry_run_option
@@ -57,7 +57,8 @@ def waive(
     event_type: EventType | None,
     certainty: Certainty | None,
     before: str | None,
-    reason: str,
+    reason: str | None,
+    undo: bool,
     by: str,
     yes: bool,
     dry_run: bool,
@@ -66,7 +67,8 @@ def waive(
 
     A waived event is not asked for. On the day of the installation, for example, bills older than
     the webhook lack their bill.created. The command shows how many events match and asks for
-    confirmation; without a terminal it needs --yes.
+    confirmation; without a terminal it needs --yes. With --undo it takes back the waivers of all
+    events that match, so that they can be asked for again.
     """
     wanted = Filter(
         lab_id=lab,
@@ -82,25 +84,40 @@ def waive(
         )
     if (bill is not None and lab is None) or (test is not None and bill is None):
         raise click.UsageError("--bill needs --lab, and --test needs --bill")
+    if not undo and reason is None:
+        raise click.UsageError("--reason is missing: say why they will not be asked for")
     url = prepared_database()
     policy = Policy.of(Settings.from_environment())
 
-    def run(*, only_count: bool) -> Waived:
-        found, _ = waive_matching(
+    def run(*, only_count: bool) -> dict[str, dict[str, int]]:
+        if undo or reason is None:
+            unwaived, _ = unwaive_matching(
+                url, policy, wanted, reason=reason, by=by, dry_run=only_count, patience=PATIENCE
+            )
+            return unwaived.labs
+        waived, _ = waive_matching(
             url, policy, wanted, reason=reason, by=by, dry_run=only_count, patience=PATIENCE
         )
-        return found
+        return waived.labs
 
     found = run(only_count=True)
-    if not found.waived:
-        click.echo("No missing event matches that is neither waived nor requested.", err=True)
+    if not found:
+        state = "waived" if undo else "missing and neither waived nor requested"
+        click.echo(f"No event that matches is {state}.", err=True)
         return
     rows = [
         (lab_id, name, str(number))
-        for lab_id, types in found.labs.items()
+        for lab_id, types in found.items()
         for name, number in types.items()
     ]
     print_table(("lab", "event", "count"), rows)
-    what = f"{count(found.waived, 'missing event')} will be waived."
-    if go_ahead(what, yes=yes, dry_run=dry_run, irreversible=True):
-        click.echo(f"Waived {count(run(only_count=False).waived, 'missing event')}.")
+    noun, will, done = (
+        ("waiver", "taken back", "Took back") if undo else ("missing event", "waived", "Waived")
+    )
+    what = f"{count(_total(found), noun)} will be {will}."
+    if go_ahead(what, yes=yes, dry_run=dry_run, irreversible=not undo):
+        click.echo(f"{done} {count(_total(run(only_count=False)), noun)}.")
+
+
+def _total(labs: dict[str, dict[str, int]]) -> int:
+    return sum(sum(types.values()) for types in labs.values())

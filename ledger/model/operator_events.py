@@ -57,6 +57,15 @@ class EventWaived(BillDecision, frozen=True, kw_only=True, tag="event.waived"):
     reason: Words
 
 
+class EventUnwaived(BillDecision, frozen=True, kw_only=True, tag="event.unwaived"):
+    """Every waiver of a missing event that precedes this one in the log is taken back.
+
+    So is the waiver implied by closing a line that asked for it; the line itself stays closed.
+    """
+
+    reason: Words | None = None
+
+
 class EventRequested(BillDecision, frozen=True, kw_only=True, tag="event.requested"):
     """A line of a support request: what was asked for, as it was known then.
 
@@ -126,6 +135,7 @@ class SubscriptionSet(Decision, frozen=True, kw_only=True, tag="subscription.set
 
 AnyDecision = (
     EventWaived
+    | EventUnwaived
     | EventRequested
     | EventClosed
     | RequestMade

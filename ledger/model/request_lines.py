@@ -1,9 +1,9 @@
-"""What operators' decisions make of a bill's missing events, and what came of the lines they asked.
+"""Applies operators' decisions to a bill's missing events and settles the lines of its requests.
 
-A line is settled by the event that it asked for, whoever sent it, and whatever else was decided. Of
-reports whose tests are not known nobody can say which of them came: such a line is settled when
-none is missing any more, if only for a while; what is missing after that is new. So what was
-decided about them depends on the order of the log, in which decisions stand between events.
+The event that a line asked for settles the line, whoever sent it and whatever else was decided.
+Reports of unknown tests cannot be told apart, so a line that asks for them is settled once none is
+missing any more, even if only for a while; those missing later are new. Decisions about them
+therefore depend on their place among the events in the log.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from ledger.model.operator_events import (
     BillDecision,
     EventClosed,
     EventRequested,
+    EventUnwaived,
     EventWaived,
     LoggedDecision,
 )
@@ -28,14 +29,14 @@ LineState = Literal["requested", "received", "closed"]
 Settled = tuple[list[MissingEvent], list["Line"]]
 
 Lacks = list[tuple[int, int]]
-"""After which position how many reports of unknown tests were missing, in order of position."""
+"""How many reports of unknown tests were missing after each log position, in log order."""
 
 
 class Line(Struct, frozen=True):
-    """A missing event that was asked for.
+    """A missing event that a support request asked for.
 
-    `received_position` is where in the log the event stands that came, `reason` why a line is
-    closed that none answered.
+    `received_position` is the log position of the event that answered it. `reason` says why a line
+    without an answer is closed.
     """
 
     asked: EventRequested
@@ -44,32 +45,45 @@ class Line(Struct, frozen=True):
     reason: str | None = None
 
 
-class _Asked(Struct, frozen=True):
-    """A line with its position in the log, and whether a decision put an end to it."""
+class _AskedLine(Struct, frozen=True):
+    """A line with its log position and the decision that closed it, if any."""
 
     position: int
     decision: EventRequested
     closing: EventClosed | None
     again: int | None
-    """The number of the request that asked for it again."""
+    """The number of the later request that asked for the same event again."""
 
 
 def settle(
     history: History, missing: list[MissingEvent], decisions: Sequence[LoggedDecision]
 ) -> Settled:
-    """Return the missing events with what was decided about them, and the lines by request."""
+    """Return the missing events with the decisions applied, and the lines sorted by request."""
     ordered = sorted(decisions, key=attrgetter("position"))
-    waivers = [one for one in ordered if isinstance(one.decision, (EventWaived, EventClosed))]
+    waivers = _waivers_in_force(ordered)
     asked = _lines(ordered)
     lacks = _lacks(history)
     return (
         [_decided(one, waivers, asked, lacks) for one in missing],
-        [_line(line, history, missing, lacks) for line in asked],
+        [_line(line, history, missing, waivers, lacks) for line in asked],
     )
 
 
-def _lines(ordered: list[LoggedDecision]) -> list[_Asked]:
-    """Return the lines by request; of one that was logged twice the first counts."""
+def _waivers_in_force(ordered: list[LoggedDecision]) -> list[LoggedDecision]:
+    """Return the waivers, and the closings that imply one, that were not taken back later."""
+    in_force: list[LoggedDecision] = []
+    for one in ordered:
+        if isinstance(one.decision, (EventWaived, EventClosed)):
+            in_force.append(one)
+        elif isinstance(one.decision, EventUnwaived):
+            in_force = [
+                other for other in in_force if other.decision.subject != one.decision.subject
+            ]
+    return in_force
+
+
+def _lines(ordered: list[LoggedDecision]) -> list[_AskedLine]:
+    """Return the lines sorted by request; the first counts if one was logged twice."""
     asked: dict[tuple[int, tuple[str, str]], tuple[int, EventRequested]] = {}
     closed: dict[tuple[int, tuple[str, str]], EventClosed] = {}
     again: dict[tuple[int, tuple[str, str]], int] = {}
@@ -81,13 +95,13 @@ def _lines(ordered: list[LoggedDecision]) -> list[_Asked]:
         elif isinstance(decision, EventClosed):
             closed.setdefault((decision.request, decision.subject), decision)
     return [
-        _Asked(position, decision, closed.get(name), again.get(name))
+        _AskedLine(position, decision, closed.get(name), again.get(name))
         for name, (position, decision) in sorted(asked.items())
     ]
 
 
 def _lacks(history: History) -> Lacks:
-    """Follow, as the events came, how many reports the bill's reports proved to be missing."""
+    """Return how many reports the bill's reports proved missing, as the events came in."""
     reported: set[str] = set()
     lacks = []
     for count, event in enumerate(sorted(history.reports, key=attrgetter("position")), start=1):
@@ -97,7 +111,7 @@ def _lacks(history: History) -> Lacks:
 
 
 def _decided(
-    missing: MissingEvent, waivers: list[LoggedDecision], asked: list[_Asked], lacks: Lacks
+    missing: MissingEvent, waivers: list[LoggedDecision], asked: list[_AskedLine], lacks: Lacks
 ) -> MissingEvent:
     waived = [one for one in waivers if one.decision.subject == missing.subject]
     lines = [
@@ -107,15 +121,12 @@ def _decided(
         and line.again is None
         and _left(line.position, line.decision, lacks)
     ]
-    # A line that was closed counts by its closing; until then it had been asked.
+    # A closed line counts through its closing.
     asked_count = sum(
         _left(line.position, line.decision, lacks) for line in lines if line.closing is None
     )
-    waived_count, waived_at = 0, None
-    for one in waived:
-        waived_count += _left(one.position, one.decision, lacks)
-        if waived_at is None and waived_count >= missing.count:
-            waived_at = one.decision.at
+    waived_count = sum(_left(one.position, one.decision, lacks) for one in waived)
+    waiver = _deciding_waiver(missing, waived, lacks)
     decided = min(waived_count + asked_count, missing.count)
     if not decided:
         return missing
@@ -125,36 +136,74 @@ def _decided(
         decided=decided,
         request=lines[-1].decision.request if lines else None,
         requested_at=lines[-1].decision.at if is_asked else None,
-        waived_at=waived_at,
+        waived_at=waiver.at if waiver else None,
     )
 
 
+def _deciding_waiver(
+    missing: MissingEvent, waivers: list[LoggedDecision], lacks: Lacks
+) -> BillDecision | None:
+    """Return the waiver with which all that is missing was waived, None if some of it is not."""
+    count = 0
+    for one in waivers:
+        count += _left(one.position, one.decision, lacks)
+        if count >= missing.count:
+            return one.decision
+    return None
+
+
 def _left(position: int, decision: BillDecision, lacks: Lacks) -> int:
-    """Return how many of those that a decision is about are still missing, at the most."""
+    """Return how many of the events that a decision covers can still be missing."""
     if decision.test_id is not None or decision.event_type != "report.completed":
         return decision.count
     least = min((lack for at, lack in lacks if at > position), default=decision.count)
     return max(0, min(decision.count, least))
 
 
-def _line(line: _Asked, history: History, missing: list[MissingEvent], lacks: Lacks) -> Line:
+def _line(
+    line: _AskedLine,
+    history: History,
+    missing: list[MissingEvent],
+    waivers: list[LoggedDecision],
+    lacks: Lacks,
+) -> Line:
     asked = line.decision
     answer = _answer(line, history, lacks)
     if answer is not None:
         return Line(asked, "received", received_position=answer)
+    reason = _closing_reason(line, history, missing, waivers, lacks)
+    return Line(asked, "closed", reason=reason) if reason else Line(asked, "requested")
+
+
+def _closing_reason(
+    line: _AskedLine,
+    history: History,
+    missing: list[MissingEvent],
+    waivers: list[LoggedDecision],
+    lacks: Lacks,
+) -> str | None:
+    """Return why an unanswered line is closed, None if the event is still asked for."""
     if line.closing:
-        return Line(asked, "closed", reason=line.closing.reason)
+        return line.closing.reason
     if line.again is not None:
-        return Line(asked, "closed", reason=f"asked for again in request {line.again}")
+        return f"asked for again in request {line.again}"
     if history.deletions:
-        return Line(asked, "closed", reason="the bill was deleted")
-    if all(one.subject != asked.subject for one in missing):
-        return Line(asked, "closed", reason="what came since shows that it was not sent yet")
-    return Line(asked, "requested")
+        return "the bill was deleted"
+    subject = line.decision.subject
+    still_missing = next((one for one in missing if one.subject == subject), None)
+    if still_missing is None:
+        return "what came since shows that it was not sent yet"
+    waived = [
+        one
+        for one in waivers
+        if isinstance(one.decision, EventWaived) and one.decision.subject == subject
+    ]
+    waiver = _deciding_waiver(still_missing, waived, lacks)
+    return f"waived: {waiver.reason}" if isinstance(waiver, EventWaived) else None
 
 
-def _answer(line: _Asked, history: History, lacks: Lacks) -> int | None:
-    """Return the position of the event that is what was asked for, None if there is none."""
+def _answer(line: _AskedLine, history: History, lacks: Lacks) -> int | None:
+    """Return the position of the event that was asked for, None if it has not come."""
     asked = line.decision
     if asked.event_type == "report.completed" and asked.test_id is None:
         return next((at for at, lack in lacks if at > line.position and lack <= 0), None)

@@ -1,1 +1,1 @@
-"""The operators' desk: what never came, what was asked of support, and what came of it."""
+"""Operations: finds events that never arrived, asks support for them and records the outcome."""

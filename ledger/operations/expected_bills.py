@@ -1,4 +1,4 @@
-"""Expected bills: what an integrator told us to wait for, and what of it was never seen."""
+"""Expected bills: bills that integrators announced, and those of them that were never seen."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from ledger.projection import store
 COLUMNS = ("integrator_id", "expected_by", "lab_id")
 
 BATCH = 2_000
-"""Expectations in one transaction."""
+"""Expectations recorded in one transaction."""
 
 
 class Expectation(Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,8 +39,8 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True):
 class ExpectedItem(Struct, frozen=True):
     """A bill that is or was expected.
 
-    It is `awaited` until `expected_by`, `unseen` from then on, and `seen` as soon as there is an
-    event with its integrator id, whenever that came.
+    It is `awaited` until `expected_by`, `unseen` after that, and `seen` as soon as an event with
+    its integrator id has been received, at whatever time.
     """
 
     integrator_id: str
@@ -56,8 +56,8 @@ class Refused(Struct, frozen=True):
     detail: str
 
 
-class Expected(Struct, frozen=True):
-    """What became of a file: how many lines were taken, and which were not."""
+class ExpectedBillsReport(Struct, frozen=True):
+    """The result of reading a file: how many lines were accepted, and which were refused."""
 
     expected: int
     refused: list[Refused]
@@ -75,7 +75,7 @@ LEFT JOIN LATERAL (
 ) e ON true
 ORDER BY e.expected_by, e.integrator_id
 """
-"""A part of the list; without any, one row of nulls but for the position."""
+"""A page of the list; an empty page is one row of nulls except for the position."""
 
 IN_STATE: dict[ExpectedState, LiteralString] = {
     "awaited": "NOT e.is_seen AND e.expected_by > %(now)s",
@@ -94,7 +94,7 @@ def item_of(row: Sequence[Any], now: datetime) -> ExpectedItem:
 
 
 def expect_one(url: str, one: Expectation, *, by: str, patience: float) -> tuple[ExpectedItem, int]:
-    """Record one expectation; return how it is then, and the position for which that is true.
+    """Record one expectation; return it as it is then, and the position for which that is true.
 
     Raises `DecisionError`, which says whether it was recorded.
     """
@@ -105,14 +105,14 @@ def expect_one(url: str, one: Expectation, *, by: str, patience: float) -> tuple
             SQL(LIST).format(where=SQL("e.integrator_id = %(integrator_id)s")),
             {"integrator_id": one.integrator_id, "limit": 1},
         ).fetchone()
-    assert row  # noqa: S101 -- the state knows it, as `see` made sure
+    assert row  # noqa: S101 -- `see` has waited until the state holds it
     return item_of(row, datetime.now(UTC)), row[0]
 
 
 def stop_expecting(url: str, integrator_id: str, *, by: str, patience: float) -> int:
-    """Say that a bill is not expected any more; return the position for which that is true.
+    """Record that a bill is not expected any more; return the position for which that is true.
 
-    Raises `UnknownSubjectError` if it was not; `DecisionError`.
+    Raises `UnknownSubjectError` if it was not expected; `DecisionError`.
     """
     with deciding(url, patience=patience) as connection:
         row = connection.execute(
@@ -138,16 +138,16 @@ def stop_expecting(url: str, integrator_id: str, *, by: str, patience: float) ->
 
 def expect(
     url: str, expectations: Iterator[Expectation | Refused], *, by: str, patience: float
-) -> tuple[Expected, int]:
-    """Record expectations, thousands in a transaction; what came before a failure stays.
+) -> tuple[ExpectedBillsReport, int]:
+    """Record expectations, thousands in a transaction; those before a failure stay recorded.
 
-    Of one id the last counts, so a file may be taken in again. Returns the position for which they
-    are true, having waited for it as far as `patience` seconds allow. Raises `ImportFileError`;
-    `DecisionError`.
+    The last expectation of an integrator id counts, so a file may be read again. Returns the
+    position for which they are true, after waiting for it for at most `patience` seconds. Raises
+    `ImportFileError`; `DecisionError`.
     """
     taken = 0
     refused: list[Refused] = []
-    told: set[str] = set()
+    earlier: set[str] = set()
     with deciding(url, patience=patience) as connection:
         position = store.read_checkpoint(connection).position
         while some := list(islice(expectations, BATCH)):
@@ -163,20 +163,21 @@ def expect(
                     lab_id=one.lab_id,
                     expected_by=one.expected_by,
                 )
-                for one in _news(connection, batch, told)
+                for one in _news(connection, batch, earlier)
             ]
-            told.update(one.integrator_id for one in batch)
+            earlier.update(one.integrator_id for one in batch)
             if decisions:
                 position = record(connection, decisions)
-        with suppress(DecisionError):  # they are taken
+        with suppress(DecisionError):  # they are recorded all the same
             catch_up(url, connection, patience=patience, upto=position)
-    return Expected(taken, refused), position
+    return ExpectedBillsReport(taken, refused), position
 
 
-def _news(connection: Connection, batch: list[Expectation], told: set[str]) -> list[Expectation]:
-    """Return those that are not expected just so already: a nightly file says much again.
+def _news(connection: Connection, batch: list[Expectation], earlier: set[str]) -> list[Expectation]:
+    """Return the expectations that differ from the state: a nightly file repeats most of them.
 
-    `told` are ids that the file named before: of them the state may not know the last yet.
+    `earlier` holds the ids that the file named before. The state may not yet know their last
+    expectation.
     """
     times = Counter(one.integrator_id for one in batch)
     known = set(connection.execute(_KNOWN, (list(times),)))
@@ -184,7 +185,7 @@ def _news(connection: Connection, batch: list[Expectation], told: set[str]) -> l
         one
         for one in batch
         if times[one.integrator_id] > 1
-        or one.integrator_id in told
+        or one.integrator_id in earlier
         or (one.integrator_id, one.lab_id or "", one.expected_by) not in known
     ]
 

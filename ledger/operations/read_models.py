@@ -1,6 +1,6 @@
-"""The shapes of what the desk tells: over HTTP, in files, on the terminal. They are the contract.
+"""The shapes of operations' answers over HTTP, in files and on the terminal. They are a contract.
 
-Times are UTC. Lists inside are sorted as they are to be read.
+Times are UTC. Lists are in the order in which they should be read.
 """
 
 from collections.abc import Iterable
@@ -11,18 +11,18 @@ import msgspec
 from msgspec import Struct
 
 from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
+from ledger.model.request_lines import LineState
 
 WindowState = Literal["open", "requested", "closed"]
-LineState = Literal["requested", "received", "closed"]
 ExpectedState = Literal["awaited", "unseen", "seen"]
 
 
 class MissingEventItem(Struct, frozen=True):
-    """An event that another proves, or makes likely, to have been sent and lost.
+    """An event that was sent and lost, as another event proves or makes likely.
 
-    `test_id` is null where the event is of the bill or of a test that is not known; `count` is how
-    many are missing. From `due_at` on it will not come by itself. `request` is the number of the
-    support request that asks for it.
+    `test_id` is null if the event concerns the whole bill or a test that is not known; `count` is
+    how many are missing. After `due_at` the sender does not try again. `request` is the number of
+    the support request that asks for it.
     """
 
     lab_id: str
@@ -47,7 +47,7 @@ class MissingEventItem(Struct, frozen=True):
         state: MissingState,
         due_at: datetime,
     ) -> "MissingEventItem":
-        """Join what the fold says with what depends on the time of the question."""
+        """Join a folded missing event with its bill and with what depends on the current time."""
         return cls(
             lab_id=key[0],
             bill_id=key[1],
@@ -64,9 +64,9 @@ class MissingEventItem(Struct, frozen=True):
 
 
 class LossWindow(Struct, frozen=True):
-    """A time whose events were lost with all attempts: those of these labs, whatever they were.
+    """A period in which every event of these labs was lost with all its attempts.
 
-    An event that happened at `begin` was lost, one that happened at `end` was not.
+    An event that happened at `from` was lost; one that happened at `to` was not.
     """
 
     begin: datetime = msgspec.field(name="from")
@@ -76,7 +76,7 @@ class LossWindow(Struct, frozen=True):
 
 
 class UnseenBill(Struct, frozen=True):
-    """A bill that an integrator expected by a time, and of which no event has come."""
+    """A bill that an integrator expected by a certain time, and no event of it has arrived."""
 
     integrator_id: str
     lab_id: str | None
@@ -84,7 +84,7 @@ class UnseenBill(Struct, frozen=True):
 
 
 class LabTotals(Struct, frozen=True):
-    """How many missing events a lab has in each state; `oldest_due_at` is of those overdue."""
+    """A lab's missing events by state; `oldest_due_at` is the first `due_at` of those overdue."""
 
     lab_id: str
     overdue: int
@@ -94,11 +94,12 @@ class LabTotals(Struct, frozen=True):
 
 
 class NearLoss(Struct, frozen=True):
-    """With which attempt the first deliveries of a lab's events reached us on a day (UTC).
+    """The attempts with which a lab's events first reached us on a day (UTC).
 
-    `attempts` counts them from the first attempt to the last; `unclear` are those of which the
-    times don't say it. `last_attempt_share` is of those that are clear, 0 to 1.
-    `clock_skew_seconds` is how much later our clock is than the lab's, as far as can be told.
+    `attempts` counts the events by attempt, from the first to the last; `unclear` counts those
+    whose times do not show the attempt. `last_attempt_share` (0 to 1) is the share of the last
+    attempt among the others. `clock_skew_seconds` is how far our clock is ahead of the lab's, null
+    if that is not known.
     """
 
     lab_id: str
@@ -110,10 +111,10 @@ class NearLoss(Struct, frozen=True):
     clock_skew_seconds: int | None
 
 
-class Report(Struct, frozen=True):
-    """The reconciliation, all of it but the missing events, which can be many.
+class ReconciliationReport(Struct, frozen=True):
+    """A reconciliation without its missing events, which can be many.
 
-    `totals` counts missing events by state, over all labs; `labs` are those that have some.
+    `totals` counts the missing events of all labs by state; `labs` lists the labs that have some.
     """
 
     as_of: datetime
@@ -125,22 +126,33 @@ class Report(Struct, frozen=True):
     near_losses: list[NearLoss]
 
 
-class Reconciliation(Report, frozen=True, kw_only=True):
-    """The whole report; `missing_events` are the overdue and the requested, lab by lab."""
+class Reconciliation(ReconciliationReport, frozen=True, kw_only=True):
+    """A reconciliation with its overdue and requested missing events, lab by lab."""
 
     missing_events: list[MissingEventItem]
 
 
 MissingEvents = Iterable[MissingEventItem]
-"""Those of a report, lab by lab in the order of `Report.labs`, each lab's the oldest due first."""
+"""A report's missing events, lab by lab in the order of its `labs`, the earliest due first."""
+
+
+class SinceLastRun(Struct, frozen=True):
+    """The context of a report on what is new.
+
+    `last_run` is the time of the last run, whose findings are not new; `overdue` is how many
+    missing events are overdue in all, new or not.
+    """
+
+    last_run: datetime
+    overdue: int
 
 
 class RequestLine(Struct, frozen=True):
-    """One missing event that a support request asks for.
+    """A missing event that a support request asks for.
 
-    What was asked stays as it was asked. `previous` is the request that asked for it in vain
-    before. `reason` says why a line is closed; `received_position` is the log position of the event
-    that came.
+    It stays as it was when it was asked for. `previous` is the number of an earlier request that
+    asked for it without success. `reason` says why the line is closed; `received_position` is the
+    log position of the event that arrived.
     """
 
     lab_id: str
@@ -160,7 +172,7 @@ class RequestLine(Struct, frozen=True):
 class RequestItem(Struct, frozen=True):
     """A support request without its lines; `lines` counts them by state.
 
-    `state` is `open` while a line or a window of it is.
+    `state` is `open` while one of its lines or windows is.
     """
 
     number: int

@@ -124,7 +124,7 @@ def test_the_command_asks_for_what_is_possible_when_told_to(desk: Desk, lab: str
         assert done.returncode == 0, done.stderr
         assert (b"b1" in done.stdout) is bool(asked)
         # What is left out is said, and how it is asked for.
-        assert (b"1 possibly missing event is overdue" in done.stderr) is not bool(more)
+        assert (b"1 possible event is overdue" in done.stderr) is not bool(more)
         assert (b"--include-possible" in done.stderr) is not bool(more)
     assert desk.items("/v1/support-requests")[0]["made_by"] == "ann"
 
@@ -207,6 +207,55 @@ def test_only_what_is_new_since_the_last_run_is_told(own_desk: Desk) -> None:
     failed = desk.run("reconcile", "--since-last", "--output", "/no/such/folder/x")
     assert failed.returncode == 1
     assert new() == ({"b3"}, 3), "a run that told nobody does not count"
+
+
+def test_a_run_without_news_tells_what_was_reported_before(own_desk: Desk, tmp_path: Path) -> None:
+    desk = own_desk
+    letter = tmp_path / "report"
+    wanted = ["reconcile", "--since-last", "--output", str(letter)]
+    desk.lose("lab", "b1", "b2")
+    assert desk.run(*wanted).returncode == 0
+    first = letter.read_text()
+    assert first.startswith("2 events are overdue in 1 lab")
+    done = desk.run(*wanted)
+    assert done.returncode == 0
+    said = done.stderr.decode()
+    assert said.startswith("Nothing new is overdue since 20")
+    assert "; 2 events overdue in all were reported before." in said
+    assert f"{letter} was left as it is." in said
+    assert letter.read_text() == first
+    shown = desk.run("reconcile", "--since-last").stdout.decode()
+    assert "2 events overdue in all were reported before." in shown
+    assert "No event is overdue" not in shown
+    desk.lose("lab", "b3")
+    assert desk.run(*wanted).returncode == 0
+    assert letter.read_text().startswith("1 new event is overdue in 1 lab")
+    assert "; 3 events are overdue in all." in letter.read_text()
+
+
+def test_a_run_without_news_writes_a_file_that_is_not_there(own_desk: Desk, tmp_path: Path) -> None:
+    own_desk.lose("lab")
+    own_desk.run("reconcile", "--since-last")
+    file = tmp_path / "report"
+    assert own_desk.run("reconcile", "--since-last", "--output", str(file)).returncode == 0
+    assert "1 event overdue in all was reported before." in file.read_text()
+
+
+def test_an_overdue_event_that_is_only_possible_is_told_with_the_option_that_asks_for_it(
+    own_desk: Desk,
+) -> None:
+    own_desk.record(*lost_end("lab"))
+    own_desk.settle()
+    sentence = "1 possible event is overdue; it is asked for only with --include-possible."
+    assert sentence in own_desk.run("reconcile").stdout.decode()
+    checked = own_desk.run("reconcile", "--request", "--check")
+    assert checked.returncode == 3
+    assert sentence in checked.stderr.decode()
+    own_desk.lose("lab", "b2")
+    assert sentence in own_desk.run("reconcile", "--request").stderr.decode()
+    asked = own_desk.run("reconcile", "--request", "--include-possible")
+    assert "--include-possible" not in asked.stderr.decode()
+    assert own_desk.run("reconcile", "--check").returncode == 0
 
 
 # --- wrong usage ------------------------------------------------------------------------------

@@ -233,6 +233,7 @@ def test_a_subscription_that_cannot_be_is_refused(desk: Desk, lab: str, body: ob
 CALLS = [
     ("GET", "/v1/missing-events"),
     ("POST", "/v1/missing-events/waive"),
+    ("POST", "/v1/missing-events/unwaive"),
     ("POST", "/v1/missing-events/waive-matching"),
     ("GET", "/v1/loss-windows"),
     ("POST", "/v1/loss-windows/close"),

@@ -35,7 +35,7 @@ def desk(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         for _ in range(2):
             answer = started.api.post(
                 "/v1/support-requests",
-                json={"note": "=1+1|<b>\n# not for support"},
+                json={"note": "=1+1|<b>\n# for support"},
                 headers={"Ledger-Operator": "ann <b>|</b> @SUM(A1)"},
             )
             assert len(answer.json()["lines"]) == len(HOSTILE)
@@ -137,7 +137,7 @@ def test_no_id_does_anything_to_a_terminal(desk: Desk, path: str) -> None:
 def test_a_letter_holds_what_support_needs_and_not_what_is_ours(desk: Desk) -> None:
     first = desk.get("/v1/support-requests/1", format="markdown").text
     letter = desk.get("/v1/support-requests/2", format="markdown").text
-    assert "not for support" not in letter
+    assert "\n> `# for support`\n" in letter
     for word in ("labID", "billID", "integratorID", "eventType", "testData", "eventTime"):
         assert word in letter
     assert letter.count("`report.completed`") >= len(HOSTILE)

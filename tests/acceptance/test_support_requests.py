@@ -176,6 +176,49 @@ def test_of_a_bill_that_is_deleted_no_line_stays_open(desk: Desk, lab: str) -> N
     assert bills(desk.asked(number), "requested") == []
 
 
+def test_a_line_that_is_waived_leaves_the_letter(desk: Desk, lab: str) -> None:
+    desk.lose(lab, "b1", "b2")
+    number = desk.ask(lab_id=lab)["number"]
+    desk.waive(lab, "b1", reason="the patient left")
+    request = desk.asked(number)
+    assert [(line["state"], line["reason"]) for line in request["lines"]] == [
+        ("closed", "waived: the patient left"),
+        ("requested", None),
+    ]
+    letter = desk.get(f"{REQUESTS}/{number}", format="markdown").text
+    assert "`b2`" in letter
+    assert "`b1`" not in letter
+    assert "the patient left" not in letter
+    desk.waive(lab, "b2")
+    assert desk.asked(number)["state"] == "closed"
+    desk.unwaive(lab, "b1")
+    assert bills(desk.asked(number), "requested") == ["b1"]
+    assert "`b1`" in desk.get(f"{REQUESTS}/{number}", format="markdown").text
+
+
+# --- the letter -------------------------------------------------------------------------------
+
+
+def test_the_letter_names_the_sender_and_holds_the_note(database_url: str, tmp_path: Path) -> None:
+    settings = {
+        **AT_ONCE,
+        "LEDGER_SENDER_NAME": "Asha Rao",
+        "LEDGER_SENDER_ORGANISATION": "Example Diagnostics",
+        "LEDGER_SENDER_CONTACT": "ops@labs.example",
+        "LEDGER_PUBLIC_URL": "https://ledger.example",
+    }
+    with Desk(database_url, tmp_path, settings=settings) as desk:
+        desk.lose("lab")
+        number = desk.ask(note="Please answer by Friday")["number"]
+        letter = desk.get(f"{REQUESTS}/{number}", format="markdown").text
+        assert "- Account: Example Diagnostics\n" in letter
+        assert "- Webhook endpoint: `https://ledger.example/webhooks/flabs`\n" in letter
+        assert "- Contact: ops@labs.example\n" in letter
+        assert "\n> Please answer by Friday\n" in letter
+        assert letter.endswith("\nAsha Rao, Example Diagnostics\n")
+        assert desk.run("request", str(number), "--format", "markdown").stdout.decode() == letter
+
+
 # --- closing ----------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Waiving: one missing event by name, many by a filter; what is waived is not asked for."""
+"""Waivers: of one event by name or of all that match a filter; made, and taken back."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -20,6 +20,7 @@ from tests.support.operations import (
 from tests.support.payloads import event
 
 WAIVE = "/v1/missing-events/waive"
+UNWAIVE = "/v1/missing-events/unwaive"
 MATCHING = "/v1/missing-events/waive-matching"
 
 
@@ -113,7 +114,7 @@ def test_a_waiver_that_is_not_right_is_refused(desk: Desk, lab: str, wrong: obje
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"\xff", b'{"a":' * 9999, b"{}x"])
 def test_a_body_that_is_no_waiver_is_refused(desk: Desk, body: bytes) -> None:
-    for path in (WAIVE, MATCHING):
+    for path in (WAIVE, UNWAIVE, MATCHING):
         assert_problem(desk.api.post(path, content=body), 400)
 
 
@@ -138,6 +139,107 @@ def test_missing_events_are_waived_whatever_their_names_hold(desk: Desk, lab: st
     for number, text in enumerate(HOSTILE):
         assert desk.waive(lab, text, test_id=HOSTILE[-number], reason=text).status_code == 200
     assert {item["state"] for item in desk.missing(lab_id=lab)} == {"waived"}
+
+
+# --- taken back -------------------------------------------------------------------------------
+
+
+def test_a_waiver_that_is_taken_back_lets_the_event_be_asked_for(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    desk.waive(lab)
+    assert desk.post("/v1/support-requests", lab_id=lab).status_code == 204
+    answer = desk.unwaive(lab)
+    assert answer.status_code == 200
+    assert int(answer.headers["Ledger-Position"]) == desk.head()
+    (missing,) = desk.missing(lab_id=lab)
+    assert answer.json() == missing
+    assert missing["state"] == "overdue"
+    assert [line["bill_id"] for line in desk.ask(lab_id=lab)["lines"]] == ["b"]
+
+
+def test_taking_a_waiver_back_is_in_the_log_with_who_and_why(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    desk.waive(lab)
+    said = {**named(lab), "reason": "waived by mistake"}
+    assert desk.api.post(UNWAIVE, json=said, headers={"Ledger-Operator": "ann"}).status_code == 200
+    item = desk.items(f"/v1/labs/{lab}/bills/b/events")[-1]
+    assert (item["source"], item["event_type"]) == ("operator", "event.unwaived")
+    assert (item["body"]["by"], item["body"]["reason"]) == ("ann", "waived by mistake")
+
+
+def test_taking_a_waiver_back_twice_records_it_once(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    desk.waive(lab)
+    first = desk.unwaive(lab)
+    head = desk.head()
+    again = desk.unwaive(lab)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert desk.head() == head
+    assert desk.waive(lab).json()["state"] == "waived"
+    assert desk.unwaive(lab).json()["state"] == "overdue"
+    assert desk.head() == head + 2
+
+
+def test_what_was_never_waived_stays_as_it_is(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    desk.ask(lab_id=lab)
+    head = desk.head()
+    assert desk.unwaive(lab).json()["state"] == "requested"
+    assert "'t2'" in assert_problem(desk.unwaive(lab, test_id="t2"), 404)
+    assert "'no_bill'" in assert_problem(desk.unwaive(lab, "no_bill"), 404)
+    assert desk.head() == head
+
+
+def test_an_event_whose_line_was_closed_can_be_asked_for_again(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    number = desk.ask(lab_id=lab)["number"]
+    desk.post(f"/v1/support-requests/{number}/close", reason="not found")
+    assert desk.unwaive(lab).json()["state"] == "overdue"
+    assert desk.asked(number)["state"] == "closed"
+    assert [line["bill_id"] for line in desk.ask(lab_id=lab)["lines"]] == ["b"]
+
+
+def test_the_past_knows_a_waiver_that_was_taken_back_since(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    desk.waive(lab)
+    waived_at = desk.head()
+    desk.unwaive(lab)
+    decisions = desk.items(f"/v1/labs/{lab}/bills/b/events")[-2:]
+    states = [
+        desk.get(f"/v1/labs/{lab}/bills/b", known_at=each["received_at"]).json()["missing_events"]
+        for each in decisions
+    ]
+    assert [missing["state"] for (missing,) in states] == ["waived", "overdue"]
+    totals = desk.report(lab_id=lab, position=waived_at)["totals"]
+    assert (totals["waived"], totals["overdue"]) == (1, 0)
+
+
+def test_a_rebuild_keeps_what_is_waived_and_what_is_not(desk: Desk, lab: str) -> None:
+    desk.lose(lab, "b1", "b2")
+    for bill in ("b1", "b2"):
+        desk.waive(lab, bill)
+    desk.unwaive(lab, "b1")
+    before = desk.missing(lab_id=lab)
+    assert desk.run("verify").returncode == 0
+    assert desk.run("rebuild", "--yes").returncode == 0
+    assert desk.missing(lab_id=lab) == before
+    assert [item["state"] for item in before] == ["overdue", "waived"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reason": ""}, {"reason": " "}, {"reason": 1}, {"reason": "x" * 2001}, {"lab_id": None},
+        {"lab_id": ""}, {"bill_id": {}}, {"event_type": "bill.exploded"}, {"count": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_taking_back_wrongly_is_refused(desk: Desk, lab: str, wrong: Item) -> None:
+    desk.lose(lab)
+    desk.waive(lab)
+    head = desk.head()
+    assert next(iter(wrong)) in assert_problem(desk.unwaive(lab, **wrong), 400)
+    assert desk.head() == head
 
 
 # --- many -------------------------------------------------------------------------------------
@@ -268,9 +370,37 @@ def test_on_a_terminal_a_waiver_is_asked_for_and_the_default_is_no(
     assert {one["state"] for one in desk.missing(lab_id=lab)} == states
 
 
+def test_the_command_takes_back_the_waivers_that_match(desk: Desk, lab: str) -> None:
+    desk.lose(lab, "b1", "b2")
+    desk.lose(f"{lab}-other")
+    for each, bill in ((lab, "b1"), (lab, "b2"), (f"{lab}-other", "b")):
+        desk.waive(each, bill)
+    wanted = ["waive", "--undo", "--lab", lab, "--by", "ann"]
+    dry = desk.run(*wanted, "--dry-run")
+    assert "2 waivers will be taken back." in dry.stderr.decode()
+    assert len(waived(desk, lab)) == 2
+    done = desk.run(*wanted, "--yes", "--reason", "by mistake")
+    assert (done.returncode, done.stdout.decode().splitlines()[-1]) == (0, "Took back 2 waivers.")
+    assert waived(desk, lab) == set()
+    assert len(waived(desk, f"{lab}-other")) == 1
+    body = desk.items(f"/v1/labs/{lab}/bills/b1/events")[-1]["body"]
+    assert (body["decision"], body["by"], body["reason"]) == ("event.unwaived", "ann", "by mistake")
+    head = desk.head()
+    assert b"No event that matches is waived." in desk.run(*wanted, "--yes").stderr
+    assert desk.head() == head
+
+
+def test_the_command_counts_one_event_in_the_singular(desk: Desk, lab: str) -> None:
+    desk.lose(lab)
+    done = desk.run("waive", "--lab", lab, "--reason", "r", "--yes")
+    assert "1 missing event will be waived." in done.stderr.decode()
+    assert "Waived 1 missing event." in done.stdout.decode()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
+        (["--undo"], "--lab"),
         (["--reason", "r"], "--lab"),
         (["--lab", "l"], "--reason"),
         (["--lab", "l", "--reason", ""], "reason"),

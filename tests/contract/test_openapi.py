@@ -130,6 +130,7 @@ def every_answer_of_the_desk(server: LedgerServer) -> Iterator[httpx.Response]:
     expected = {"expected_by": "2024-01-01T00:00:00Z"}
     operations: list[tuple[str, str, list[object]]] = [
         ("POST", "/v1/missing-events/waive", [missing, {**missing, "bill_id": "none"}, {}]),
+        ("POST", "/v1/missing-events/unwaive", [missing, {**missing, "bill_id": "none"}, {}]),
         ("POST", "/v1/missing-events/waive-matching", [{"lab_id": "x", "reason": "r"}, {}]),
         ("POST", "/v1/support-requests", [None, None, {"lab_id": "none"}, {"x": 1}]),
         ("POST", "/v1/support-requests/1/close", [{"reason": "gone"}, {}]),

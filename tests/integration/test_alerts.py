@@ -353,7 +353,7 @@ def test_a_failing_channel_is_tried_again_later_and_holds_no_other_up(
     warnings = [line for line in logs if line["log_level"] == "warning"]
     assert warnings == [
         {
-            "event": "alert not sent; it is tried again",
+            "event": "alert not sent, will be tried again",
             "log_level": "warning",
             "alert": 1,
             "channel": "channel 1 (json)",
@@ -481,7 +481,7 @@ def test_a_channel_that_hangs_does_not_gather_threads(
             assert send_due(service, channels, now).failed == 1
             now += HOUR
     assert receiver.count("hangs") == MOST_HANGING
-    assert logs[-1]["error"] == "3 earlier tries have not ended yet"
+    assert logs[-1]["error"] == "3 earlier attempts have not ended yet"
 
 
 def test_no_transaction_is_open_while_a_channel_is_waited_for(

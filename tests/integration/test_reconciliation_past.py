@@ -23,7 +23,7 @@ from ledger.operations.missing_events.queries import (
     StoredMissing,
     list_query,
 )
-from ledger.operations.read_models import MissingEventItem, Report
+from ledger.operations.read_models import MissingEventItem, ReconciliationReport
 from ledger.operations.reconciliation.report import Question, Since, reconcile
 from ledger.postgres.connect import connect
 from ledger.projection import rebuild
@@ -55,7 +55,7 @@ SECOND = timedelta(seconds=1)
 BEGIN = RECEIVED - 2_000 * SECOND
 """When the first entry of a log is received."""
 
-Answer = tuple[Report, list[MissingEventItem]]
+Answer = tuple[ReconciliationReport, list[MissingEventItem]]
 
 
 def ask(connection: Connection, **question: Any) -> Answer:  # noqa: ANN401 -- as `Question` takes it

@@ -19,6 +19,7 @@ from ledger.model.operator_events import (
     BillExpected,
     EventClosed,
     EventRequested,
+    EventUnwaived,
     EventWaived,
     RequestClosed,
     RequestMade,
@@ -80,6 +81,19 @@ def waived(
         test_id=subject[1],
         count=count,
         reason=WHY,
+    )
+
+
+def unwaived(
+    subject: Subject = CREATED, *, key: Key = ("L", "B"), when: float = 0
+) -> EventUnwaived:
+    return EventUnwaived(
+        at=at(when),
+        by=WHO,
+        lab_id=key[0],
+        bill_id=key[1],
+        event_type=subject[0],
+        test_id=subject[1],
     )
 
 
@@ -219,6 +233,7 @@ _windows = st.builds(
 def _about(subjects: st.SearchStrategy[Subject]) -> st.SearchStrategy[AnyDecision]:
     return (
         st.builds(waived, subjects, key=_keys, count=_numbers, when=_times)
+        | st.builds(unwaived, subjects, key=_keys, when=_times)
         | st.builds(requested, subjects, _numbers, key=_keys, count=_numbers, when=_times)
         | st.builds(closed, subjects, _numbers, key=_keys, when=_times)
         | st.builds(request_made, _numbers, lab=_labs, windows=st.lists(_windows, max_size=2))

@@ -72,6 +72,10 @@ class Desk(LedgerServer):
         """Waive the report that `lost_report` leaves missing."""
         return self.post("/v1/missing-events/waive", **{**named(lab, bill), "reason": "r", **more})
 
+    def unwaive(self, lab: str, bill: str = "b", **more: object) -> httpx.Response:
+        """Take back the waiver of the report that `lost_report` leaves missing."""
+        return self.post("/v1/missing-events/unwaive", **{**named(lab, bill), **more})
+
     def lose(self, lab: str, *bills: str, test: str = "t", integrator: str | None = None) -> None:
         """Deliver all of some bills but a report."""
         for bill in bills or ("b",):

@@ -31,6 +31,7 @@ from tests.support.decisions import (
     requested,
     span,
     subscribed,
+    unwaived,
     waived,
     window_closed,
 )
@@ -41,6 +42,7 @@ WINDOW = span(at(-600), at(-300), "L", "M")
 OF_A_BILL: list[AnyDecision] = [
     waived(),
     waived(report_of("a"), count=7, when=0.25),
+    unwaived(),
     requested(COMPLETED, 2, previous=1),
     closed(),
 ]

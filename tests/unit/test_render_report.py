@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, get_args
 import msgspec
 import pytest
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 from openpyxl import load_workbook
 
 from ledger.model.missing_events import Evidence
@@ -23,12 +24,13 @@ from ledger.operations.read_models import (
     MissingEventItem,
     NearLoss,
     Reconciliation,
-    Report,
+    ReconciliationReport,
+    SinceLastRun,
     UnseenBill,
 )
 from ledger.operations.render import MEDIA_TYPES, Format, Screen, write_report, xlsx
 from ledger.operations.render.markup import as_span
-from ledger.operations.render.words import shown
+from ledger.operations.render.words import has_news, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -113,7 +115,7 @@ ITEMS = [
     item(lab_id="lab_2", bill_id="bill_3", event_type="bill.completed", integrator_id=None),
 ]
 WINDOW = LossWindow(AT, AT + timedelta(minutes=14, microseconds=1), ["lab_1", "lab_4"], "open")
-REPORT = Report(
+REPORT = ReconciliationReport(
     as_of=AS_OF,
     position=1234,
     totals={"overdue": 2, "requested": 1, "awaiting_retry": 4, "waived": 5},
@@ -129,13 +131,13 @@ REPORT = Report(
         NearLoss("lab_2", date(2024, 1, 20), 100, [100, 0, 0, 0], 0, 0.0, None),
     ],
 )
-EMPTY = Report(AS_OF, 0, {}, [], [], [], [])
+EMPTY = ReconciliationReport(AS_OF, 0, {}, [], [], [], [])
 
 
 def render(
     form: Format,
     items: Iterable[MissingEventItem] = tuple(ITEMS),
-    report: Report = REPORT,
+    report: ReconciliationReport = REPORT,
     screen: Screen = Screen(100, colour=False),  # noqa: B008 -- it cannot change
 ) -> bytes:
     to = io.BytesIO()
@@ -256,6 +258,99 @@ def test_memory_does_not_grow_with_the_missing_events(form: Format, number: int)
         tracemalloc.stop()
 
     assert peak < 2_000_000  # 20,000 of them take ten times as much
+
+
+# --- only what is new -------------------------------------------------------------------------
+
+SINCE = SinceLastRun(AT, 5)
+
+
+def news(form: Format, since: SinceLastRun | None, **totals: int) -> str:
+    report = replace(EMPTY, as_of=AS_OF, totals=totals, labs=REPORT.labs if totals else [])
+    to = io.BytesIO()
+    write_report(report, iter(()), form, to, since=since)
+    return to.getvalue().decode()
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+@pytest.mark.parametrize(
+    ("since", "totals", "sentence"),
+    [
+        (
+            SinceLastRun(AT, 2),
+            {},
+            (
+                "Nothing new is overdue since 2024-01-20 10:50:00 UTC; "
+                "2 events overdue in all were reported before."
+            ),
+        ),
+        (
+            SinceLastRun(AT, 1),
+            {},
+            (
+                "Nothing new is overdue since 2024-01-20 10:50:00 UTC; "
+                "1 event overdue in all was reported before."
+            ),
+        ),
+        (
+            SinceLastRun(AT, 0),
+            {},
+            ("Nothing new is overdue since 2024-01-20 10:50:00 UTC; no event is overdue at all."),
+        ),
+        (
+            SINCE,
+            {"overdue": 2},
+            (
+                "2 new events are overdue in 2 labs, the oldest for 2 days 4 hours; "
+                "5 events are overdue in all."
+            ),
+        ),
+        (None, {}, "No event is overdue."),
+    ],
+)
+def test_a_report_on_what_is_new_tells_what_was_reported_before(
+    form: Format, since: SinceLastRun | None, totals: dict[str, int], sentence: str
+) -> None:
+    text = news(form, since, **totals)
+
+    assert sentence in text.splitlines()
+    # Of what is not new it knows no totals, so it must not call them 0.
+    assert ("Missing events" in text) is (since is None)
+
+
+def test_a_report_has_news_if_anything_in_it_needs_a_person() -> None:
+    near = replace(EMPTY, near_losses=REPORT.near_losses, totals={"overdue": 0})
+    assert not has_news(near)
+    assert has_news(replace(EMPTY, totals={"overdue": 1}))
+    assert has_news(replace(EMPTY, loss_windows=[WINDOW]))
+    assert has_news(replace(EMPTY, unseen_bills=REPORT.unseen_bills))
+
+
+# --- what is only possible --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (1, "1 possible event is overdue; it is asked for only with --include-possible."),
+        (2, "2 possible events are overdue; they are asked for only with --include-possible."),
+    ],
+)
+def test_overdue_events_that_are_only_possible_are_counted_apart(
+    form: Format, number: int, sentence: str
+) -> None:
+    possible = [replace(ITEMS[0], certainty="possible")] * number
+    requested = replace(ITEMS[1], certainty="possible")
+
+    assert sentence in render(form, [*possible, requested, *ITEMS]).decode().splitlines()
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_without_possible_events_the_option_is_not_mentioned(form: Format) -> None:
+    requested = replace(ITEMS[1], certainty="possible")
+
+    assert "--include-possible" not in render(form, [requested, *ITEMS]).decode()
 
 
 # --- JSON -------------------------------------------------------------------------------------
@@ -462,7 +557,7 @@ def test_markdown_begins_with_what_matters_and_totals_that_add_up() -> None:
     assert (
         head
         == """\
-# Reconciliation: events that never came
+# Reconciliation: events that never arrived
 
 2 events are overdue in 2 labs, the oldest for 2 days 4 hours; 1 is requested from support; \
 1 loss window is open; 2 expected bills are unseen.
@@ -504,9 +599,9 @@ def test_markdown_has_a_section_to_each_lab_that_stands_alone() -> None:
 Lab `lab_1` (labID)
 
 As of 2024-01-22 14:50:00 UTC, log position 1234: 1 missing event is overdue, 1 requested from \
-support, 1 awaiting retry. The oldest is overdue for 2 days 4 hours.
+support, 1 awaiting retry. The oldest has been overdue for 2 days 4 hours.
 
-Events that must have been sent (certain) or may have been sent (possible), and did not reach us; \
+Events that must have been sent (certain) or may have been sent (possible) but did not reach us; \
 names in brackets are the fields of the webhooks, times are UTC:
 
 | Bill (billID) | Integrator (integratorID) | Event (eventType) | Test (testData _id) | Certainty \
@@ -519,8 +614,8 @@ names in brackets are the fields of the webhooks, times are UTC:
 | 2024-01-20 10:56:41 | at or before 2024-01-20 10:50:00 UTC \
 | a `bill.completed` of this bill with that eventTime reached us |
 
-Loss windows, in which our endpoint could not receive anything: no event of this lab with \
-eventTime in them reached us, whatever there was:
+Loss windows, in which our endpoint could not receive anything; no event of this lab with \
+an eventTime in them reached us:
 
 | From (UTC) | To (UTC) | State |
 |---|---|---|

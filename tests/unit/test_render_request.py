@@ -15,11 +15,13 @@ from markdown_it import MarkdownIt
 from msgspec.structs import replace
 from openpyxl import load_workbook
 
+from ledger.errors import SettingsError
 from ledger.model.missing_events import Certainty, Evidence
 from ledger.operations.read_models import LossWindow, RequestLine, SupportRequest
-from ledger.operations.render import Format, Screen, write_request
+from ledger.operations.render import Format, Screen, Sender, write_request
 from ledger.operations.render.markup import as_span
 from ledger.operations.render.words import shown
+from ledger.settings import Settings
 
 AT = datetime(2024, 1, 20, 10, 50, tzinfo=UTC)
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -93,32 +95,34 @@ LETTER = """\
 
 Hello,
 
-Webhooks that your system should have sent to our endpoint did not reach us, not even by their retries. Please send us the events listed below, and name the number of this request when you answer. Names in brackets are the fields of your webhooks.
+Webhooks that your system should have sent to our endpoint did not reach us, not even when they were retried. Please send us the events listed below, and quote the number of this request in your answer. Names in brackets are the fields of your webhooks.
+
+> Asha will phone them
 
 ## Lab `lab_1` (labID)
 
-These events must have happened, because other events of the same bills tell of them.
+These events must have happened, because other events of the same bills show it.
 
 | Line | Bill (billID) | Integrator (integratorID) | Event (eventType)  | Test (testData _id) | When it happened (eventTime)         | How we know                              |
 | ---- | ------------- | ------------------------- | ------------------ | ------------------- | ------------------------------------ | ---------------------------------------- |
 | 1    | `bill_1`      | `booking-81`              | `report.completed` | `test_1`            | at or before 2024-01-20 10:50:00 UTC | a `bill.completed` with that eventTime lists this test as completed |
 | 2    | `bill_2`      | `booking-81`              | `bill.created`     | the whole bill      | at or before 2024-01-20 11:50:00 UTC | a `report.completed` of this bill with that eventTime reached us |
 
-These events may not have happened, or may not have been sent; what we received does not tell. Please check, and send us those that exist.
+These events may not have happened, or may not have been sent; what we received does not show which. Please check, and send us those that exist.
 
-| Line | Bill (billID) | Integrator (integratorID) | Event (eventType)  | Test (testData _id) | How many | When it happened (eventTime)        | How we know                              |
-| ---- | ------------- | ------------------------- | ------------------ | ------------------- | -------- | ----------------------------------- | ---------------------------------------- |
-| 3    | `bill_3`      | not known                 | `report.completed` | not known           | 2        | up to about 2024-01-20 10:50:00 UTC | the `report.completed` events of this bill that reached us, the last with that eventTime, are fewer than the tests that they list as completed |
+| Line | Bill (billID) | Integrator (integratorID) | Event (eventType)  | Test (testData _id) | How many | When it happened (eventTime)             | How we know                              |
+| ---- | ------------- | ------------------------- | ------------------ | ------------------- | -------- | ---------------------------------------- | ---------------------------------------- |
+| 3    | `bill_3`      | not known                 | `report.completed` | not known           | 2        | no later than about 2024-01-20 10:50:00 UTC | fewer `report.completed` events of this bill reached us, the last with that eventTime, than they list tests as completed |
 
 ## Lab `lab_2` (labID)
 
-These events must have happened, because other events of the same bills tell of them.
+These events must have happened, because other events of the same bills show it.
 
 | Line | Bill (billID) | Integrator (integratorID) | Event (eventType) | Test (testData _id) | When it happened (eventTime)  | How we know                              |
 | ---- | ------------- | ------------------------- | ----------------- | ------------------- | ----------------------------- | ---------------------------------------- |
 | 4    | `bill_4`      | `booking-81`              | `bill.completed`  | the whole bill      | about 2024-01-20 10:51:00 UTC | a `report.completed` with that eventTime says that the bill is completed |
 
-These events may not have happened, or may not have been sent; what we received does not tell. Please check, and send us those that exist.
+These events may not have happened, or may not have been sent; what we received does not show which. Please check, and send us those that exist.
 
 | Line | Bill (billID) | Integrator (integratorID) | Event (eventType) | Test (testData _id) | When it happened (eventTime)  | How we know                              |
 | ---- | ------------- | ------------------------- | ----------------- | ------------------- | ----------------------------- | ---------------------------------------- |
@@ -126,15 +130,15 @@ These events may not have happened, or may not have been sent; what we received 
 
 ## All events between two times
 
-In these times our endpoint could not receive webhooks, so we cannot know which events there were. Please send us all of them, of any eventType.
+Our endpoint could not receive webhooks at these times, so we cannot know which events we missed. Please send us all of them, whatever their eventType.
 
 - W1: all events of `lab_1`, `lab_3` (labID) with eventTime between 2024-01-20 09:49:59 UTC and 2024-01-20 10:04:00 UTC
 
-## What form of answer helps
+## How to answer
 
-- Best is a file with the original webhook payload of each event as JSON, one object per line or one array, unchanged. Above all, please keep the original `eventTime`.
+- The best answer is a file with the original JSON payload of each webhook, unchanged, one object per line or all in one array. Above all, please keep the original `eventTime`.
 - Or send the webhooks again to the same endpoint.
-- If an event never took place or cannot be found, please say so for its line.
+- If an event never took place or cannot be found, please say so, with its line number.
 
 Thank you,
 
@@ -142,13 +146,19 @@ ops@labs.example
 """  # noqa: E501 -- the letter as it is sent
 
 
+SENDER = Sender(
+    "Asha Rao", "Example Diagnostics", "ops@labs.example", "https://ledger.example/webhooks/flabs"
+)
+
+
 def render(
     form: Format,
     request: SupportRequest = REQUEST,
     screen: Screen = Screen(100, colour=False),  # noqa: B008 -- it cannot change
+    sender: Sender = Sender(),  # noqa: B008 -- it cannot change
 ) -> bytes:
     to = io.BytesIO()
-    write_request(request, form, to, screen=screen)
+    write_request(request, form, to, sender=sender, screen=screen)
     return to.getvalue()
 
 
@@ -173,18 +183,18 @@ def test_the_letter() -> None:
     assert render("markdown").decode() == LETTER
 
 
-def test_the_letter_holds_nothing_of_the_operators_own() -> None:
+def test_the_letter_holds_no_reason_for_closing() -> None:
     request = replace(REQUEST, lines=[closed(LINES[0]), *LINES[1:]], closed_reason="enough")
 
     text = render("markdown", request).decode()
 
-    assert not any(words in text for words in ("Asha", "never did", "enough"))
+    assert not any(words in text for words in ("never did", "enough"))
 
 
 def test_the_letter_does_not_ask_again_for_what_has_come_or_was_closed() -> None:
     text = letter(received(LINES[0]), LINES[1], closed(LINES[2]), received(LINES[3]))
 
-    assert "Of the 4 lines of this request, 2 have arrived since and 1 is no longer asked for." in (
+    assert "This request has 4 lines: 2 have arrived since and 1 is no longer needed." in (
         text.splitlines()
     )
     assert "bill_1" not in text
@@ -196,10 +206,10 @@ def test_the_letter_does_not_ask_again_for_what_has_come_or_was_closed() -> None
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([received(LINES[0])], "Of the 1 line of this request, 1 has arrived since."),
+        ([received(LINES[0])], "This request has 1 line: 1 has arrived since."),
         (
             [closed(LINES[0]), closed(LINES[1])],
-            "Of the 2 lines of this request, 2 are no longer asked for.",
+            "This request has 2 lines: 2 are no longer needed.",
         ),
     ],
 )
@@ -218,6 +228,8 @@ Hello,
 This was a request for webhooks that your system should have sent to our endpoint. It is settled: \
 there is nothing left to do.
 
+> Asha will phone them
+
 {sentence}
 
 Thank you,
@@ -227,13 +239,100 @@ ops@labs.example
     )
 
 
+def test_the_letter_says_who_asks_for_which_account_and_endpoint() -> None:
+    text = render("markdown", sender=SENDER).decode()
+
+    assert (
+        """\
+- Account: Example Diagnostics
+- Webhook endpoint: `https://ledger.example/webhooks/flabs`
+- Contact: ops@labs.example
+"""
+        in text
+    )
+    assert text.endswith("Thank you,\n\nAsha Rao, Example Diagnostics\n")
+
+
+@pytest.mark.parametrize(
+    ("sender", "signature"),
+    [
+        (Sender(), "root@vm"),
+        (Sender(endpoint="https://ledger.example/webhooks/flabs"), "root@vm"),
+        (Sender(name="Asha Rao"), "Asha Rao"),
+        (Sender(organisation="Example Diagnostics"), "Example Diagnostics"),
+        (Sender(contact="+91 22 5555 0100"), "+91 22 5555 0100"),
+        (Sender(organisation="R&D *Labs* <b>"), "`R&D *Labs* <b>`"),
+    ],
+)
+def test_the_operator_signs_only_if_no_sender_is_set(sender: Sender, signature: str) -> None:
+    request = replace(REQUEST, made_by="root@vm")
+
+    text = render("markdown", request, sender=sender).decode()
+
+    assert text.endswith(f"Thank you,\n\n{signature}\n")
+
+
+def test_the_sender_s_endpoint_is_that_of_the_public_url() -> None:
+    settings = Settings.from_environment(
+        {
+            "LEDGER_SENDER_NAME": " Asha Rao ",
+            "LEDGER_SENDER_ORGANISATION": "Example Diagnostics",
+            "LEDGER_SENDER_CONTACT": "ops@labs.example",
+            "LEDGER_PUBLIC_URL": "https://ledger.example/",
+        }
+    )
+
+    assert Sender.of(settings) == SENDER
+    assert Sender.of(Settings()) == Sender()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ledger.example",
+        "ftp://ledger.example",
+        "https://",
+        "https://ledger.example/webhooks/flabs",
+        "https://ledger.example/webhooks/flabs/SECRET",
+        "https://user:SECRET@ledger.example",
+        "https://ledger.example/?token=SECRET",
+        "https://ledger.example:0",
+        "https://ledger.example:port",
+        "https://ledger example",
+    ],
+)
+def test_a_public_url_that_is_not_the_server_s_address_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(SettingsError, match="LEDGER_PUBLIC_URL must be the address") as raised:
+        Settings.from_environment({"LEDGER_PUBLIC_URL": url})
+    assert "SECRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["NAME", "ORGANISATION", "CONTACT"])
+@pytest.mark.parametrize("text", ["two\nlines", "x" * 201, "\u202eabc"])
+def test_a_sender_s_setting_that_is_no_line_is_refused(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"LEDGER_SENDER_{name} must be one line"):
+        Settings.from_environment({f"LEDGER_SENDER_{name}": text})
+
+
+def test_the_letter_holds_the_note_and_keeps_its_paragraphs() -> None:
+    request = replace(REQUEST, note="Urgent: call me.\n\n# Thanks\n1. Asha")
+
+    text = render("markdown", request).decode()
+
+    assert "\n\n> Urgent: call me.\n>\n> `# Thanks`\n> `1. Asha`\n\n" in text
+
+
+def test_a_request_without_a_note_has_none_in_its_letter() -> None:
+    assert ">" not in render("markdown", replace(REQUEST, note=None)).decode()
+
+
 def test_the_letter_can_ask_for_windows_alone() -> None:
     text = letter(windows=(replace(WINDOW, state="closed"), replace(WINDOW, labs=["lab_9"])))
 
     assert "W1" not in text
     assert "- W2: all events of `lab_9` (labID)" in text
     assert "## Lab" not in text
-    assert "What form of answer helps" in text
+    assert "How to answer" in text
 
 
 def test_the_letter_says_what_was_asked_before() -> None:
@@ -274,6 +373,7 @@ def test_the_letter_shows_hostile_ids_the_same_before_and_after_rendering() -> N
     tags = {part.split(">")[0].strip("/") for part in html.split("<")[1:]}
     assert tags == {
         "h1", "h2", "p", "code", "table", "thead", "tbody", "tr", "th", "td", "ul", "li",
+        "blockquote",
     }  # fmt: skip
     spans = [unescape(part.partition("</code>")[0]) for part in html.split("<code>")[1:]]
     for hostile in HOSTILE:
@@ -282,7 +382,7 @@ def test_the_letter_shows_hostile_ids_the_same_before_and_after_rendering() -> N
 
 
 def test_the_letter_explains_quoted_ids_only_where_there_are_some() -> None:
-    explanation = "An id in double quotes holds unusual characters"
+    explanation = "An id in double quotes contains unusual characters"
 
     assert explanation in letter(line("lab_1", "a\nb", "bill.created"))
     assert explanation not in letter(line("lab_1", "a b", "bill.created"))
@@ -355,7 +455,7 @@ def test_text_says_first_what_is_still_to_come() -> None:
 
     assert text.splitlines()[:3] == [
         (
-            "Request 7 is open: 1 of 3 lines still to come, 1 received, 1 closed, "
+            "Request 7 is open: 1 of 3 lines still open, 1 received, 1 closed, "
             "1 loss window not answered."
         ),
         "Made 2024-01-21 03:00:00 UTC by ops@labs.example.",

@@ -1,6 +1,7 @@
 """Words and marks that the forms for people share."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ledger.operations.render.markup import as_span, code, head, plain, row
+from ledger.operations.render.markup import as_span, code, head, plain, prose, quote, row
 from ledger.operations.render.words import count, lasting, shown, up_to, utc
 
 ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -54,6 +55,40 @@ def test_a_code_span_in_a_table_shows_the_same_before_and_after_rendering(text: 
     assert "<td>end</td>\n</tr>\n</tbody>" in html
     cell = html.partition("<tbody>")[2].partition("<td><code>")[2].partition("</code></td>")[0]
     assert unescape(cell) == as_span(text)
+
+
+markup = st.text("`*_[]()<>&#|!~\\-+=:.1a \n\t\u2028\x07\u202e", max_size=40)
+
+
+@given(st.one_of(ids, markup))
+def test_a_quote_shows_every_word_before_and_after_rendering(text: str) -> None:
+    html = MARKDOWN.render(quote(text))
+
+    assert set(re.findall(r"</?(\w+)", html)) <= {"blockquote", "p", "code"}
+    rendered = unescape(re.sub(r"</?(blockquote|p|code)>", " ", html))
+    lines = [line.strip() for line in text.splitlines()]
+    seen = [line if line in quote(text) else as_span(line) for line in lines]
+    assert all(line in quote(text) for line in seen)
+    assert rendered.split() == " ".join(seen).split()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bill_12345 of lab_1 & co. (urgent!)",
+        "call +91 22 5555 0100, ask for R&D",
+        "+91 22 5555 0100",
+        "पैथोलॉजी लैब",
+        "See https://ledger.example/x?a=1; it's 50% done.",
+    ],
+)
+def test_ordinary_prose_stays_as_it_is(text: str) -> None:
+    assert prose(text) == text
+
+
+@pytest.mark.parametrize("text", ["# a", "- a", "1. a", "=1+1", "a|b", "<b>", "*a*", "_a_", "&lt;"])
+def test_a_line_that_might_be_markup_is_a_code_span(text: str) -> None:
+    assert prose(f"one\n{text}\ntwo") == f"one\n{code(text)}\ntwo"
 
 
 @given(ids)

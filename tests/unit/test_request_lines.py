@@ -23,6 +23,7 @@ from tests.support.decisions import (
     closed,
     report_of,
     requested,
+    unwaived,
     waived,
 )
 from tests.support.events import DONE, Said, completed, created, deleted, report, rule
@@ -36,6 +37,8 @@ TWO_OF_THREE = [created(0), report(4, a=DONE, b=DONE, c=DONE), report(5, a=DONE)
 """Of three reports at most two came."""
 
 ONE_OF_THREE = TWO_OF_THREE[:2]
+
+WAIVED = f"waived: {WHY}"
 
 LineRow = tuple[int, str, int | None, str | None]
 """Request, state, position of the event that came, why it is closed."""
@@ -101,6 +104,39 @@ def test_a_decision_holds_from_its_time_on(
 
 
 @pytest.mark.parametrize(
+    ("decisions", "expected"),
+    [
+        rule("a waiver is taken back", [waived(), unwaived()], "overdue"),
+        rule("all waivers are taken back", [waived(), waived(), unwaived()], "overdue"),
+        rule("a later waiver holds", [waived(), unwaived(), waived()], "waived"),
+        rule("nothing was there to take back", [unwaived()], "overdue"),
+        rule("the order of the log decides", [unwaived(), waived()], "waived"),
+        rule("of another test", [waived(), unwaived(report_of("a"))], "waived"),
+        rule("what was asked for is asked for again", [requested(), waived(), unwaived()],
+             "requested"),
+        rule("a closed line", [requested(), closed(), unwaived()], "overdue"),
+        rule(
+            "asked for again after its line was closed",
+            [requested(), closed(), unwaived(), requested(request=2)],
+            "requested",
+        ),
+    ],
+)  # fmt: skip
+def test_a_waiver_can_be_taken_back(decisions: list[BillDecision], expected: MissingState) -> None:
+    assert missing(bill(LOST, decisions), CREATED).state(at(9), BUDGET) == expected
+
+
+def test_the_log_and_not_the_clock_orders_a_waiver_and_its_taking_back() -> None:
+    found = bill(LOST, [waived(when=9), unwaived(when=1)])
+    assert missing(found, CREATED).waived_at is None
+
+
+def test_all_waivers_of_some_reports_are_taken_back_at_once() -> None:
+    decisions = [waived(REPORTS), waived(REPORTS), unwaived(REPORTS)]
+    assert missing(bill(ONE_OF_THREE, decisions), REPORTS).decided == 0
+
+
+@pytest.mark.parametrize(
     ("events", "count", "decided"),
     [
         (TWO_OF_THREE, 1, 1),
@@ -160,8 +196,48 @@ def test_what_is_asked_again_names_the_last_request_and_its_time() -> None:
             [requested(), waived()],
             [(1, "received", 2, None)],
         ),
-        rule("waived alone closes no line", LOST, [requested(), waived()],
-             [(1, "requested", None, None)]),
+        rule(
+            "waived after it was asked for",
+            LOST,
+            [requested(), waived()],
+            [(1, "closed", None, WAIVED)],
+        ),
+        rule(
+            "waived before it was asked for",
+            LOST,
+            [waived(), requested()],
+            [(1, "closed", None, WAIVED)],
+        ),
+        rule(
+            "another event is waived",
+            LOST,
+            [requested(), waived(report_of("a"))],
+            [(1, "requested", None, None)],
+        ),
+        rule(
+            "one of two reports is waived",
+            ONE_OF_THREE,
+            [requested(REPORTS, count=2), waived(REPORTS, count=1)],
+            [(1, "requested", None, None)],
+        ),
+        rule(
+            "the waiver is taken back",
+            LOST,
+            [requested(), waived(), unwaived()],
+            [(1, "requested", None, None)],
+        ),
+        rule(
+            "it was closed before it was waived",
+            LOST,
+            [requested(), closed(), waived()],
+            [(1, "closed", None, WHY)],
+        ),
+        rule(
+            "taking a waiver back does not open a closed line",
+            LOST,
+            [requested(), closed(), unwaived()],
+            [(1, "closed", None, WHY)],
+        ),
         rule("closed", LOST, [requested(), closed()], [(1, "closed", None, WHY)]),
         rule(
             "the first closing counts",
@@ -287,6 +363,7 @@ DECISIONS = [
     LoggedDecision(12, closed(when=2, reason="one")),
     LoggedDecision(13, closed(when=3, reason="two")),
     LoggedDecision(14, waived(report_of("a"), when=4)),
+    LoggedDecision(15, unwaived(report_of("a"), when=5)),
 ]
 
 
@@ -302,6 +379,7 @@ _numbers = st.integers(1, 3)
 _times = st.integers(0, 5)
 _decisions = st.lists(
     st.builds(waived, _subjects, count=_numbers, when=_times)
+    | st.builds(unwaived, _subjects, when=_times)
     | st.builds(requested, _subjects, _numbers, count=_numbers, when=_times)
     | st.builds(closed, _subjects, _numbers, count=_numbers, when=_times),
     max_size=8,

@@ -25,7 +25,7 @@ from ledger.api.http.uploads import receive_file, whole
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
 from ledger.operations import expected_bills
-from ledger.operations.expected_bills import Expectation, Expected, ExpectedItem
+from ledger.operations.expected_bills import Expectation, ExpectedBillsReport, ExpectedItem
 from ledger.operations.read_models import ExpectedState
 from ledger.projection.rows import encode
 
@@ -78,7 +78,9 @@ async def stop_expecting_bill(
     operation_id="ExpectBills",
     status_code=200,
     request_max_body_size=None,  # the file has a limit of its own
-    responses={200: ok(Expected, description="How many were taken, and which lines were not.")},
+    responses={
+        200: ok(ExpectedBillsReport, description="How many were taken, and which lines were not.")
+    },
 )
 async def expect_bills(
     request: Request[Any, Any, Any], services: Services, operator: str
@@ -90,7 +92,7 @@ async def expect_bills(
     """
     file = await receive_file(request)
 
-    def work(_: Connection) -> tuple[Expected, int]:
+    def work(_: Connection) -> tuple[ExpectedBillsReport, int]:
         with whole(file) as lines:
             expectations = expected_bills.read_expectations(lines)
             return expected_bills.expect(services.url, expectations, by=operator, patience=PATIENCE)

@@ -7,7 +7,7 @@ from litestar import Request, Response, get, post
 from litestar.params import QueryParameter
 from psycopg import Connection
 
-from ledger.api.http.bodies import WaiveBody, WaiveMatchingBody, read_body
+from ledger.api.http.bodies import UnwaiveBody, WaiveBody, WaiveMatchingBody, read_body
 from ledger.api.http.guards import OPERATE, READ
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
@@ -25,7 +25,7 @@ from ledger.api.services import PATIENCE, Services
 from ledger.model.event import EventType
 from ledger.model.missing_events import Certainty, MissingState
 from ledger.operations.missing_events.queries import Filter, cursor_of, item_of, list_query
-from ledger.operations.missing_events.waive import Waived, waive, waive_matching
+from ledger.operations.missing_events.waive import Waived, unwaive, waive, waive_matching
 from ledger.operations.read_models import MissingEventItem
 from ledger.projection.rows import encode
 
@@ -84,6 +84,37 @@ async def waive_missing_event(
 
     def work(_: Connection) -> tuple[MissingEventItem, int]:
         return waive(
+            services.url,
+            services.policy,
+            (body.lab_id, body.bill_id, body.event_type, body.test_id),
+            reason=body.reason,
+            by=operator,
+            patience=PATIENCE,
+        )
+
+    item, position = await services.run(work)
+    return answer(encode(item), position)
+
+
+@post(
+    "/v1/missing-events/unwaive",
+    opt=OPERATE,
+    operation_id="UnwaiveMissingEvent",
+    status_code=200,
+    responses={200: ok(MissingEventItem, description="The missing event, no longer waived.")},
+)
+async def unwaive_missing_event(
+    request: Request[Any, Any, Any], services: Services, operator: str
+) -> Response[bytes]:
+    """Take back the waiver of a missing event, so that the event can be asked for again.
+
+    It takes back every earlier waiver of the event, including one implied by closing the line of a
+    support request that asked for it. An event that is not waived stays as it is.
+    """
+    body = await read_body(request, UnwaiveBody)
+
+    def work(_: Connection) -> tuple[MissingEventItem, int]:
+        return unwaive(
             services.url,
             services.policy,
             (body.lab_id, body.bill_id, body.event_type, body.test_id),

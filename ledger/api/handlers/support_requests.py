@@ -15,7 +15,7 @@ from ledger.api.http.responses import POSITION_HEADER, answer, ok, page
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
 from ledger.operations.read_models import RequestItem, SupportRequest
-from ledger.operations.render import write_request
+from ledger.operations.render import Sender, write_request
 from ledger.operations.support_requests import make, queries
 from ledger.projection import store
 from ledger.projection.rows import encode
@@ -100,12 +100,13 @@ async def get_support_request(
 ) -> Response[bytes] | Stream:
     """Tell what a support request asked for and what came of it; in markdown, ready to send."""
     form = choose_form(request, chosen_format)
+    sender = Sender.of(services.settings)
 
     def work(connection: Connection) -> Written:
         position = store.read_checkpoint(connection).position
         found = queries.read_request(connection, number)
         return Written(form, f"support-request-{number}").write(
-            position, lambda file: write_request(found, form, file)
+            position, lambda file: write_request(found, form, file, sender=sender)
         )
 
     return (await services.run(work)).response()

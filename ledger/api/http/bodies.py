@@ -50,6 +50,16 @@ class WaiveBody(Body, frozen=True, kw_only=True):
     reason: Words
 
 
+class UnwaiveBody(Body, frozen=True, kw_only=True):
+    """The missing event whose waiver is taken back, and why."""
+
+    lab_id: Identifier
+    bill_id: Identifier
+    event_type: EventType
+    test_id: Identifier | None = None
+    reason: Words | None = None
+
+
 class WaiveMatchingBody(Body, frozen=True, kw_only=True):
     """Which missing events to waive, by at least one of the filters, and why.
 
@@ -103,6 +113,7 @@ class SubscriptionBody(Body, frozen=True, kw_only=True):
 
 BODIES: dict[str, type[Body]] = {
     "WaiveMissingEvent": WaiveBody,
+    "UnwaiveMissingEvent": UnwaiveBody,
     "WaiveMissingEvents": WaiveMatchingBody,
     "MakeSupportRequest": RequestBody,
     "CloseSupportRequest": CloseBody,

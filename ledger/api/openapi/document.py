@@ -149,8 +149,9 @@ def _complete(operation: dict[str, Any]) -> None:
 
 
 HAS_SUBJECT = {
-    "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "MakeSupportRequest",
-    "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
+    "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
+    "MakeSupportRequest", "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow",
+    "StopExpectingBill",
 }  # fmt: skip
 """Operations about one thing that may not exist."""
 

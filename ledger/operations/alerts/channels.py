@@ -1,62 +1,57 @@
-"""The channels that alerts go to: Apprise's URLs, which hold secrets and are never shown.
+"""Channels that alerts are sent to. A channel is an Apprise URL, which holds secrets.
 
-A channel is named by its place in LEDGER_ALERT_URLS and its kind, as in `channel 2 (slack)`.
+Logs and errors therefore name a channel by its place in LEDGER_ALERT_URLS and by its kind, as in
+`channel 2 (slack)`.
 """
 
 import hashlib
-import logging
 import threading
 import time
-import warnings
 from collections.abc import Sequence
-from functools import cache
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from msgspec import Struct
 
 from ledger.errors import SettingsError
 
-if TYPE_CHECKING:
-    from apprise import NotifyBase
-
 SEND_SECONDS = 30.0
-"""How long a channel may take for one alert. Apprise's own limits are between two bytes, so that a
-server which sends a byte now and then would hold it for ever."""
+"""How long a channel may take for one alert. Apprise limits only the time between two bytes, so a
+server that sends a byte now and then would hold it for ever."""
 
 MOST_HANGING = 3
-"""Tries of a channel that may go on in vain before no more are begun: each holds a thread."""
+"""Attempts on one channel that may hang before no more are begun; each holds a thread."""
 
 UNKNOWN = "unknown"
-"""The kind of a channel that Apprise does not understand."""
+"""The kind of a channel whose URL Apprise does not understand."""
 
 _FAILED = "it failed"
 _NOT_UNDERSTOOD = "Apprise does not understand its URL"
-
-# They would log hosts, paths and bodies, and the path of a chat's webhook is its secret.
-_TALKATIVE = ("apprise", "requests", "urllib3")
 
 _hanging: dict[str, list[threading.Thread]] = {}
 
 
 class Channel(Struct, frozen=True):
-    """One URL: its place in the list from 1 on, and its kind, such as `slack` or `mailto`."""
+    """A URL, its place in the list (from 1) and its kind, such as `slack` or `mailto`."""
 
     number: int
     kind: str
     url: str
 
     def __repr__(self) -> str:
-        """Name it as logs may; the URL is a secret."""
+        """Name the channel without its URL, which is a secret."""
         return f"channel {self.number} ({self.kind})"
 
     __str__ = __repr__
 
 
 def check_channels(urls: Sequence[str]) -> None:
-    """Raise `SettingsError` naming the first URL that Apprise does not understand, by its place."""
+    """Raise `SettingsError` if Apprise is missing or does not understand one of the URLs.
+
+    The error names the first such URL by its place.
+    """
     for number, url in enumerate(urls, start=1):
-        if _understood(url) is None:
+        if _apprise().kind_of(url) is None:
             raise SettingsError(
                 f"LEDGER_ALERT_URLS: URL {number} of {len(urls)} is none that Apprise understands "
                 "(not shown, for it may hold a secret). It must look like "
@@ -66,18 +61,24 @@ def check_channels(urls: Sequence[str]) -> None:
 
 
 def channel_id(url: str) -> str:
-    """Return what the database knows a channel by."""
+    """Return the hash by which the database knows a channel."""
     return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
 
 
 def channel_of(number: int, url: str) -> Channel:
-    """Name a channel."""
-    service = _understood(url)
-    return Channel(number, service.schema if service else UNKNOWN, url)
+    """Return the channel of a URL and its place in the list."""
+    return Channel(number, _apprise().kind_of(url) or UNKNOWN, url)
+
+
+class _Apprise(Protocol):
+    """The functions of `apprise_service`."""
+
+    def kind_of(self, url: str) -> str | None: ...
+    def send(self, url: str, title: str, body: str) -> bool | None: ...
 
 
 class Attempt:
-    """One try to send one alert on one channel, begun at once in a thread of its own."""
+    """One attempt to send one alert on one channel, begun at once in its own thread."""
 
     def __init__(
         self, channel: Channel, title: str, body: str, ended: "SimpleQueue[Attempt]"
@@ -85,10 +86,10 @@ class Attempt:
         self.channel = channel
         self.deadline = time.monotonic() + SEND_SECONDS
         self.failure: str | None = None
-        """Why it failed, or None if the alert was sent; true once it stands in `ended`."""
+        """Why it failed, None if the alert was sent; valid once the attempt is in `ended`."""
 
         self._ended = ended
-        # A daemon: what hangs must not keep the process from ending.
+        # A daemon, so that an attempt that hangs does not keep the process from ending.
         self._thread = threading.Thread(
             target=self._run, args=(title, body), name=f"alert {channel}", daemon=True
         )
@@ -97,71 +98,40 @@ class Attempt:
         if len(hanging) < MOST_HANGING:
             self._thread.start()
         else:
-            self.failure = f"{len(hanging)} earlier tries have not ended yet"
+            self.failure = f"{len(hanging)} earlier attempts have not ended yet"
             ended.put(self)
 
     def give_up(self) -> str:
-        """Wait no longer, and say why. It may still be sent; then the next try tells it again."""
+        """Stop waiting and return why. The alert may still be sent, and is then sent twice."""
         _hanging[self.channel.url].append(self._thread)
         return f"it did not end within {SEND_SECONDS:g} s"
 
     def _run(self, title: str, body: str) -> None:
         try:
             self.failure = _send(self.channel.url, title, body)
-        except Exception as error:  # noqa: BLE001 -- whatever a plugin raises is one failed try
-            # Its words may hold the URL; its type does not.
+        except Exception as error:  # noqa: BLE001 -- whatever a plugin raises is one failed attempt
+            # The error's text may hold the URL; its type does not.
             self.failure = f"{_FAILED} with {type(error).__name__}"
         self._ended.put(self)
 
 
 def _send(url: str, title: str, body: str) -> str | None:
-    """Send with an Apprise object of its own; some log in, and out when they are let go."""
-    import apprise  # noqa: PLC0415 -- see `_load`
-
-    service = _understood(url)
-    if service is None:
+    """Send an alert and return why that failed, None if it did not."""
+    sent = _apprise().send(url, title, body)
+    if sent is None:
         return _NOT_UNDERSTOOD
-    if service.overflow_mode is apprise.OverflowMode.UPSTREAM:
-        # A text that is too long would be refused each time; its end matters least.
-        service.overflow_mode = apprise.OverflowMode.TRUNCATE
-    result = apprise.Apprise(service, asset=service.asset).notify(
-        body,
-        title=title,
-        notify_type=apprise.NotifyType.WARNING,
-        # Said to be plain, it is escaped for those that take HTML or Markdown.
-        body_format=apprise.NotifyFormat.TEXT,
-    )
-    # Not bool(result): a channel marked `?optional=yes` calls a failure a success.
-    sent = any(attempt for each in result for attempt in each.attempts)
     return None if sent else _FAILED
 
 
-def _understood(url: str) -> "NotifyBase | None":
-    """Return Apprise's service for a URL, or None if it knows none."""
-    import apprise  # noqa: PLC0415 -- see `_load`
-
-    _load()
-    # Nothing runs in Apprise's own threads, which the end of the process would wait for.
-    asset = apprise.AppriseAsset(
-        app_id="Ledger", app_desc="Ledger", async_mode=False, service_timeout=0
-    )
+def _apprise() -> _Apprise:
+    """Return the module that uses Apprise. Raises `SettingsError` if Apprise is not installed."""
     try:
-        return apprise.Apprise.instantiate(url, asset=asset)
-    except Exception:  # noqa: BLE001 -- a plugin's parser may raise anything about a bad URL
-        return None
-
-
-@cache
-def _load() -> None:
-    """Load Apprise with its plugins, and have it and what it uses log nothing.
-
-    Not before it is needed: it is slow to load, and most commands send nothing.
-    """
-    import apprise  # noqa: PLC0415 -- as said
-
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    with warnings.catch_warnings():
-        # Some plugins use modules that Python deprecates: under `-W error` they would be missing.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        apprise.Apprise.instantiate("json://localhost")
+        from ledger.operations.alerts import apprise_service  # noqa: PLC0415 -- an extra, and slow
+    except ModuleNotFoundError as error:
+        if error.name != "apprise":
+            raise
+        raise SettingsError(
+            "LEDGER_ALERT_URLS is set, but Apprise, which sends alerts, is not installed: "
+            'run pip install "ledger[alerts]", or remove the setting'
+        ) from None
+    return apprise_service

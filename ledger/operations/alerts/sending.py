@@ -1,4 +1,4 @@
-"""Sends the alerts that `alerts.note` wrote down, and writes down what became of them."""
+"""Sends the alerts in the outbox and records the result of each attempt."""
 
 import time
 from collections import deque
@@ -13,32 +13,82 @@ from msgspec import Struct
 from psycopg import Connection
 
 from ledger.operations.alerts.channels import Attempt, Channel, channel_id, channel_of
-from ledger.postgres.binary import text_array
 
 PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
-"""After the first failure, the second, the third; the last one is for all after it."""
+"""The pause after the first failure, the second and so on; the last one repeats."""
 
 GIVE_UP_AFTER = timedelta(hours=24)
-"""How old an alert is tried."""
+"""The age from which an alert that fails is not tried again."""
 
 FORGET_AFTER = timedelta(hours=1)
-"""How long past its time a delivery waits for a process that knows its channel. While settings
-change, one process may have the new channels and another still the old."""
+"""How long an overdue delivery waits for a process that knows its channel. While settings are being
+changed, one process may have the new channels and another still the old ones."""
 
 AT_ONCE = 100
-"""Alerts taken for one channel in one round."""
+"""The most alerts sent to one channel in one round."""
 
 ROUND_SECONDS = 60.0
-"""After which a round begins no more sends; the next round goes on."""
+"""The time after which a round starts no more sends and leaves the rest to the next round."""
 
+_TAKE_DUE = """
+SELECT
+    c.channel,
+    d.alert_id,
+    d.tries,
+    a.made_at,
+    a.title,
+    a.body
+FROM unnest(%(channels)s::text[]) AS c (channel)
+CROSS JOIN LATERAL (
+    SELECT
+        alert_id,
+        tries
+    FROM alert_delivery
+    WHERE channel = c.channel
+        AND next_try_at <= %(now)s
+        AND sent_at IS NULL
+        AND given_up_at IS NULL
+    ORDER BY alert_id
+    LIMIT %(limit)s
+) d
+JOIN alert a ON a.id = d.alert_id
+ORDER BY d.alert_id
+"""
+"""The limit holds for each channel, because one channel may have a long queue."""
+
+_GIVE_UP_UNKNOWN = """
+UPDATE alert_delivery
+SET given_up_at = %(now)s
+WHERE sent_at IS NULL
+    AND given_up_at IS NULL
+    AND next_try_at <= %(due_before)s
+    AND channel <> ALL(%(known)s::text[])
+"""
+
+_NOTE_SENT = """
+UPDATE alert_delivery
+SET
+    tries = tries + 1,
+    sent_at = %(now)s
+WHERE alert_id = %(alert)s AND channel = %(channel)s
+"""
+
+_NOTE_FAILED = """
+UPDATE alert_delivery
+SET
+    tries = %(tries)s,
+    next_try_at = %(next_try_at)s,
+    given_up_at = %(given_up_at)s
+WHERE alert_id = %(alert)s AND channel = %(channel)s
+"""
 
 _log = structlog.get_logger(__name__)
 
 
 class Round(Struct, frozen=True):
-    """What a round of sending did: tries that went well, tries that failed, deliveries given up.
+    """What one round of sending did: attempts that succeeded or failed, and deliveries given up.
 
-    Those given up count as failed, too.
+    A delivery that was given up also counts as a failed attempt.
     """
 
     sent: int
@@ -47,7 +97,7 @@ class Round(Struct, frozen=True):
 
 
 class _Due(Struct, frozen=True):
-    """A delivery whose time has come."""
+    """A delivery that is due."""
 
     alert: int
     tries: int
@@ -57,29 +107,29 @@ class _Due(Struct, frozen=True):
 
 
 def send_due(connection: Connection, channels: Sequence[str], now: datetime) -> Round:
-    """Send what is due, oldest first, and return what came of it; nothing if another process sends.
+    """Send what is due, the oldest first; do nothing if another process is sending.
 
-    The connection must be in autocommit mode: no transaction is open while a channel is waited for.
-    May take `ROUND_SECONDS` and then what one send may take. A channel that fails is left alone
-    until the next round, and keeps no other waiting. Raises `psycopg.Error`.
+    The connection must be in autocommit mode, so that no transaction is open while a channel is
+    waited for. Takes at most `ROUND_SECONDS` plus the time of one send. A channel that fails is
+    skipped until the next round and delays no other channel. Raises `psycopg.Error`.
 
-    At least once, not at most: whoever is killed between a send and its note sends it again after
-    the restart, for an alert told twice does less harm than one never told.
+    Delivery is at least once: a process that is killed after a send and before recording it sends
+    the alert again after its restart. A repeated alert does less harm than a lost one.
     """
     urls = _places(channels)
     if not urls:
-        return Round(0, 0, 0)  # not this process's business; see `note`
+        return Round(0, 0, 0)  # this process sends no alerts; see `note`
     with _turn(connection) as ours:
         if not ours:
             return Round(0, 0, 0)
-        _forget_others(connection, urls, now)
+        _give_up_unknown(connection, urls, now)
         due = _take(connection, urls, now)
         known = {channel: channel_of(*urls[channel]) for channel in due}
         return _send_all(connection, known, due, now)
 
 
 def _places(channels: Sequence[str]) -> dict[str, tuple[int, str]]:
-    """Number the channels from 1 on; one that stands there twice has its first place."""
+    """Number the channels from 1; a URL that is listed twice keeps its first place."""
     places: dict[str, tuple[int, str]] = {}
     for number, url in enumerate(channels, start=1):
         places.setdefault(channel_id(url), (number, url))
@@ -88,10 +138,10 @@ def _places(channels: Sequence[str]) -> dict[str, tuple[int, str]]:
 
 @contextmanager
 def _turn(connection: Connection) -> Iterator[bool]:
-    """Tell whether it is this process's turn to send, and keep it until the end of the block.
+    """Take the lock for sending until the end of the block; give whether it was free.
 
-    A lock of the session: it needs no open transaction, and ends with the process however that
-    ends. If the connection is lost in the middle, another process may send the same once more.
+    It is a session lock: it needs no open transaction and ends with the process, however that
+    ends. If the connection is lost meanwhile, another process may send the same alert again.
     """
     row = connection.execute("SELECT pg_try_advisory_lock(7402, 12)").fetchone()
     ours = bool(row and row[0])
@@ -103,29 +153,16 @@ def _turn(connection: Connection) -> Iterator[bool]:
                 connection.execute("SELECT pg_advisory_unlock(7402, 12)")
 
 
-def _forget_others(connection: Connection, known: Iterable[str], now: datetime) -> None:
-    """Give up what was to be told on channels that nobody has any more."""
+def _give_up_unknown(connection: Connection, known: Iterable[str], now: datetime) -> None:
+    """Give up deliveries to channels that no process has any more."""
     connection.execute(
-        "UPDATE alert_delivery SET given_up_at = %s"
-        " WHERE sent_at IS NULL AND given_up_at IS NULL"
-        " AND next_try_at <= %s AND channel <> ALL(%s)",
-        (now, now - FORGET_AFTER, text_array(known)),
+        _GIVE_UP_UNKNOWN, {"now": now, "due_before": now - FORGET_AFTER, "known": list(known)}
     )
 
 
 def _take(connection: Connection, known: Iterable[str], now: datetime) -> dict[str, deque[_Due]]:
-    """Return what is due on each channel. So many of each, for one may have piled up many."""
-    rows = connection.execute(
-        "SELECT c.channel, d.alert_id, d.tries, a.made_at, a.title, a.body"
-        " FROM unnest(%s) AS c (channel)"
-        " CROSS JOIN LATERAL ("
-        "  SELECT alert_id, tries FROM alert_delivery d"
-        "  WHERE d.channel = c.channel AND d.next_try_at <= %s"
-        "  AND d.sent_at IS NULL AND d.given_up_at IS NULL"
-        "  ORDER BY alert_id LIMIT %s) AS d"
-        " JOIN alert a ON a.id = d.alert_id ORDER BY d.alert_id",
-        (text_array(known), now, AT_ONCE),
-    )
+    """Return the deliveries that are due on each channel, the oldest first."""
+    rows = connection.execute(_TAKE_DUE, {"channels": list(known), "now": now, "limit": AT_ONCE})
     due: dict[str, deque[_Due]] = {}
     for channel, *fields in rows:
         due.setdefault(channel, deque()).append(_Due(*fields))
@@ -138,9 +175,9 @@ def _send_all(
     due: Mapping[str, deque[_Due]],
     now: datetime,
 ) -> Round:
-    """Send to all channels side by side, one alert after the other on each.
+    """Send to all channels in parallel, and on each channel one alert after the other.
 
-    What became of each is noted as soon as it is known, whoever else is still waited for.
+    Each result is recorded as soon as it is known, while other channels are still waited for.
     """
     sent = failed = given_up = 0
     end = time.monotonic() + ROUND_SECONDS
@@ -168,7 +205,7 @@ def _send_all(
 def _next_end(
     running: Mapping[str, Attempt], ended: "SimpleQueue[Attempt]"
 ) -> tuple[str, str | None]:
-    """Wait until an attempt ends or its time is over; return its channel and why it failed."""
+    """Wait until an attempt ends or runs out of time; return its channel and why it failed."""
     while True:
         first = min(running.values(), key=lambda attempt: attempt.deadline)
         try:
@@ -182,9 +219,7 @@ def _next_end(
 
 def _note_sent(connection: Connection, channel: Channel, delivery: _Due, now: datetime) -> None:
     connection.execute(
-        "UPDATE alert_delivery SET tries = tries + 1, sent_at = %s"
-        " WHERE alert_id = %s AND channel = %s",
-        (now, delivery.alert, channel_id(channel.url)),
+        _NOTE_SENT, {"now": now, "alert": delivery.alert, "channel": channel_id(channel.url)}
     )
     _log.info("alert sent", alert=delivery.alert, channel=str(channel))
 
@@ -192,18 +227,25 @@ def _note_sent(connection: Connection, channel: Channel, delivery: _Due, now: da
 def _note_failed(
     connection: Connection, channel: Channel, delivery: _Due, why: str, now: datetime
 ) -> bool:
-    """Set the time of the next try, or give the delivery up; tell which."""
+    """Schedule the next attempt or give the delivery up; return whether it was given up."""
     tries = delivery.tries + 1
     over = now - delivery.made_at >= GIVE_UP_AFTER
     next_try = now + PAUSES[min(tries, len(PAUSES)) - 1]
     connection.execute(
-        "UPDATE alert_delivery SET tries = %s, next_try_at = %s, given_up_at = %s"
-        " WHERE alert_id = %s AND channel = %s",
-        (tries, next_try, now if over else None, delivery.alert, channel_id(channel.url)),
+        _NOTE_FAILED,
+        {
+            "tries": tries,
+            "next_try_at": next_try,
+            "given_up_at": now if over else None,
+            "alert": delivery.alert,
+            "channel": channel_id(channel.url),
+        },
     )
-    told = {"alert": delivery.alert, "channel": str(channel), "error": why, "tries": tries}
+    facts = {"alert": delivery.alert, "channel": str(channel), "error": why, "tries": tries}
     if over:
-        _log.error("alert given up: check the channel in LEDGER_ALERT_URLS", **told)
+        _log.error("alert given up: check the channel in LEDGER_ALERT_URLS", **facts)
     else:
-        _log.warning("alert not sent; it is tried again", next_try_at=next_try.isoformat(), **told)
+        _log.warning(
+            "alert not sent, will be tried again", next_try_at=next_try.isoformat(), **facts
+        )
     return over

@@ -1,4 +1,4 @@
-"""Looks, now and then, for what somebody should be told, and has it told."""
+"""Looks for new subjects at regular intervals and alerts about them."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ from ledger.operations.policy import Policy
 from ledger.postgres.connect import connect
 
 LOOK_SECONDS = 30.0
+"""The pause between two rounds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -42,15 +43,15 @@ _PARKED = "SELECT lab_id, bill_id, position, error FROM state.parked_bill ORDER 
 
 
 def subjects(connection: Connection, policy: Policy, now: datetime) -> Iterator[Subject]:
-    """Yield all that there is to tell at a time, old and new."""
+    """Yield everything to alert about at the time `now`, old and new."""
     for lab_id, bill_id, error_position, error in connection.execute(_PARKED):
         words = f"bill {bill_id} of lab {lab_id} could not be folded: {error}"
         yield Subject("parked_bill", _key(lab_id, bill_id, error_position), lab_id, words)
     for window in read_windows(connection, policy, now, position=LAST_POSITION):
         if window.state == "open":
-            labs = ", ".join(window.labs) or "no lab that is known yet"
+            labs = ", ".join(window.labs) or "labs that are not known yet"
             words = f"all events from {window.begin:%F %T} to {window.end:%F %T} UTC of {labs}"
-            # By its beginning: while an outage lasts, its window grows.
+            # The key is the beginning alone, because a window grows while an outage lasts.
             yield Subject("loss_window", _key(f"{window.begin:%FT%T.%fZ}"), None, words)
     for integrator_id, lab_id, expected_by in connection.execute(_UNSEEN, (now,)):
         by = expected_by.astimezone(UTC)
@@ -68,7 +69,7 @@ def subjects(connection: Connection, policy: Policy, now: datetime) -> Iterator[
 
 
 class AlertWatcher:
-    """A thread that looks and tells until it is stopped, whatever fails meanwhile."""
+    """A thread that sends alerts until it is stopped, whatever fails meanwhile."""
 
     def __init__(self, url: str, policy: Policy, channels: Sequence[str]) -> None:
         self._url = url
@@ -78,15 +79,15 @@ class AlertWatcher:
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Let it end after the round at hand; safe in a signal handler."""
+        """End the thread after the current round; safe in a signal handler."""
         self._stop.set()
 
     def look_once(self) -> None:
-        """Note what is new, and send what is due."""
+        """Record what is new and send what is due."""
         with closing(connect(self._url, "alerts")) as connection:
             now = datetime.now(UTC)
             with closing(connect(self._url, "alerts")) as reader:
@@ -98,9 +99,9 @@ class AlertWatcher:
             try:
                 self.look_once()
             except (psycopg.Error, LedgerError) as error:
-                # The projector beside it tells of a database that is away.
+                # The projector in the same process already logs that the database is away.
                 _log.debug("could not look for alerts", error=one_line(error))
-            except Exception:  # noqa: BLE001 -- whatever it was, the next round may go well
+            except Exception:  # noqa: BLE001 -- whatever it was, the next round may succeed
                 _log.exception("could not look for alerts")
             self._stop.wait(LOOK_SECONDS)
 

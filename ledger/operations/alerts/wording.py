@@ -1,7 +1,7 @@
-"""What an alert is about, and its words: short enough for a chat, safe whatever an id holds.
+"""The text of alerts: short enough for a chat, and safe whatever an identifier holds.
 
-Ids come from outside. One of them may hold line breaks, what a terminal or a chat takes for a
-command, or 200 letters; in an alert it is a part of one line, and nothing more.
+Identifiers come from outside. They may hold line breaks, control sequences of a terminal, commands
+of a chat, or 200 letters; in an alert each is part of a single line and nothing more.
 """
 
 import hashlib
@@ -14,28 +14,28 @@ from msgspec import Struct
 Kind = Literal["overdue", "loss_window", "unseen_bill", "parked_bill"]
 
 LISTED = 10
-"""Subjects of a kind that an alert tells in words; of the others it tells how many they are."""
+"""The most subjects of a kind that an alert lists; the others are only counted."""
 
 LISTED_LABS = 5
-"""Labs of a kind that an alert names."""
+"""The most labs that an alert names for a kind; the others are only counted."""
 
 LINE_LENGTH = 240
 WORD_LENGTH = 60
 
 _END_LENGTH = 14
-"""Letters of a long word that are left of its end, where ids differ most."""
+"""Letters kept at the end of a shortened word, where identifiers differ most."""
 
 _LONGEST_KEY = 500
-"""Bytes. An index of PostgreSQL takes 2,700, and the ids of one missing event may have 3,200."""
+"""Bytes. A PostgreSQL index takes 2,700; the ids of one missing event may have 3,200."""
 
 _HASHED = "sha256:"
 
 
 class Subject(Struct, frozen=True):
-    """One thing to alert about, once.
+    """One thing to alert about once.
 
-    `key` tells it from all others of its kind, by what it is and not by where it stands: it must
-    outlive a rebuild. `words` is one line that tells it.
+    `key` identifies it among all subjects of its kind by its content, not by its place in the
+    state, because it must survive a rebuild. `words` describes it in one line.
     """
 
     kind: Kind
@@ -45,7 +45,7 @@ class Subject(Struct, frozen=True):
 
     @property
     def stored_key(self) -> str:
-        """The key as the table has it: a hash where the key is long or not plain text."""
+        """The key as it is stored: hashed if it is long or not plain text."""
         plain = self.key.isprintable() and not self.key.startswith(_HASHED)
         if plain and len(self.key.encode()) <= _LONGEST_KEY:
             return self.key
@@ -53,46 +53,52 @@ class Subject(Struct, frozen=True):
 
 
 class _Phrase(Struct, frozen=True):
-    """How a kind is told: one, many, what it means, and the command that lists them."""
+    """How a kind is worded: its noun, what one and many mean, and the command that lists them."""
 
     one: str
     many: str
-    meaning: str
+    meaning_of_one: str
+    meaning_of_many: str
     command: str
 
 
-# In the order in which they are told: a chat or a telephone may cut the end off.
+# The most urgent first: a chat or a telephone may cut off the end.
 _PHRASES: dict[Kind, _Phrase] = {
     "loss_window": _Phrase(
         "loss window",
         "loss windows",
-        "No webhook could be taken for longer than the sender tries; what happened then is lost "
-        "until it is asked for.",
+        "No webhook could be stored for longer than the sender keeps trying. Whatever happened "
+        "in it is lost until you ask for it.",
+        "No webhook could be stored for longer than the sender keeps trying. Whatever happened "
+        "in them is lost until you ask for it.",
         "ledger reconcile",
     ),
     "parked_bill": _Phrase(
-        "bill parked",
-        "bills parked",
-        "Its events could not be folded; they are kept, but the state of the bill is not shown.",
+        "parked bill",
+        "parked bills",
+        "Its events could not be folded. They are kept, but the bill's state is not shown.",
+        "Their events could not be folded. They are kept, but the bills' states are not shown.",
         "ledger status",
     ),
     "unseen_bill": _Phrase(
         "expected bill not seen",
         "expected bills not seen",
-        "The deadline is over and no event has come.",
+        "The deadline has passed and no event has arrived.",
+        "Their deadlines have passed and no event has arrived.",
         "ledger reconcile",
     ),
     "overdue": _Phrase(
         "event overdue",
         "events overdue",
-        "The sender will not try again; it comes only if it is asked for.",
+        "The sender will not try again; the event arrives only if you ask for it.",
+        "The sender will not try again; these events arrive only if you ask for them.",
         "ledger reconcile",
     ),
 }
 
 
-class _Told:
-    """What is known of the subjects of one kind. Does not grow with them, only with the labs."""
+class _Gathered:
+    """The subjects of one kind, in memory that grows with the labs and not with the subjects."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -107,36 +113,40 @@ class _Told:
             self.lines.append(one_line(subject.words))
 
 
-class Summary:
-    """Gathers new subjects and words one alert for all of them.
+class AlertMessage:
+    """Gathers new subjects into the text of one alert.
 
-    One alert and not one for each kind: what goes wrong in a night mostly has one cause, and who is
-    woken by it reads one message.
+    All kinds share one alert: what goes wrong in a night mostly has one cause, and the person whom
+    it wakes should read one message.
     """
 
     def __init__(self) -> None:
-        self._told: dict[Kind, _Told] = {kind: _Told() for kind in _PHRASES}
+        self._gathered: dict[Kind, _Gathered] = {kind: _Gathered() for kind in _PHRASES}
 
     def add(self, subject: Subject) -> None:
-        """Take one more subject."""
-        self._told[subject.kind].add(subject)
+        """Add a subject."""
+        self._gathered[subject.kind].add(subject)
 
     @property
     def count(self) -> int:
-        """How many subjects it has taken."""
-        return sum(told.count for told in self._told.values())
+        """The number of subjects added."""
+        return sum(gathered.count for gathered in self._gathered.values())
 
     def title(self) -> str:
-        """Say what it is and how many: all that some channels show."""
-        parts = [_counted(kind, told.count) for kind, told in self._told.items() if told.count]
-        return "Ledger: " + ", ".join(parts)
+        """Return the number of subjects of each kind, which is all that some channels show."""
+        return "Ledger: " + ", ".join(
+            _counted(kind, gathered.count) for kind, gathered in self._present()
+        )
 
     def body(self, now: datetime) -> str:
-        """Tell the most urgent first, each kind in a paragraph."""
-        parts = [_paragraph(kind, told) for kind, told in self._told.items() if told.count]
-        # It may come late, when the channel was away.
+        """Return a paragraph for each kind, the most urgent first."""
+        paragraphs = [_paragraph(kind, gathered) for kind, gathered in self._present()]
+        # The time is stated because the alert may arrive late, after an outage of the channel.
         noted = f"Noted {now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}."
-        return "\n\n".join([*parts, noted])
+        return "\n\n".join([*paragraphs, noted])
+
+    def _present(self) -> list[tuple[Kind, _Gathered]]:
+        return [(kind, gathered) for kind, gathered in self._gathered.items() if gathered.count]
 
 
 def _counted(kind: Kind, count: int) -> str:
@@ -144,13 +154,15 @@ def _counted(kind: Kind, count: int) -> str:
     return f"{count:,} {phrase.one if count == 1 else phrase.many}"
 
 
-def _paragraph(kind: Kind, told: _Told) -> str:
+def _paragraph(kind: Kind, gathered: _Gathered) -> str:
     phrase = _PHRASES[kind]
-    lines = [f"{_counted(kind, told.count)}. {phrase.meaning}"]
-    if told.labs:
-        lines.append(f"Labs: {_labs(told.labs)}")
-    lines += [f"- {line}" for line in told.lines]
-    more = told.count - len(told.lines)
+    meaning = phrase.meaning_of_one if gathered.count == 1 else phrase.meaning_of_many
+    lines = [f"{_counted(kind, gathered.count)}. {meaning}"]
+    if gathered.labs:
+        noun = "Lab" if len(gathered.labs) == 1 else "Labs"
+        lines.append(f"{noun}: {_labs(gathered.labs)}")
+    lines += [f"- {line}" for line in gathered.lines]
+    more = gathered.count - len(gathered.lines)
     lines.append(f"and {more:,} more: {phrase.command}" if more else f"Details: {phrase.command}")
     return "\n".join(lines)
 
@@ -164,13 +176,13 @@ def _labs(labs: Counter[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Make one line of bounded length that holds nothing but what can be read.
+    """Return a text as one line of bounded length that holds only printable characters.
 
-    What cannot be printed becomes U+FFFD, be it a line break, a NUL, half a surrogate pair or a
-    letter that turns the direction of writing. An @ becomes a wide one: some chats call everybody
-    for `@everyone`. Markup is not touched here, for Apprise escapes it as each channel needs.
+    U+FFFD replaces whatever is not printable: line breaks, NUL, half a surrogate pair, characters
+    that change the direction of writing. A full-width @ replaces @, because some chats notify
+    everybody for `@everyone`. Markup stays: Apprise escapes it as each channel needs.
     """
-    # No more than that: a megabyte of words need not be walked through letter by letter.
+    # The text may be a megabyte long, so it is cut before it is read character by character.
     head = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for letter in text[: 4 * LINE_LENGTH]

@@ -26,7 +26,13 @@ from ledger.operations.missing_events.queries import (
     parameters,
 )
 from ledger.operations.policy import Policy
-from ledger.operations.read_models import LabTotals, MissingEventItem, NearLoss, Report, UnseenBill
+from ledger.operations.read_models import (
+    LabTotals,
+    MissingEventItem,
+    NearLoss,
+    ReconciliationReport,
+    UnseenBill,
+)
 from ledger.operations.reconciliation.as_of import Past, read_past
 from ledger.projection import store
 
@@ -115,7 +121,7 @@ WHERE day > %(first_day)s AND day <= %(last_day)s
 @contextmanager
 def reconcile(
     connection: Connection, policy: Policy, question: Question
-) -> Iterator[tuple[Report, Iterator[MissingEventItem]]]:
+) -> Iterator[tuple[ReconciliationReport, Iterator[MissingEventItem]]]:
     """Give the report, and its missing events to be read once, inside the block.
 
     They come lab by lab in the order of the report's labs, each lab's the oldest due first.
@@ -158,7 +164,7 @@ class _Asked:
             "seen_later": past.seen_later,
         }
 
-    def report(self) -> Report:
+    def report(self) -> ReconciliationReport:
         question = self._question
         labs, totals = self._totals()
         windows = read_windows(
@@ -171,7 +177,7 @@ class _Asked:
         if question.since:
             before = question.since.as_of - self._policy.retry_interval * self._policy.retry_count
             windows = [window for window in windows if window.end > before]
-        return Report(
+        return ReconciliationReport(
             as_of=question.as_of,
             position=self._position,
             totals=totals,

@@ -1,6 +1,6 @@
-"""The CSV forms (RFC 4180): one table for all, with a first column that says what a row is.
+"""The CSV formats (RFC 4180): a single table whose first column says what each row is.
 
-So nobody who reads only the rows of missing events takes them for all that is known to be lost.
+That way nobody takes the rows of missing events for everything that is known to be lost.
 """
 
 import codecs
@@ -13,7 +13,7 @@ from ledger.operations.read_models import (
     LossWindow,
     MissingEventItem,
     MissingEvents,
-    Report,
+    ReconciliationReport,
     RequestLine,
     SupportRequest,
 )
@@ -36,7 +36,9 @@ Value = str | int | datetime | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def write_report_rows(report: Report, missing_events: MissingEvents, to: BinaryIO) -> None:
+def write_report_rows(
+    report: ReconciliationReport, missing_events: MissingEvents, to: BinaryIO
+) -> None:
     """Write a row per missing event, per loss window and lab, and per unseen bill."""
     _write(REPORT_COLUMNS, _report_rows(report, missing_events), to)
 
@@ -46,7 +48,9 @@ def write_request_rows(request: SupportRequest, to: BinaryIO) -> None:
     _write(REQUEST_COLUMNS, _request_rows(request), to)
 
 
-def _report_rows(report: Report, missing_events: MissingEvents) -> Iterator[Mapping[str, Value]]:
+def _report_rows(
+    report: ReconciliationReport, missing_events: MissingEvents
+) -> Iterator[Mapping[str, Value]]:
     for item in missing_events:
         yield {**_missing_event(item), "due_at": item.due_at, "request": item.request}
     yield from _loss_windows(report.loss_windows)
@@ -115,8 +119,8 @@ def _write(columns: Iterable[str], rows: Iterable[Mapping[str, Value]], to: Bina
 def _cell(value: Value) -> str:
     """Return the text of a cell.
 
-    Identifiers are chosen by others, and a spreadsheet runs a cell that begins like a formula:
-    such a cell gets a leading apostrophe, with which a spreadsheet takes it for text.
+    Others choose the identifiers, and a spreadsheet runs a cell that begins like a formula. A
+    leading apostrophe makes a spreadsheet take such a cell as text.
     """
     if value is None:
         return ""

@@ -1,17 +1,19 @@
-"""The JSON forms. They are the contract: the same keys in the same order as over HTTP."""
+"""The JSON formats. They are a contract: the same keys in the same order as over HTTP."""
 
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import msgspec
 
-from ledger.operations.read_models import MissingEvents, Report, SupportRequest
+from ledger.operations.read_models import MissingEvents, ReconciliationReport, SupportRequest
 
 _ENCODE = msgspec.json.Encoder().encode
 
 
-def write_report_document(report: Report, missing_events: MissingEvents, to: BinaryIO) -> None:
-    """Write a report as one JSON object, a line to each missing event."""
+def write_report_document(
+    report: ReconciliationReport, missing_events: MissingEvents, to: BinaryIO
+) -> None:
+    """Write a report as one JSON object, with a line for each missing event."""
     before = {
         "as_of": report.as_of,
         "position": report.position,

@@ -1,13 +1,15 @@
 """The letter to Flabs' support: the Markdown form of a support request.
 
-Its reader has never heard of Ledger, knows the sender's own field names, and should be able to act
-without asking back. It names no more of a patient than the ids of bill, integrator and test; the
-operators' own words, note and reasons, stay out of it.
+Its reader has never heard of Ledger, knows the names of Flabs' own fields, and should be able to
+act without asking back. About a patient it names only the ids of bill, integrator and test. It
+holds the operator's note, which is written for it, but not the reasons for closing lines.
 """
 
 from collections.abc import Iterator
 from itertools import groupby
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from ledger.operations.read_models import LossWindow, RequestLine, SupportRequest
 from ledger.operations.render.markup import (
@@ -16,57 +18,89 @@ from ledger.operations.render.markup import (
     as_span,
     code,
     plain,
+    prose,
+    quote,
     subject,
     write_parts,
 )
 from ledger.operations.render.words import count, happened, how_known, up_to, utc
+from ledger.settings import Settings
 
 Numbered = tuple[int, RequestLine]
-"""A line with its number, which it keeps when others are settled."""
+"""A line with its number, which it keeps when other lines are settled."""
+
+
+class Sender(Struct, frozen=True):
+    """Who asks, as far as the settings say; "" stands for what they leave open.
+
+    `organisation` holds the account at Flabs. `endpoint` is the URL of the webhook without a token.
+    """
+
+    name: str = ""
+    organisation: str = ""
+    contact: str = ""
+    endpoint: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Sender":
+        """Return the sender that the settings name."""
+        return cls(
+            name=settings.sender_name,
+            organisation=settings.sender_organisation,
+            contact=settings.sender_contact,
+            endpoint=settings.public_url and f"{settings.public_url}/webhooks/flabs",
+        )
+
+
+UNNAMED = Sender()
+"""A sender of whom the settings say nothing: the operator signs."""
 
 _OPEN = (
-    "Webhooks that your system should have sent to our endpoint did not reach us, not even by "
-    "their retries. Please send us the events listed below, and name the number of this request "
-    "when you answer. Names in brackets are the fields of your webhooks."
+    "Webhooks that your system should have sent to our endpoint did not reach us, not even when "
+    "they were retried. Please send us the events listed below, and quote the number of this "
+    "request in your answer. Names in brackets are the fields of your webhooks."
 )
 _DONE = (
     "This was a request for webhooks that your system should have sent to our endpoint. It is "
     "settled: there is nothing left to do."
 )
-_CERTAIN = "These events must have happened, because other events of the same bills tell of them."
+_CERTAIN = "These events must have happened, because other events of the same bills show it."
 _POSSIBLE = (
     "These events may not have happened, or may not have been sent; what we received does not "
-    "tell. Please check, and send us those that exist."
+    "show which. Please check, and send us those that exist."
 )
 _WINDOWS = (
-    "In these times our endpoint could not receive webhooks, so we cannot know which events there "
-    "were. Please send us all of them, of any eventType."
+    "Our endpoint could not receive webhooks at these times, so we cannot know which events we "
+    "missed. Please send us all of them, whatever their eventType."
 )
 _QUOTED = (
-    "An id in double quotes holds unusual characters; it is written as a JSON string, with the "
-    "quotes."
+    "An id in double quotes contains unusual characters; it is written as a JSON string, including "
+    "the quotes."
 )
 _ANSWER = """\
-## What form of answer helps
+## How to answer
 
-- Best is a file with the original webhook payload of each event as JSON, one object per line or one array, unchanged. Above all, please keep the original `eventTime`.
+- The best answer is a file with the original JSON payload of each webhook, unchanged, one object per line or all in one array. Above all, please keep the original `eventTime`.
 - Or send the webhooks again to the same endpoint.
-- If an event never took place or cannot be found, please say so for its line.
+- If an event never took place or cannot be found, please say so, with its line number.
 """  # noqa: E501 -- one line to a paragraph: mail programs break them where they like
 
 
-def write_letter(request: SupportRequest, to: BinaryIO) -> None:
-    """Write the letter, asking for what is still open."""
-    write_parts(_letter(request), to)
+def write_letter(request: SupportRequest, sender: Sender, to: BinaryIO) -> None:
+    """Write the letter, which asks for whatever is still open."""
+    write_parts(_letter(request, sender), to)
 
 
-def _letter(request: SupportRequest) -> Iterator[str]:
+def _letter(request: SupportRequest, sender: Sender) -> Iterator[str]:
     lines = [line for line in enumerate(request.lines, 1) if line[1].state == "requested"]
     windows = [
         window for window in enumerate(request.loss_windows, 1) if window[1].state != "closed"
     ]
     yield f"# Missing webhooks: request {request.number} of {utc(request.made_at)}\n\nHello,\n\n"
     yield f"{_OPEN if lines or windows else _DONE}\n\n"
+    yield _about(sender)
+    if request.note:
+        yield f"{quote(request.note)}\n"
     yield _settled(request)
     if any(_is_quoted(line) for _, line in lines):
         yield f"{_QUOTED}\n\n"
@@ -79,7 +113,23 @@ def _letter(request: SupportRequest) -> Iterator[str]:
         yield "\n"
     if lines or windows:
         yield f"{_ANSWER}\n"
-    yield f"Thank you,\n\n{plain(request.made_by)}\n"
+    yield f"Thank you,\n\n{_signature(request, sender)}\n"
+
+
+def _about(sender: Sender) -> str:
+    """Return a list of what support needs to find the account and to answer."""
+    facts = {
+        "Account": prose(sender.organisation),
+        "Webhook endpoint": code(sender.endpoint),
+        "Contact": prose(sender.contact),
+    }
+    items = [f"- {name}: {value}\n" for name, value in facts.items() if value]
+    return "".join([*items, "\n"]) if items else ""
+
+
+def _signature(request: SupportRequest, sender: Sender) -> str:
+    named = ", ".join(filter(None, [sender.name, sender.organisation])) or sender.contact
+    return prose(named) if named else plain(request.made_by)
 
 
 def _settled(request: SupportRequest) -> str:
@@ -89,11 +139,10 @@ def _settled(request: SupportRequest) -> str:
     if received:
         parts.append(f"{count(received, 'has', 'have')} arrived since")
     if closed:
-        parts.append(f"{count(closed, 'is', 'are')} no longer asked for")
+        parts.append(f"{count(closed, 'is', 'are')} no longer needed")
     if not parts:
         return ""
-    lines = count(len(request.lines), "line")
-    return f"Of the {lines} of this request, {' and '.join(parts)}.\n\n"
+    return f"This request has {count(len(request.lines), 'line')}: {' and '.join(parts)}.\n\n"
 
 
 def _is_quoted(line: RequestLine) -> bool:

@@ -1,4 +1,4 @@
-"""Pieces of Markdown (CommonMark with GitHub's tables) in which hostile text stays text."""
+"""Pieces of Markdown (CommonMark with GitHub's tables) that show hostile text as plain text."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,17 @@ from rich.cells import cell_len
 from ledger.operations.render.words import Missing, shown
 
 _HARMLESS = re.compile(r"[^\W\d_][^\W_]*(?:[ .,@-]{1,2}[^\W_]+)*")
+_MARKUP = re.compile(
+    r"[\\`*\[\]<>|~#]|&#?\w+;|(?<![^\W_])_|_(?![^\W_])|^=|^[-+:](?!\d)|^\d{1,9}[.)](?: |$)"
+)
+"""What might be markup in a line of prose."""
+
 _WIDEST = 40
-"""Up to how many characters a table's columns are aligned for who reads it unrendered."""
+"""The widest a column is padded, for people who read the table unrendered."""
 
 
 def code(text: str | None) -> str:
-    """Return a text as a code span, in which nothing is markup; nothing for no text."""
+    """Return a text as a code span, in which nothing is markup, or "" if there is no text."""
     if not text:
         return ""
     inside = as_span(text)
@@ -26,21 +31,34 @@ def code(text: str | None) -> str:
 
 
 def as_span(text: str) -> str:
-    """Return what a code span shows of a text.
+    """Return a text as a code span shows it.
 
-    A pipe would end a table's cell even there, unless escaped with a backslash that shows before
-    rendering and not after it. It is escaped as in JSON, so that both show the same.
+    A pipe would end a table's cell even in a code span. Escaping it with a backslash would show the
+    backslash before rendering only, so it is escaped as in JSON, which reads the same either way.
     """
     return shown(text, unsafe="|")
 
 
 def plain(text: str) -> str:
-    """Return a name as it is where it holds no markup, else as a code span."""
+    """Return a name unchanged if it holds no markup, otherwise as a code span."""
     return text if _HARMLESS.fullmatch(text) else code(text)
 
 
+def prose(text: str) -> str:
+    """Return somebody's words line by line, a line that might hold markup as a code span."""
+    return "\n".join(
+        code(line) if _MARKUP.search(line) or not line.isprintable() else line
+        for line in map(str.strip, text.splitlines())
+    )
+
+
+def quote(text: str) -> str:
+    """Return somebody's words as a block quote that keeps their paragraphs."""
+    return "".join(f"> {line}".rstrip() + "\n" for line in prose(text).split("\n"))
+
+
 def row(cells: Iterable[str]) -> str:
-    """Return a row of a table, of cells that are Markdown already."""
+    """Return a row of a table; its cells are already Markdown."""
     return f"| {' | '.join(cells)} |\n"
 
 
@@ -50,7 +68,7 @@ def head(columns: Sequence[str]) -> str:
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose columns are aligned in the text as well."""
+    """Return a table whose columns are aligned in its source, too."""
     widths = [
         min(max(cell_len(cells[place]) for cells in [columns, *rows]), _WIDEST)
         for place in range(len(columns))
@@ -70,7 +88,7 @@ SUBJECT = (
     "Event (eventType)",
     "Test (testData _id)",
 )
-"""What a missing event is of, in the sender's names."""
+"""What a missing event belongs to, in the names of Flabs' fields."""
 
 
 def subject(missing: Missing) -> list[str]:
@@ -85,6 +103,6 @@ def subject(missing: Missing) -> list[str]:
 
 
 def write_parts(parts: Iterable[str], to: BinaryIO) -> None:
-    """Write parts as they come."""
+    """Write parts one by one."""
     for part in parts:  # noqa: FURB122 -- writelines of a SpooledTemporaryFile holds all in memory
         to.write(part.encode())

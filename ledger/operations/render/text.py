@@ -1,4 +1,4 @@
-"""The text forms, for a terminal: the most important thing first, the rest in tables."""
+"""The text formats, for a terminal: the most important finding first, the rest in tables."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,14 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ledger.model.missing_events import Certainty
+from ledger.model.request_lines import LineState
 from ledger.operations.read_models import (
-    LineState,
     LossWindow,
     MissingEventItem,
     MissingEvents,
     NearLoss,
-    Report,
+    ReconciliationReport,
     RequestLine,
+    SinceLastRun,
     SupportRequest,
 )
 from ledger.operations.render.words import (
@@ -31,37 +33,47 @@ from ledger.operations.render.words import (
     happened,
     headline,
     lasting,
+    only_possible,
     shown,
     up_to,
     utc,
 )
 
 MOST_ROWS = 50
-"""How many rows a table on a terminal has; the other forms hold all."""
+"""The most rows a table shows; the other formats hold all."""
 
 
 class Screen(NamedTuple):
-    """What text is written for: how many characters fit on a line, and whether it shows colours."""
+    """What text is laid out for: the characters that fit on a line, and whether to use colours."""
 
     width: int
     colour: bool
 
 
 NARROWEST = 80
-"""A narrower screen breaks the lines itself: tables would hold a word or two to a line."""
+"""The narrowest layout. A narrower screen wraps the lines, because cells of a word or two per line
+would be unreadable."""
 
 
 def write_report_text(
-    report: Report, missing_events: MissingEvents, to: BinaryIO, screen: Screen
+    report: ReconciliationReport,
+    missing_events: MissingEvents,
+    to: BinaryIO,
+    *,
+    since: SinceLastRun | None,
+    screen: Screen,
 ) -> None:
-    """Write a report, of the missing events those overdue for longest."""
-    states: Counter[str] = Counter()
-    overdue = (item for item in _counted(missing_events, states) if item.state == "overdue")
-    oldest = nsmallest(MOST_ROWS, overdue, key=attrgetter("due_at"))
+    """Write a report with the missing events that are overdue for longest."""
+    certainties: Counter[Certainty] = Counter()
+    overdue = (item for item in missing_events if item.state == "overdue")
+    oldest = nsmallest(MOST_ROWS, _counted(overdue, certainties), key=attrgetter("due_at"))
     page = _Page(screen)
-    page.say(headline(report), style="bold red" if report.totals.get("overdue") else "bold")
+    page.say(headline(report, since), style="bold red" if report.totals.get("overdue") else "bold")
+    if certainties["possible"]:
+        page.say(only_possible(certainties["possible"]))
     page.say(f"As of {utc(report.as_of)}, log position {report.position}.")
-    page.say(f"Missing events: {_totals(report)}.")
+    if not since:  # which leaves the totals of what is not new unknown
+        page.say(f"Missing events: {_totals(report)}.")
     page.table(
         "Labs",
         ("Lab", "Overdue", "Requested", "Awaiting retry", "Oldest overdue for"),
@@ -81,11 +93,11 @@ def write_report_text(
         "Overdue, the oldest first",
         ("Lab", "Bill", "Event, test", "Certainty", "Overdue since (UTC)"),
         [(*_names(item), item.certainty, clock(item.due_at)) for item in oldest],
-        of=states["overdue"],
+        of=certainties.total(),
     )
     _loss_windows(page, [window for window in report.loss_windows if window.state != "closed"])
     page.table(
-        "Unseen bills: expected, and no event has come",
+        "Unseen bills: expected, but no event has arrived",
         ("Integrator", "Lab", "Expected by (UTC)"),
         [
             (shown(bill.integrator_id), shown(bill.lab_id or ""), clock(bill.expected_by))
@@ -98,12 +110,12 @@ def write_report_text(
 
 
 def write_request_text(request: SupportRequest, to: BinaryIO, screen: Screen) -> None:
-    """Write a support request, of its lines those still to come first."""
+    """Write a support request, with the lines that are still open first."""
     page = _Page(screen)
     page.say(_standing(request), style="bold")
     page.say(f"Made {utc(request.made_at)} by {shown(request.made_by)}.")
     if request.lab_id is not None:
-        page.say(f"Of lab {shown(request.lab_id)} alone.")
+        page.say(f"Only for lab {shown(request.lab_id)}.")
     if request.note:
         page.say(f"Note: {shown(request.note)}")
     if request.closed_reason:
@@ -123,17 +135,17 @@ def write_request_text(request: SupportRequest, to: BinaryIO, screen: Screen) ->
 
 
 class _Page:
-    """A text that grows from the top; what it is asked to show is text, never markup."""
+    """A text that is written from the top; whatever it shows is plain text, never markup."""
 
     def __init__(self, screen: Screen) -> None:
         self._written = StringIO()
-        # Of what rich else finds out about its surroundings, all that matters here is given.
+        # Everything that rich would otherwise detect in its environment is given.
         self._console = Console(
             file=self._written,
             width=max(screen.width, NARROWEST),
             height=25,
             color_system="standard" if screen.colour else None,
-            no_color=False,  # the environment may say so; whoever asked for colours has looked
+            no_color=False,  # the caller has decided on colours already
             legacy_windows=False,
             markup=False,
             emoji=False,
@@ -146,7 +158,7 @@ class _Page:
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, of: int
     ) -> None:
-        """Show a table, if it has rows, and how many more there are than it shows."""
+        """Show a table if it has rows, and the number of rows that it leaves out."""
         if not rows:
             return
         table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
@@ -165,13 +177,13 @@ class _Page:
         return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def _counted(items: MissingEvents, states: Counter[str]) -> Iterator[MissingEventItem]:
+def _counted(items: MissingEvents, certainties: Counter[Certainty]) -> Iterator[MissingEventItem]:
     for item in items:
-        states[item.state] += 1
+        certainties[item.certainty] += 1
         yield item
 
 
-def _totals(report: Report) -> str:
+def _totals(report: ReconciliationReport) -> str:
     states = [
         f"{report.totals.get(state, 0):,} {words.partition(':')[0]}"
         for state, words in STATES.items()
@@ -199,13 +211,13 @@ def _state(line: RequestLine) -> str:
         "received": f"received, position {line.received_position}",
         "closed": f"closed: {shown(line.reason or '')}",
     }
-    again = f", before in request {line.previous}" if line.previous is not None else ""
+    again = f", asked for before in request {line.previous}" if line.previous is not None else ""
     return f"{words[line.state]}{again}"
 
 
 def _standing(request: SupportRequest) -> str:
     states = Counter(line.state for line in request.lines)
-    parts = [f"{states['requested']:,} of {count(len(request.lines), 'line')} still to come"]
+    parts = [f"{states['requested']:,} of {count(len(request.lines), 'line')} still open"]
     if states["received"]:
         parts.append(f"{states['received']:,} received")
     if states["closed"]:
@@ -217,7 +229,7 @@ def _standing(request: SupportRequest) -> str:
 
 def _loss_windows(page: _Page, windows: Sequence[LossWindow]) -> None:
     page.table(
-        "Loss windows: no event of these times reached us",
+        "Loss windows: no event from these times reached us",
         ("From (UTC)", "To (UTC)", "Labs", "State"),
         [
             (
@@ -233,11 +245,11 @@ def _loss_windows(page: _Page, windows: Sequence[LossWindow]) -> None:
 
 
 def _near_losses(page: _Page, near_losses: Iterable[NearLoss]) -> None:
-    """Show where the last attempt was needed: the warning before a loss."""
+    """Show where the last attempt was needed, which is the warning before a loss."""
     near = [near_loss for near_loss in near_losses if near_loss.last_attempt_share > 0]
     near.sort(key=attrgetter("last_attempt_share"), reverse=True)
     page.table(
-        "Near losses: deliveries that came on the last attempt",
+        "Near losses: deliveries that arrived on the last attempt",
         ("Lab", "Day", "Deliveries", "On the last attempt"),
         [
             (

@@ -1,11 +1,17 @@
-"""Words and figures that the forms for people share."""
+"""Wording and figures shared by the formats that people read."""
 
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from ledger.model.missing_events import MissingState
-from ledger.operations.read_models import LossWindow, MissingEventItem, Report, RequestLine
+from ledger.operations.read_models import (
+    LossWindow,
+    MissingEventItem,
+    ReconciliationReport,
+    RequestLine,
+    SinceLastRun,
+)
 
 STATES: dict[MissingState, str] = {
     "overdue": "overdue: will not come by itself",
@@ -13,17 +19,17 @@ STATES: dict[MissingState, str] = {
     "awaiting_retry": "awaiting retry: may still come by itself",
     "waived": "waived by an operator",
 }
-"""The states of a missing event, in the order in which they matter."""
+"""The states of a missing event, the most important first."""
 
 _SECOND = timedelta(seconds=1)
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
 def shown(text: str, unsafe: str = "") -> str:
-    """Return a text as people can read it and tell it from any other.
+    """Return a text so that people can read it and cannot confuse it with another.
 
-    What holds a character that cannot be seen, or one of `unsafe`, is shown as a JSON string with
-    that character escaped; so is what begins like one, or with space at an end.
+    A text with an invisible character or one of `unsafe` is shown as a JSON string with that
+    character escaped. So is a text that begins like a JSON string or has space at either end.
     """
     if (
         text.isprintable()
@@ -44,17 +50,17 @@ def utc(at: datetime) -> str:
 
 
 def clock(at: datetime) -> str:
-    """Return a time in UTC to the second, rounded down, where something else says the zone."""
+    """Return a time in UTC to the second, rounded down, without its zone."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def up_to(at: datetime) -> datetime:
-    """Return the end of a window rounded up to the second, so that no part of it goes unasked."""
+    """Return the end of a window rounded up to the second, so that all of it is asked for."""
     return at if not at.microsecond else at.replace(microsecond=0) + _SECOND
 
 
 def lasting(duration: timedelta) -> str:
-    """Return a duration in its two greatest units: "2 days 4 hours"."""
+    """Return a duration in its two largest units: "2 days 4 hours"."""
     left = max(int(duration.total_seconds()), 0)
     parts = []
     for unit, seconds in _UNITS:
@@ -72,22 +78,27 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def labs_of(window: LossWindow) -> list[str | None]:
-    """Return the labs of a window; one without any is not to be left out where labs are listed."""
+    """Return a window's labs, or a single None, so that a list by lab leaves no window out."""
     labs: list[str | None] = [*window.labs]
     return labs or [None]
 
 
-def headline(report: Report) -> str:
-    """Return the most important thing to know, as a sentence."""
+def headline(report: ReconciliationReport, since: SinceLastRun | None = None) -> str:
+    """Return the most important finding as a sentence; with `since`, about what is new."""
     overdue = report.totals.get("overdue", 0)
-    if overdue:
+    if since and not overdue:
+        parts = [f"Nothing new is overdue since {utc(since.last_run)}", _overdue_before(since)]
+    elif overdue:
         labs = [lab for lab in report.labs if lab.overdue]
         oldest = min((lab.oldest_due_at for lab in labs if lab.oldest_due_at), default=None)
-        since = f", the oldest for {lasting(report.as_of - oldest)}" if oldest else ""
-        events = count(overdue, "event is", "events are")
-        parts = [f"{events} overdue in {count(len(labs), 'lab')}{since}"]
+        longest = f", the oldest for {lasting(report.as_of - oldest)}" if oldest else ""
+        new = "new event" if since else "event"
+        events = count(overdue, f"{new} is", f"{new}s are")
+        parts = [f"{events} overdue in {count(len(labs), 'lab')}{longest}"]
     else:
         parts = ["No event is overdue"]
+    if since and overdue:
+        parts.append(f"{count(since.overdue, 'event is', 'events are')} overdue in all")
     if requested := report.totals.get("requested", 0):
         parts.append(f"{count(requested, 'is', 'are')} requested from support")
     if windows := sum(window.state == "open" for window in report.loss_windows):
@@ -97,11 +108,33 @@ def headline(report: Report) -> str:
     return "; ".join(parts) + "."
 
 
+def _overdue_before(since: SinceLastRun) -> str:
+    if not since.overdue:
+        return "no event is overdue at all"
+    return f"{count(since.overdue, 'event', 'events')} overdue in all {_were(since.overdue)}"
+
+
+def _were(number: int) -> str:
+    return "was reported before" if number == 1 else "were reported before"
+
+
+def has_news(report: ReconciliationReport) -> bool:
+    """Return whether a report on what is new has anything to report."""
+    return bool(report.totals.get("overdue", 0) or report.loss_windows or report.unseen_bills)
+
+
+def only_possible(number: int) -> str:
+    """Return a sentence on overdue events that a support request leaves out by default."""
+    events = count(number, "possible event is", "possible events are")
+    asked = "it is asked for" if number == 1 else "they are asked for"
+    return f"{events} overdue; {asked} only with --include-possible."
+
+
 Missing = MissingEventItem | RequestLine
 
 
 def happened(missing: Missing) -> str:
-    """Say when it must have happened, as closely as the evidence tells."""
+    """Return when the event must have happened, as closely as the evidence shows."""
     at = utc(missing.evidence.event_time)
     match missing.event_type, missing.test_id:
         case "bill.created", _:
@@ -109,19 +142,19 @@ def happened(missing: Missing) -> str:
         case "report.completed", str():
             return f"at or before {at}"
         case "report.completed", None:
-            return f"up to about {at}"
+            return f"no later than about {at}"
         case _:
             return f"about {at}"
 
 
 def how_known(missing: Missing, mark: Callable[[str], str]) -> str:
-    """Say what tells of it, beside what `happened` says; `mark` sets event types apart."""
+    """Return what the evidence is, besides what `happened` returns; `mark` marks up event types."""
     evidence = mark(missing.evidence.event_type)
     match missing.event_type, missing.test_id, missing.certainty:
         case "report.completed", None, _:
             return (
-                f"the {mark('report.completed')} events of this bill that reached us, the last "
-                "with that eventTime, are fewer than the tests that they list as completed"
+                f"fewer {mark('report.completed')} events of this bill reached us, the last with "
+                "that eventTime, than they list tests as completed"
             )
         case "report.completed", _, _:
             return f"a {evidence} with that eventTime lists this test as completed"

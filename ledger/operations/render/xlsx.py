@@ -1,4 +1,4 @@
-"""The spreadsheet forms (XLSX): a sheet to each list, to filter and sort."""
+"""The spreadsheet formats (XLSX): a sheet for each list, to filter and sort."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,17 +15,17 @@ from ledger.operations.read_models import (
     MissingEventItem,
     MissingEvents,
     NearLoss,
-    Report,
+    ReconciliationReport,
     RequestLine,
     SupportRequest,
 )
 from ledger.operations.render.words import labs_of, shown
 
 MAX_ROWS = 1_048_576
-"""How many rows a sheet holds, the header among them. What is more goes on in another sheet."""
+"""The most rows a sheet holds, header included. A longer list continues in another sheet."""
 
 MAX_UNITS = 32_767
-"""How long the text of a cell may be, in UTF-16 code units."""
+"""The longest text of a cell, in UTF-16 code units."""
 
 Value = str | int | float | datetime | date | None
 Column = tuple[str, int]
@@ -55,7 +55,9 @@ _LOSS_WINDOWS: tuple[Column, ...] = (
 )
 
 
-def write_report_spreadsheet(report: Report, missing_events: MissingEvents, to: BinaryIO) -> None:
+def write_report_spreadsheet(
+    report: ReconciliationReport, missing_events: MissingEvents, to: BinaryIO
+) -> None:
     """Write a report: its missing events, labs, loss windows, unseen bills, near losses."""
     with _book(report.as_of, to) as book:
         book.add(
@@ -191,7 +193,7 @@ def _near_losses(
 
 
 class _Book:
-    """A workbook that is written row by row, each of its sheets once."""
+    """A workbook that is written row by row, one sheet after the other."""
 
     def __init__(self, workbook: Any) -> None:  # noqa: ANN401 -- see the import
         self._workbook = workbook
@@ -200,7 +202,7 @@ class _Book:
         self._day = workbook.add_format({"num_format": "yyyy-mm-dd", "align": "left"})
 
     def add(self, name: str, columns: Sequence[Column], rows: Iterable[Sequence[Value]]) -> None:
-        """Write a list, in as many sheets as it needs."""
+        """Write a list to as many sheets as it needs."""
         sheet, filled, number = self._sheet(name, columns), 1, 1
         for cells in rows:
             if filled == MAX_ROWS:
@@ -240,7 +242,7 @@ class _Book:
 
 @contextmanager
 def _book(created: datetime, to: BinaryIO) -> Iterator[_Book]:
-    """Give a workbook to fill; nothing of it is written where filling it fails."""
+    """Yield a workbook to fill; nothing is written if filling it fails."""
     with TemporaryDirectory(prefix="ledger-") as folder:
         path = Path(folder, "book.xlsx")
         with xlsxwriter.Workbook(path, {"constant_memory": True, "tmpdir": folder}) as workbook:
@@ -253,7 +255,7 @@ def _book(created: datetime, to: BinaryIO) -> Iterator[_Book]:
 def _cell(text: str) -> str:
     """Return the text of a cell.
 
-    Of a text that begins with `<r>`, xlsxwriter may think that it is XML, to be written as it is.
+    xlsxwriter may take a text that begins with `<r>` for XML and write it unescaped.
     """
     safe = shown(text, unsafe="<" if text.startswith("<r>") else "")
     units = safe.encode("utf-16-le")
@@ -263,5 +265,5 @@ def _cell(text: str) -> str:
 
 
 def _without_zone(at: datetime) -> datetime:
-    """Return a time as spreadsheets know it; the headers say that it is UTC."""
+    """Return a time without its zone, as spreadsheets store it; the headers say that it is UTC."""
     return at.astimezone(UTC).replace(tzinfo=None)
