@@ -30,6 +30,13 @@ sent before the previous one was answered."""
 
 NEVER = math.inf
 
+ENDING, WITHOUT_REQUEST, IN_BODY = range(3)
+"""What a connection is doing that is owed no answer, in the order in which they are closed.
+
+A request without a valid token or key is refused before its body, so only callers with one are in a
+body. To keep them from holding all connections, those beyond half of the ceiling are closed first.
+"""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -50,10 +57,7 @@ class Connection(Protocol):
         """Close the connection at once."""
 
     def claim(self) -> tuple[int, float] | None:
-        """Return how little the connection may be closed, or None if it is owed an answer.
-
-        The least value is closed first: a rank, then the time since which it has done nothing.
-        """
+        """Return what the connection is doing and since when, or None if it is owed an answer."""
 
 
 class ConnectionLimits:
@@ -109,9 +113,13 @@ class ConnectionLimits:
             self._warn_of_input(bytes=MAX_HELD_BYTES, closed=len(closed))
 
     def _idlest(self) -> list[Connection]:
+        """Return the connections that may be closed, in the order in which to do so."""
         claims = [(claim, c) for c in self._connections if (claim := c.claim()) is not None]
         claims.sort(key=lambda pair: pair[0])
-        return [connection for _, connection in claims]
+        idlest = [connection for (doing, _), connection in claims if doing != IN_BODY]
+        in_body = [connection for (doing, _), connection in claims if doing == IN_BODY]
+        excess = max(0, len(in_body) - self._ceiling // 2)
+        return [*in_body[:excess], *idlest, *in_body[excess:]]
 
     def _shed(self, connections: list[Connection]) -> None:
         for connection in connections:

@@ -34,7 +34,13 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
 
-from ledger.intake.connections import NEVER, ConnectionLimits
+from ledger.intake.connections import (
+    ENDING,
+    IN_BODY,
+    NEVER,
+    WITHOUT_REQUEST,
+    ConnectionLimits,
+)
 from ledger.intake.endpoint import Answer, Intake, problem_answer
 
 HEAD_BYTES = 64 * 1024
@@ -127,8 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Start the time limit of the first head."""
         super().connection_made(transport)
         self._answers = _AnswerTransport(self)
-        self._idle_since = self.loop.time()
-        self.deadline = self._idle_since + HEAD_SECONDS
+        self._since = self.loop.time()
+        self.deadline = self._since + HEAD_SECONDS
         self._limits.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -156,7 +162,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_body and not self._discarding:
             self._body_received += len(data)
             if self.deadline == NEVER:
-                self.deadline = self.loop.time() + BODY_SECONDS
+                self._since = self.loop.time()
+                self.deadline = self._since + BODY_SECONDS
 
     def eof_received(self) -> bool:
         """Keep a connection of which the peer closed its side until the request is answered."""
@@ -183,8 +190,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _parse_head(self, data: bytes, start: int) -> int:
         """Parse a head if it is complete, and return where the rest begins."""
-        while start < len(data) and data[start] in b"\r\n":  # allowed before a request line
-            start += 1
+        # A request line may have an empty line before it; more of them are refused below.
+        before = data[start : start + 4]
+        start += len(before) - len(before.lstrip(b"\r\n"))
         if start == len(data):
             return start
         end = data.find(_END_OF_HEAD, start)
@@ -265,8 +273,13 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._unparsed:
             self.data_received(b"")
-        if self._half_closed and not self._is_owed():
-            self.transport.close()
+        if not self._is_owed():
+            if self._half_closed:
+                self.transport.close()
+            else:
+                self.flow.resume_reading()
+        elif not self._unparsed:
+            self.flow.resume_reading()
 
     # --- what the parser found ----------------------------------------------------------------
 
@@ -334,9 +347,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.finish()
             return
         self._wait_for_request()
-        self.flow.resume_reading()
         if self._unparsed or self._half_closed:
             self.loop.call_soon(self._continue)
+        else:
+            self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         """Start the time limit of a peer that does not read its answers."""
@@ -355,7 +369,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self.deadline = NEVER
         else:
             self._wait_for_request()
-            self.flow.resume_reading()
             self.loop.call_soon(self._continue)
 
     def finish(self) -> None:
@@ -379,8 +392,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _wait_for_request(self) -> None:
-        self._idle_since = self.loop.time()
-        self.deadline = self._idle_since + self.timeout_keep_alive
+        self._since = self.loop.time()
+        self.deadline = self._since + self.timeout_keep_alive
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer what cannot be parsed or does not come, and end the connection."""
@@ -402,16 +415,12 @@ class BoundedProtocol(HttpToolsProtocol):
         return len(self._unparsed)
 
     def claim(self) -> tuple[int, float] | None:
-        """Rank the connection: ending, without a request, or receiving the body of one.
-
-        A request without a valid token is refused before its body, so only callers with one have
-        the last rank.
-        """
+        """Return whether the connection ends, waits for a request or for the body of one."""
         if self._discarding or self.transport.is_closing():
-            return (0, self.deadline)
+            return (ENDING, self.deadline)
         if not self._is_owed():
-            return (1, self._idle_since)
-        return (2, self._idle_since) if self._in_body else None
+            return (WITHOUT_REQUEST, self._since)
+        return (IN_BODY, self._since) if self._in_body else None
 
     def shed(self) -> None:
         """Close the connection at once."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-SECONDS = 10.0
+SECONDS = 5.0
 """Between two lines of one kind."""
 
 
