@@ -5,8 +5,8 @@ This is the only module that uses parts of Uvicorn that Uvicorn does not documen
 - `HttpToolsProtocol` and `RequestResponseCycle`, because Uvicorn has no hook between its parser and
   the application. `BoundedProtocol` limits time and memory there; `DeliveryProtocol` passes
   ordinary deliveries to the intake without an ASGI task, which takes a third off their cost.
-- `Multiprocess` and its workers' pipes, because Uvicorn takes a worker that dies while its health
-  is checked for one that hangs.
+- `Multiprocess` and its workers' pipes, because Uvicorn waits 30 seconds for a worker that is
+  killed while its health is checked.
 
 `LEDGER_FAST_INTAKE=off` runs Uvicorn's documented parts alone: slower, and without the limits
 below. The dependency is pinned, and a test compares these parts with the ones this was written for.
@@ -20,7 +20,10 @@ What a worker holds at most, besides the bodies of callers with a token or key:
 
 import asyncio
 import resource
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from socket import socket
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,6 +36,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from ledger.intake.connections import (
     ENDING,
@@ -527,15 +531,32 @@ class _Delivery(RequestResponseCycle):
 
 
 class Supervisor(Multiprocess):
-    """Replaces workers that die or hang, the former at once."""
+    """Replaces workers that end, at once, and workers that hang.
+
+    Uvicorn's waits for each worker's sign of life in turn, with both ends of the pipe open here. So
+    it waits for a worker that was killed after it was asked, and meanwhile replaces no other.
+    """
+
+    def __init__(self, config: Config, sockets: list[socket]) -> None:
+        super().__init__(config, sockets)
+        self._asked: dict[Process, float] = {}
 
     def keep_subprocess_alive(self) -> None:
-        """Check each worker's health.
-
-        The supervisor holds both ends of the pipe over which it asks a worker. Without its copy of
-        the worker's end, the death of a worker that was just asked ends the pipe; with it, the
-        supervisor waits for the answer until the worker counts as hanging.
-        """
+        """Ask workers for signs of life without waiting, and replace those that are gone."""
+        now = time.monotonic()
+        asked, self._asked = self._asked, {}
         for worker in self.processes:
-            worker.child_conn.close()
-        super().keep_subprocess_alive()
+            worker.child_conn.close()  # the worker has it: now its end is the pipe's
+            since = asked.get(worker)
+            with suppress(OSError, EOFError):
+                if since is None or worker.parent_conn.poll():
+                    if since is not None:
+                        worker.parent_conn.recv()
+                    worker.parent_conn.send(b"ping")
+                    since = now
+            self._asked[worker] = since if since is not None else now
+            if now - self._asked[worker] > self.config.timeout_worker_healthcheck:
+                worker.process.kill()
+                worker.process.join()
+        if any(not worker.process.is_alive() for worker in self.processes):
+            super().keep_subprocess_alive()
