@@ -350,6 +350,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_body:  # answered without its body, which is not wanted any more
             self.finish()
             return
+        if self.flow.write_paused:  # its time limit holds, and no request is parsed until then
+            return
         self._wait_for_request()
         if self._unparsed or self._half_closed:
             self.loop.call_soon(self._continue)

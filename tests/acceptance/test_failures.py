@@ -387,7 +387,9 @@ def workers_of(server: LedgerServer) -> list[int]:
 
 def wait_until_replaced(server: LedgerServer, before: list[int]) -> None:
     wait_until(
-        lambda: len(workers_of(server)) == len(before) and not set(before) & set(workers_of(server)),
+        lambda: (
+            len(workers_of(server)) == len(before) and not set(before) & set(workers_of(server))
+        ),
         "other workers",
         seconds=REPLACED_WITHIN,
     )

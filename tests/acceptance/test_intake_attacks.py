@@ -49,7 +49,9 @@ def assert_deliveries_get_in(server: LedgerServer, lab: str, *, count: int = 5) 
 
 BEGUN = chunked(b"{}").removesuffix(b"\r\n")
 BEGUN_WITHOUT_TOKEN = chunked(b"{}", token=None).removesuffix(b"\r\n")
+LONG_BODY = request(b"", token=None).replace(b": 0", b": 1000000000")
 PIPELINED = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+WITH_BODY = PIPELINED.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n123456789")
 
 ENDLESS = {
     "request line": (b"", b"GET /" + b"x" * 64_000),
@@ -62,9 +64,9 @@ ENDLESS = {
     "trailer without a token": (BEGUN_WITHOUT_TOKEN + b"x: ", b"y" * 64_000),
     "chunk extension": (BEGUN.removesuffix(b"0\r\n") + b"1;x=", b"y" * 64_000),
     "chunks of one byte": (BEGUN.removesuffix(b"0\r\n"), b"1\r\nx\r\n" * 10_000),
-    "body without a token": (request(b"", token=None).replace(b": 0", b": 1000000000"), b"x" * 64_000),
+    "body without a token": (LONG_BODY, b"x" * 64_000),
     "health checks": (b"", PIPELINED * 2_000),
-    "health checks with bodies": (b"", PIPELINED.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n123456789") * 1_000),
+    "health checks with bodies": (b"", WITH_BODY * 1_000),
     "requests for the schema": (b"", PIPELINED.replace(b"/health/live", b"/schema") * 1_000),
     "requests without a token": (b"", PIPELINED.replace(b"/health/live", b"/v1/bills") * 1_000),
     "deliveries": (b"", request(b"{}") * 500),

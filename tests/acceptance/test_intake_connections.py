@@ -16,6 +16,7 @@ from tests.support.postgres import lane_waits
 from tests.support.server import KEY, TOKEN, LedgerServer, wait_until
 from tests.support.wire import Wire, chunked, outcome, position, request
 
+
 @pytest.fixture(scope="module", params=["on", "off"], ids=["fast", "plain"])
 def server(
     module_database_url: str,
@@ -184,7 +185,9 @@ def test_trailers_are_ignored_and_do_not_reach_the_next_request(wire: Wire, lab:
     assert wire.answer()[0] == 401
 
 
-@pytest.mark.parametrize("part", [b"\r\n\r\n", b"0\r\n\r\n", b"\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "part", [b"\r\n\r\n", b"0\r\n\r\n", b"\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"]
+)
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_what_looks_like_the_end_of_chunks_inside_one_is_not(
     wire: Wire, lab: str, part: bytes, cut: int
@@ -237,9 +240,7 @@ def test_a_path_that_only_begins_like_the_endpoints_is_another(
     ],
 )
 @pytest.mark.parametrize("size", [0, 20_000])
-def test_a_wrong_number_of_slashes_is_forgiven(
-    wire: Wire, lab: str, path: str, size: int
-) -> None:
+def test_a_wrong_number_of_slashes_is_forgiven(wire: Wire, lab: str, path: str, size: int) -> None:
     [body] = bodies(lab, 1)
     token = None if TOKEN in path else TOKEN
     wire.send(request(body + b" " * size, path=path, token=token))
