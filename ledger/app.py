@@ -32,7 +32,7 @@ from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from litestar.types import Receive, Scope, Send
+    from litestar.types import Message, Receive, Scope, Send
 
 POOL_SIZE = 8
 """Connections that a process reads with at the most."""
@@ -89,11 +89,27 @@ class Application:
                 scope = {**scope, "path": path, "raw_path": scope["raw_path"][size:]}
             if scope["method"] == "HEAD":  # the server leaves the content out
                 scope = {**scope, "method": HttpMethod.GET}
+            elif scope["method"] == "OPTIONS":
+                send = _allowing_head(send)
             if b"%" in scope["raw_path"]:
                 scope["path"] = path = with_slashes_kept(scope["raw_path"])
             if path.startswith(BILLS_PREFIX) and await self._bills.answered(scope, send):
                 return
         await self._litestar(scope, receive, send)
+
+
+def _allowing_head(send: "Send") -> "Send":
+    """Add HEAD to the methods that a response allows, if it allows GET."""
+
+    async def send_more(message: "Message") -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [
+                (name, value.replace(b"GET", b"GET, HEAD") if name == b"allow" else value)
+                for name, value in message["headers"]
+            ]
+        await send(message)
+
+    return send_more
 
 
 def make_litestar(settings: Settings, url: str, lane: GroupCommit, reader: BillReader) -> Litestar:

@@ -169,7 +169,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._since = self.loop.time()
                 self.deadline = self._since + BODY_SECONDS
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's return type
         """Keep a connection of which the peer closed its side until the request is answered."""
         waits = self._is_owed() and not self._in_body and not self._discarding
         # Once an answer has begun, the end of the input means that nobody reads the rest.
@@ -395,7 +395,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write_eof()
 
     def _is_owed(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        cycle: RequestResponseCycle | None = self.cycle  # there is none at first
+        return cycle is not None and not cycle.response_complete
 
     def _wait_for_request(self) -> None:
         self._since = self.loop.time()
