@@ -93,6 +93,16 @@ def limits_of(state: ServerState, loop: asyncio.AbstractEventLoop) -> Connection
     return found
 
 
+class _NoTrailers(list[tuple[bytes, bytes]]):
+    """A list that stays empty."""
+
+    def append(self, _: tuple[bytes, bytes], /) -> None:
+        """Drop a trailer: it is not a header."""
+
+
+_NO_TRAILERS = _NoTrailers()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Parses one request at a time, and closes connections that take too long or send too much.
 
@@ -166,6 +176,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_body and not self._discarding:
             self._body_received += len(data)
             if self.deadline == NEVER:
+                self._body_received = 0
                 self._since = self.loop.time()
                 self.deadline = self._since + BODY_SECONDS
 
@@ -194,11 +205,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _parse_head(self, data: bytes, start: int) -> int:
         """Parse a head if it is complete, and return where the rest begins."""
-        # A request line may have an empty line before it; more of them are refused below.
-        before = data[start : start + 4]
-        start += len(before) - len(before.lstrip(b"\r\n"))
-        if start == len(data):
-            return start
+        if data[start] in b"\r\n":  # a request line may have an empty line before it, but not many
+            before = data[start : start + 4]
+            start += len(before) - len(before.lstrip(b"\r\n"))
+            if start == len(data):
+                return start
         end = data.find(_END_OF_HEAD, start)
         size = (end if end >= 0 else len(data)) - start
         if not data[start : start + 1].isalpha():
@@ -237,16 +248,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _parse_body(self, data: bytes, start: int) -> int:
         """Parse a body up to its end, and return where the rest begins."""
-        end = self._end_of_chunked(data, start) if self._body_left is None else len(data)
-        if self._body_left is not None:
-            end = min(end, start + self._body_left)
-            self._body_left -= end - start
-        self._overhead += end - start
+        if self._body_left is None:
+            return self._parse_chunks(data, start)
+        end = min(len(data), start + self._body_left)
+        self._body_left -= end - start
         self.parser.feed_data(memoryview(data)[start:end])
+        if self._in_body and not self._body_left:
+            raise HttpParserError("the parser does not end a body at its length")
+        return end
+
+    def _parse_chunks(self, data: bytes, start: int) -> int:
+        body = self.cycle.body
+        size = len(body)
+        end = self._end_of_chunked(data, start)
+        self.parser.feed_data(memoryview(data)[start:end])
+        self._overhead = 0 if len(body) > size else self._overhead + end - start
         if self._overhead > HEAD_BYTES:
             self._refuse(431, f"trailers or chunk headers are longer than {HEAD_BYTES} bytes")
-        elif self._in_body and self._body_left == 0:
-            raise HttpParserError("the parser does not end a body at its length")
         return end
 
     def _end_of_chunked(self, data: bytes, start: int) -> int:
@@ -287,23 +305,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # --- what the parser found ----------------------------------------------------------------
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header; a trailer is not one, and is dropped."""
-        if not self._in_body:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Start the request."""
         if self.parser.should_upgrade():
             return
-        self._begin_body()
         super().on_headers_complete()
         self.cycle.transport = self._answers  # type: ignore[assignment]
-
-    def on_body(self, body: bytes) -> None:
-        """Add a part of the body."""
-        self._overhead = 0
-        super().on_body(body)
+        self._begin_body()
 
     def on_message_complete(self) -> None:
         """Finish the request, unless it is to be parsed again."""
@@ -317,8 +325,10 @@ class BoundedProtocol(HttpToolsProtocol):
             if name in _BODY_HEADERS:
                 length = int(value) if name == b"content-length" else None
         self._body_left = length
-        self._body_received = self._overhead = 0
-        self._chunked_tail = b""
+        if length is None:
+            self._overhead = 0
+            self._chunked_tail = b""
+            self.headers = _NO_TRAILERS  # the base class adds trailers to its headers
         self._in_head, self._in_body = False, True
         self.deadline = NEVER
 
