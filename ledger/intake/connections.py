@@ -24,9 +24,8 @@ RESERVED_SHARE = 4
 SHED_SHARE = 16
 """At the ceiling, one connection in this many is closed, so that the search for them is rare."""
 
-MAX_HELD_BYTES = 32 * 1024 * 1024
-"""Input that all connections of a worker together may hold unparsed: incomplete heads and requests
-sent before the previous one was answered."""
+MAX_HELD_BYTES = 64 * 1024 * 1024
+"""Input that all connections of a worker together may hold unparsed."""
 
 NEVER = math.inf
 

@@ -2,9 +2,9 @@
 
 This is the only module that uses parts of Uvicorn that Uvicorn does not document:
 
-- `HttpToolsProtocol` and `RequestResponseCycle`, because Uvicorn has no hook between its parser and
-  the application. `BoundedProtocol` limits time and memory there; `DeliveryProtocol` passes
-  ordinary deliveries to the intake without an ASGI task, which takes a third off their cost.
+- `HttpToolsProtocol`, `FlowControl` and `RequestResponseCycle`, because Uvicorn has no hook between
+  its parser and the application. `BoundedProtocol` limits time and memory there; `DeliveryProtocol`
+  passes ordinary deliveries to the intake without an ASGI task, which takes a third off their cost.
 - `Multiprocess` and its workers' pipes, because Uvicorn waits 30 seconds for a worker that is
   killed while its health is checked.
 
@@ -13,8 +13,9 @@ below. The dependency is pinned, and a test compares these parts with the ones t
 
 What a worker holds at most, besides the bodies of callers with a token or key:
 
-- `MAX_CONNECTIONS` connections, each with one read (256 KiB) of a body before it is refused;
-- `MAX_HELD_BYTES` of input that is not parsed yet, of all connections together;
+- `MAX_CONNECTIONS` connections;
+- `MAX_HELD_BYTES` of input that is not parsed yet, of all connections together: incomplete heads,
+  requests that came before their turn, and bodies that the application has not asked for;
 - for each connection one answer and the 64 KiB that its transport buffers.
 """
 
@@ -29,6 +30,7 @@ from weakref import WeakKeyDictionary
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -115,6 +117,9 @@ class BoundedProtocol(HttpToolsProtocol):
     _body_left: int | None = 0
     """Bytes of the body that have not come; None if it comes in chunks."""
 
+    _body_wanted = False
+    """Whether the application has asked for the body. One that refuses the request does not."""
+
     _body_received = 0
     """Bytes since the body's last deadline."""
 
@@ -146,6 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit of the first head."""
         super().connection_made(transport)
+        self.flow = self._flow = _Flow(self)
         self._answers = _AnswerTransport(self)
         self._since = self.loop.time()
         self.deadline = self._since + HEAD_SECONDS
@@ -193,6 +199,10 @@ class BoundedProtocol(HttpToolsProtocol):
         start = 0
         while start < len(data) and not self._discarding:
             if self._in_body:
+                if not self._body_wanted or len(self.cycle.body) > HIGH_WATER_LIMIT:
+                    self.flow.pause_reading()
+                    self._keep(data[start:])
+                    break
                 start = self._parse_body(data, start)
             elif self._is_owed() or self.flow.write_paused:
                 self.flow.pause_reading()
@@ -250,7 +260,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse a body up to its end, and return where the rest begins."""
         if self._body_left is None:
             return self._parse_chunks(data, start)
-        end = min(len(data), start + self._body_left)
+        end = min(len(data), start + self._body_left, start + HIGH_WATER_LIMIT)
         self._body_left -= end - start
         self.parser.feed_data(memoryview(data)[start:end])
         if self._in_body and not self._body_left:
@@ -289,6 +299,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unparsed = data
             self._limits.hold(change)
 
+    def want_body(self) -> None:
+        """Parse the body: the application has asked for it, or for more of it."""
+        if self._in_body and not self._discarding:
+            self._body_wanted = True
+            if self._unparsed:
+                self.data_received(b"")
+
     def _continue(self) -> None:
         """Parse what was kept while an answer was owed."""
         if self.transport.is_closing() or self._is_owed():
@@ -299,9 +316,9 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._half_closed:
                 self.transport.close()
             else:
-                self.flow.resume_reading()
+                self._flow.read_on()
         elif not self._unparsed:
-            self.flow.resume_reading()
+            self._flow.read_on()
 
     # --- what the parser found ----------------------------------------------------------------
 
@@ -311,7 +328,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_headers_complete()
         self.cycle.transport = self._answers  # type: ignore[assignment]
-        self._begin_body()
+        self._begin_body(wanted=False)
 
     def on_message_complete(self) -> None:
         """Finish the request, unless it is to be parsed again."""
@@ -319,7 +336,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._end_body()
             super().on_message_complete()
 
-    def _begin_body(self) -> None:
+    def _begin_body(self, *, wanted: bool) -> None:
         length: int | None = 0
         for name, value in self.headers:
             if name in _BODY_HEADERS:
@@ -329,7 +346,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._overhead = 0
             self._chunked_tail = b""
             self.headers = _NO_TRAILERS  # the base class adds trailers to its headers
-        self._in_head, self._in_body = False, True
+        self._in_head, self._in_body, self._body_wanted = False, True, wanted
         self.deadline = NEVER
 
     def _end_body(self) -> None:
@@ -357,7 +374,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._discarding:
             return
-        if self._in_body:  # answered without its body, which is not wanted any more
+        if self._in_body and self._unparsed and len(self._unparsed) < HEAD_BYTES:
+            self.want_body()  # to drop it: the application has answered without it
+        if self._in_body:
             self.finish()
             return
         if self.flow.write_paused:  # its time limit holds, and no request is parsed until then
@@ -366,7 +385,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unparsed or self._half_closed:
             self.loop.call_soon(self._continue)
         else:
-            self.flow.resume_reading()
+            self._flow.read_on()
 
     def pause_writing(self) -> None:
         """Start the time limit of a peer that does not read its answers."""
@@ -401,7 +420,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._discarding = True
         self._keep(b"")
-        self.flow.resume_reading()
+        self._flow.read_on()
         self.transport.write_eof()
 
     def _is_owed(self) -> bool:
@@ -464,6 +483,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self.finish()
 
 
+class _Flow(FlowControl):
+    """Flow control that notices when the application asks for a body."""
+
+    def __init__(self, connection: BoundedProtocol) -> None:
+        super().__init__(connection.transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        """Read and parse the body; called for each part of it that the application asks for."""
+        self.read_on()
+        self._connection.want_body()
+
+    def read_on(self) -> None:
+        """Read, without parsing a body that the application has not asked for."""
+        super().resume_reading()
+
+
 class _AnswerTransport:
     """The transport that a response is written to; it ends the connection with patience."""
 
@@ -491,7 +527,7 @@ class DeliveryProtocol(BoundedProtocol):
     def on_headers_complete(self) -> None:
         """Keep an ordinary delivery here."""
         if self._is_ordinary_delivery():
-            self._begin_body()
+            self._begin_body(wanted=True)
             self.cycle = _Delivery(self)
         else:
             super().on_headers_complete()
