@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from litestar import Litestar, Response, get
-from litestar.enums import ScopeType
+from litestar.enums import HttpMethod, ScopeType
 from msgspec.json import encode
 from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
@@ -25,7 +25,6 @@ from ledger.api.routes import make_routes
 from ledger.api.services import Services
 from ledger.credentials import Secrets
 from ledger.eventlog.group_commit import GroupCommit
-from ledger.intake.endpoint import PATH as INTAKE_PATH
 from ledger.intake.endpoint import Intake
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy
@@ -33,7 +32,7 @@ from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from litestar.types import Receive, Scope, Send
+    from litestar.types import Message, Receive, Scope, Send
 
 POOL_SIZE = 8
 """Connections that a process reads with at the most."""
@@ -53,8 +52,14 @@ def create_app(settings: Settings | None = None) -> "Application":
     reader = BillReader(url, policy)
     litestar = make_litestar(settings, url, lane, reader)
     bills = BillEndpoint(reader, keys, policy)
-    intake = Intake(lane, tokens=tokens, header=settings.webhook_header, max_body=settings.max_body)
-    return Application(litestar, intake, bills)
+    intake = Intake(
+        lane,
+        tokens=tokens,
+        header=settings.webhook_header,
+        max_body=settings.max_body,
+        prefix=settings.path_prefix,
+    )
+    return Application(litestar, intake, bills, prefix=settings.path_prefix)
 
 
 class Application:
@@ -63,23 +68,48 @@ class Application:
     The server's protocol looks for `intake` and hands it ordinary deliveries itself.
     """
 
-    def __init__(self, litestar: Litestar, intake: Intake, bills: BillEndpoint) -> None:
+    def __init__(
+        self, litestar: Litestar, intake: Intake, bills: BillEndpoint, *, prefix: str = ""
+    ) -> None:
         self._litestar = litestar
         self._bills = bills
+        self._prefix = prefix
         self.intake = intake
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer one request, or take part in the server's life."""
         if scope["type"] == ScopeType.HTTP:
             path = scope["path"]
-            if path.startswith(INTAKE_PATH) and path[len(INTAKE_PATH) :][:1] in ("", "/"):
+            if self.intake.answers(path):
                 await self.intake(scope, receive, send)
                 return
+            if self._prefix and (path + "/").startswith(self._prefix + "/"):
+                size = len(self._prefix)  # in both forms: nothing in it needs to be encoded
+                path = path[size:] or "/"
+                scope = {**scope, "path": path, "raw_path": scope["raw_path"][size:]}
+            if scope["method"] == "HEAD":  # the server leaves the content out
+                scope = {**scope, "method": HttpMethod.GET}
+            elif scope["method"] == "OPTIONS":
+                send = _allowing_head(send)
             if b"%" in scope["raw_path"]:
                 scope["path"] = path = with_slashes_kept(scope["raw_path"])
             if path.startswith(BILLS_PREFIX) and await self._bills.answered(scope, send):
                 return
         await self._litestar(scope, receive, send)
+
+
+def _allowing_head(send: "Send") -> "Send":
+    """Add HEAD to the methods that a response allows, if it allows GET."""
+
+    async def send_more(message: "Message") -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [
+                (name, value.replace(b"GET", b"GET, HEAD") if name == b"allow" else value)
+                for name, value in message["headers"]
+            ]
+        await send(message)
+
+    return send_more
 
 
 def make_litestar(settings: Settings, url: str, lane: GroupCommit, reader: BillReader) -> Litestar:

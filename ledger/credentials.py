@@ -1,4 +1,4 @@
-"""Secrets that callers present: compared in constant time, several valid at once."""
+"""Comparison of the secrets that callers present: in constant time, with several valid at once."""
 
 import hmac
 from collections.abc import Iterable
@@ -6,13 +6,13 @@ from hashlib import sha256
 
 
 class Secrets:
-    """A set of secrets. Kept as digests, so that all comparisons take the same time."""
+    """A set of valid secrets, kept as digests so that every comparison takes the same time."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._digests = [sha256(secret.encode()).digest() for secret in secrets]
 
     def accept(self, presented: bytes) -> bool:
-        """Tell whether one of the secrets was presented; each is compared, whatever came before."""
+        """Return whether one of the secrets was presented. All are compared, even after a match."""
         digest = sha256(presented).digest()
         accepted = False
         for known in self._digests:

@@ -1,11 +1,17 @@
-"""What processes do for each other."""
+"""What a process asks of the operating system: signals, limits, temporary folders."""
 
 import ctypes
+import fcntl
 import os
+import resource
+import shutil
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
@@ -14,21 +20,21 @@ _PR_SET_PDEATHSIG = 1
 def end_with_parent(with_signal: int = signal.SIGTERM) -> None:
     """Have the kernel send this process a signal when its parent ends, however that ends.
 
-    Elsewhere than on Linux nothing is done, and a child of a killed parent lives on.
+    Does nothing on systems other than Linux: there, children outlive a killed parent.
     """
     if sys.platform != "linux":
         return
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, with_signal)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # it ended before the call
         os.kill(os.getpid(), with_signal)
 
 
 def before_stop(callback: Callable[[], object]) -> None:
-    """Have a function called when this process is asked to stop, before whoever else handles that.
+    """Call a function when this process is asked to stop, before other handlers do their work.
 
     An event loop learns of a signal through a file descriptor that stays in place, so its own
-    handlers run as well. Does nothing outside the main thread, which alone gets signals.
+    handlers run as well. Does nothing outside the main thread, which alone receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -45,3 +51,49 @@ def before_stop(callback: Callable[[], object]) -> None:
                 former(number, frame)
 
         signal.signal(number, handle)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one, for this process and its children.
+
+    Returns the limit that then holds. Connections are open files, and the usual soft limit of 1024
+    is meant for programs that use `select`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS names a hard limit above what it allows
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Give a folder that is deleted at the end, or, if this process is killed, by a later one.
+
+    The folder's owner holds a lock on it, so a folder of this prefix without a lock is a leftover.
+    """
+    _delete_leftovers(prefix)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if folder.exists():  # else it was taken for a leftover before it was locked
+            break
+        os.close(descriptor)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _delete_leftovers(prefix: str) -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):  # of somebody else, in use, or already gone
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_uid == os.getuid():
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)

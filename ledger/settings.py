@@ -48,8 +48,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: int = 8000
     """The TCP port to listen on, 1 to 65535."""
 
+    path_prefix: str = ""
+    """A path, such as `/ledger`, that a reverse proxy leaves before Ledger's own paths. Requests
+    without it are answered as well."""
+
     workers: int = 1
     """Processes that serve, 1 to 64."""
+
+    fast_intake: bool = True
+    """`off` serves with the documented parts of Uvicorn alone, for the case that an update of it
+    breaks Ledger's own HTTP protocol. Slower, and without Ledger's limits on connections and their
+    time: put a reverse proxy with such limits in front."""
 
     events: tuple[str, ...] = EVENT_TYPES
     """The event types subscribed at Flabs. Only these can be missing."""
@@ -266,6 +275,22 @@ def _public_url(text: str) -> str:
     return url
 
 
+def _switch(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in {"on", "off"}:
+        raise ValueError(f"must be on or off, not {text[:40]!r}")
+    return word == "on"
+
+
+def _path_prefix(text: str) -> str:
+    path = text.strip().rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise ValueError(
+            f"must be a path such as /ledger, of letters, digits and ._~-, not {text[:40]!r}"
+        )
+    return path
+
+
 def _header(text: str) -> str:
     name = text.strip().lower()
     if not name or not name.replace("-", "").isalnum() or not name.isascii():
@@ -293,7 +318,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "spool_dir": Path,
     "host": str.strip,
     "port": _whole_number(1, 65535),
+    "path_prefix": _path_prefix,
     "workers": _whole_number(1, 64),
+    "fast_intake": _switch,
     "events": _event_types,
     "retry_interval": _whole_number(1, 86_400),
     "retry_count": _whole_number(0, 100),

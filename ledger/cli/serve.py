@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     import socket
 
 STOP_SECONDS = 8
-"""How long requests may still take when a worker is asked to stop: longer than a delivery waits."""
+"""How long requests may take after a worker is asked to stop: longer than a delivery waits."""
 
 IDLE_SECONDS = 75
-"""How long an idle connection is kept: longer than a reverse proxy keeps its own, so that the proxy
-is the one who closes it and never sends into a connection that ends."""
+"""How long an idle connection is kept: longer than reverse proxies keep theirs, so that the proxy
+closes it and never sends a request on a connection that is being closed."""
 
 HUNG_SECONDS = 30
-"""After how long without a sign of life a worker is killed, and another started in its place."""
+"""A worker that gives no sign of life for this long is killed and replaced."""
 
 
 @click.command()
@@ -25,12 +25,10 @@ HUNG_SECONDS = 30
 def serve(*, end_with_parent: bool) -> None:
     """Serve the intake and the API until stopped.
 
-    LEDGER_HOST, LEDGER_PORT and LEDGER_WORKERS say where and with how many processes. Several
-    servers can share one database. `ledger project` must run beside it.
+    LEDGER_HOST, LEDGER_PORT and LEDGER_WORKERS set the address and the number of processes. Several
+    servers can share one database. Run `ledger project` as well.
     """
     import logging
-    import shutil
-    import tempfile
 
     import structlog
     from uvicorn import Config
@@ -39,6 +37,7 @@ def serve(*, end_with_parent: bool) -> None:
 
     from ledger import processes
     from ledger.errors import LedgerError
+    from ledger.intake.protocol import Supervisor
     from ledger.logging_setup import configure_logging
     from ledger.settings import Settings, share_metrics_folder
 
@@ -50,45 +49,51 @@ def serve(*, end_with_parent: bool) -> None:
     url = settings.require_database()
     settings.require_tokens()
     check_schema_if_reachable(url)
+    descriptors = processes.raise_descriptor_limit()
     listener = _listen(settings.host, settings.port)
     if not settings.admin_key:
         log.warning("LEDGER_ADMIN_KEY is not set: nobody can read over HTTP")
     for warning in settings.weak_secrets():
         log.warning(warning)
-    metrics = tempfile.mkdtemp(prefix="ledger-metrics-")
-    share_metrics_folder(metrics)
     config = Config(
         "ledger.app:create_app",
         factory=True,
         workers=settings.workers,
-        http="ledger.intake.protocol:DeliveryProtocol",
+        http="ledger.intake.protocol:DeliveryProtocol" if settings.fast_intake else "h11",
         loop="uvloop",
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level="error",  # warnings are of what strangers send
+        log_level="error",  # anybody can cause its warnings
         access_log=False,  # a path may hold a token
-        proxy_headers=False,  # they are not needed, and would hide the intake from the protocol
+        proxy_headers=False,  # not needed, and they would hide the intake from the protocol
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         timeout_worker_healthcheck=HUNG_SECONDS,
     )
-    # Of the workers' lives, too, which the parent alone tells.
+    # The parent alone reports the ends of workers, at this level.
     logging.getLogger("uvicorn.error").setLevel(logging.INFO)
-    log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
-    workers = Multiprocess(config, sockets=[listener])  # a single one, too, is replaced if it dies
-    try:
+    # A single worker has a supervisor, too, so that it is replaced if it dies.
+    supervisor = Supervisor if settings.fast_intake else Multiprocess
+    with processes.temporary_folder("ledger-metrics-") as metrics:
+        share_metrics_folder(str(metrics))
+        log.info(
+            "serving",
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            open_files=descriptors,
+        )
+        workers = supervisor(config, sockets=[listener])
         workers.run()
-    finally:
-        shutil.rmtree(metrics, ignore_errors=True)
     if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
         raise LedgerError("a worker could not start; the lines above say why")
     log.info("stopped")
 
 
 def _listen(host: str, port: int) -> "socket.socket":
-    """Return a socket that is bound to the address, for the workers to accept from."""
+    """Return a socket bound to the address, from which the workers accept connections."""
     import socket
 
     from ledger.errors import SettingsError
@@ -96,7 +101,7 @@ def _listen(host: str, port: int) -> "socket.socket":
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError:
-        raise SettingsError(f"LEDGER_HOST {host!r} is no address and no host name") from None
+        raise SettingsError(f"LEDGER_HOST {host!r} is neither an address nor a host name") from None
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,20 +1,23 @@
 """`POST /webhooks/flabs` and `POST /webhooks/flabs/{secret}`.
 
-As plain ASGI, because a framework's request would cost this path as much as the rest of its work;
-and for the server's protocol, which hands ordinary deliveries over without a request of ASGI.
+`Intake` is a plain ASGI application, because a framework's request costs as much as everything else
+that is done for a delivery. It also takes deliveries from the server's protocol, without ASGI.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import structlog
 
 from ledger.credentials import Secrets, without_scheme
 from ledger.errors import AppendError
 from ledger.eventlog.append import Delivery, Outcome
 from ledger.eventlog.group_commit import GroupCommit
+from ledger.intake.throttled_log import ThrottledLog
 from ledger.metrics import REFUSED
 from ledger.problems import MEDIA_TYPE, Problem
 
@@ -22,19 +25,21 @@ if TYPE_CHECKING:
     from litestar.types import HTTPScope, Receive, Send
 
 PATH = "/webhooks/flabs"
-_SECRET_PATH = PATH + "/"
+METHODS = b"POST, OPTIONS"
 
 RETRY_AFTER = 120
 """Seconds; the sender's own interval. It retries by its own clock, others may heed this one."""
 
 _SMALL = 16 * 1024
-"""Bytes up to which a body is read on the spot: in microseconds, in milliseconds at the worst."""
+"""Shorter bodies are parsed in the event loop: that takes microseconds, at worst milliseconds."""
+
+_log = structlog.get_logger(__name__)
 
 Header = tuple[bytes, bytes]
 
 
 class Answer(NamedTuple):
-    """What the sender is told; the headers are all but the length of the content."""
+    """A response. The header `content-length` is left to whatever sends it."""
 
     status: int
     content: bytes
@@ -42,13 +47,13 @@ class Answer(NamedTuple):
 
 
 def problem_answer(status: int, detail: str, *headers: Header) -> Answer:
-    """Make an answer of a problem."""
+    """Return a problem as a response."""
     content = msgspec.json.encode(Problem.of(status, detail))
     return Answer(status, content, [(b"content-type", MEDIA_TYPE.encode()), *headers])
 
 
 class _RefusedError(Exception):
-    """A delivery that is not stored, and what its sender is told."""
+    """A delivery is not stored; the message is for its sender."""
 
     def __init__(self, status: int, detail: str, *headers: Header) -> None:
         super().__init__(detail)
@@ -61,44 +66,59 @@ class _RefusedError(Exception):
 
 
 class Intake:
-    """Answers deliveries."""
+    """Answers deliveries.
+
+    `prefix` is a path, such as `/ledger`, that a proxy may leave before the endpoint's own.
+    """
 
     def __init__(
-        self, lane: GroupCommit, *, tokens: tuple[str, ...], header: str, max_body: int
+        self,
+        lane: GroupCommit,
+        *,
+        tokens: tuple[str, ...],
+        header: str,
+        max_body: int,
+        prefix: str = "",
     ) -> None:
         self._lane = lane
         self._tokens = Secrets(tokens)
         self._header = header.encode()
         self._max_body = max_body
+        self._address = _address(prefix)
+        self._log_refusal = ThrottledLog(
+            _log.warning, "deliveries refused: the webhook token is missing or wrong"
+        )
 
     async def __call__(self, scope: "HTTPScope", receive: "Receive", send: "Send") -> None:
         """Answer one request."""
         received_at = datetime.now(UTC)
+        if scope["method"] == "OPTIONS":
+            await _send(send, Answer(204, b"", [(b"allow", METHODS)]))
+            return
         try:
             self._admit(scope)
             body = await self._read_body(receive)
             answer = await self._store(body, received_at)
         except _RefusedError as refused:
             answer = refused.answer()
-        length = (b"content-length", str(len(answer.content)).encode())
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": [*answer.headers, length],
-            }
-        )
-        await send({"type": "http.response.body", "body": answer.content, "more_body": False})
+        await _send(send, answer)
 
-    def is_ordinary(self, path: str, headers: Iterable[Header]) -> bool:
-        """Tell whether a POST is a delivery to `deliver`: with a token, and of no great length."""
-        length, token = self._read_headers(path, headers)
+    def answers(self, path: str) -> bool:
+        """Return whether the endpoint has this path."""
+        return self._secret_in(path) is not None
+
+    def is_ordinary(self, url: str, headers: Iterable[Header]) -> bool:
+        """Return whether a POST is for `deliver`: to the endpoint, with a token, and not long."""
+        secret = self._secret_in(url)
+        if secret is None:
+            return False
+        length, token = self._read_headers(headers)
         if length is None or length >= _SMALL or length > self._max_body:
             return False
-        return self._tokens.accept(token)
+        return self._accepts(secret, token)
 
     def deliver(self, body: bytes, received_at: datetime, tell: Callable[[Answer], object]) -> None:
-        """Make an ordinary delivery durable, then tell the answer."""
+        """Make an ordinary delivery durable, then pass the answer to `tell`."""
         delivery = Delivery.of(body, received_at=received_at, source="webhook")
 
         def settled(outcome: Outcome | AppendError) -> None:
@@ -110,16 +130,23 @@ class Intake:
         self._lane.enqueue(delivery, settled)
 
     def _admit(self, scope: "HTTPScope") -> None:
-        """Refuse what need not be read."""
+        """Refuse what can be refused before its body is read."""
         if scope["method"] != "POST":
-            raise _RefusedError(405, "only POST is taken here", (b"allow", b"POST"))
-        length, token = self._read_headers(scope["path"], scope["headers"])
-        if not self._tokens.accept(token):
+            raise _RefusedError(405, "only POST is taken here", (b"allow", METHODS))
+        length, token = self._read_headers(scope["headers"])
+        secret = self._secret_in(scope["path"]) or ""
+        if not self._accepts(secret, token):
+            client = scope["client"]
+            self._log_refusal(
+                token="wrong" if secret or token else "missing",
+                client=client[0] if client else None,
+            )
             raise _RefusedError(
                 401,
                 "the webhook token is missing or wrong: send it as Authorization: Bearer TOKEN, "
                 "as Authorization: TOKEN, or as the last part of the path",
                 (b"www-authenticate", b'Bearer realm="ledger"'),
+                _CLOSE,
             )
         if length is not None and length > self._max_body:
             raise self._too_large()
@@ -128,7 +155,7 @@ class Intake:
         """Make the delivery durable and return the answer."""
         if len(body) < _SMALL:
             delivery = Delivery.of(body, received_at=received_at, source="webhook")
-        else:  # one can be built to take a second to read, and the others shall not wait for it
+        else:  # a hostile body can take a second to parse, which must not delay the others
             delivery = await asyncio.to_thread(
                 Delivery.of, body, received_at=received_at, source="webhook"
             )
@@ -137,36 +164,66 @@ class Intake:
         except AppendError as error:
             raise _not_stored(error) from error
 
-    def _read_headers(self, path: str, headers: Iterable[Header]) -> tuple[int | None, bytes]:
-        """Return the announced length, None if none is, and the token presented."""
+    def _secret_in(self, path: str) -> str | None:
+        """Return the secret in a path, '' if it has none, or None if it is another path."""
+        if path == PATH:
+            return ""
+        match = self._address.fullmatch(path)
+        return (match[1] or "") if match else None
+
+    def _accepts(self, secret: str, token: bytes) -> bool:
+        """Return whether the path's secret, if it has one, or else the header's token is valid."""
+        presented = secret.encode("utf-8", "replace") if secret else token
+        if self._tokens.accept(presented):
+            return True
+        # The slash may belong to the token, so it is removed second.
+        return secret.endswith("/") and self._tokens.accept(presented.rstrip(b"/"))
+
+    def _read_headers(self, headers: Iterable[Header]) -> tuple[int | None, bytes]:
+        """Return the announced length, None if there is none, and the token presented."""
         length, token = None, b""
         for name, value in headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() else None
             elif name == self._header:
                 token = without_scheme(value)
-        if path.startswith(_SECRET_PATH):
-            token = path.removeprefix(_SECRET_PATH).encode("utf-8", "replace")
         return length, token
 
     async def _read_body(self, receive: "Receive") -> bytes:
-        """Return the whole body. Who got this far has a token, so nobody is timed."""
+        """Return the complete body."""
+        body = bytearray()
         message = await receive()
-        parts, size = [], 0
         while message["type"] == "http.request":
-            parts.append(message["body"])
-            size += len(message["body"])
-            if size > self._max_body:
+            body += message["body"]
+            if len(body) > self._max_body:
                 raise self._too_large()
             if not message.get("more_body"):
-                return b"".join(parts)
+                return bytes(body)
             message = await receive()
-        raise _RefusedError(400, "the connection was closed before the body had come")
+        raise _RefusedError(400, "the connection was closed before the body was complete")
 
     def _too_large(self) -> _RefusedError:
         # The rest of the body is not read, so the connection cannot be used again.
         detail = f"the body is longer than {self._max_body} bytes (LEDGER_MAX_BODY)"
-        return _RefusedError(413, detail, (b"connection", b"close"))
+        return _RefusedError(413, detail, _CLOSE)
+
+
+def _address(prefix: str) -> re.Pattern[str]:
+    """Return a pattern of the endpoint's paths whose group is the secret.
+
+    A wrong number of slashes is forgiven: the sender would get a 401 and its event would be lost.
+    """
+    names = [re.escape(name) for name in prefix.split("/") if name]
+    optional = f"(?:/+{'/+'.join(names)})?" if names else ""
+    return re.compile(rf"{optional}/+webhooks/+flabs(?:/+(.*))?", re.DOTALL)
+
+
+async def _send(send: "Send", answer: Answer) -> None:
+    headers = answer.headers
+    if answer.status != 204:  # noqa: PLR2004 -- the status that has no content
+        headers = [*headers, (b"content-length", b"%d" % len(answer.content))]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.content, "more_body": False})
 
 
 def _stored(delivery: Delivery, outcome: Outcome) -> Answer:
@@ -182,4 +239,5 @@ def _not_stored(error: AppendError) -> _RefusedError:
     )
 
 
+_CLOSE = (b"connection", b"close")
 _JSON = [(b"content-type", b"application/json")]

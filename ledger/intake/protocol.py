@@ -1,84 +1,362 @@
-"""Uvicorn's HTTP protocol, with bounds that it leaves to a proxy and a short way for deliveries.
+"""Uvicorn's HTTP protocol and supervisor, with the limits that the open internet needs.
 
-Without the bounds anybody, token or not, could fill the memory with one request whose headers never
-end, and take all connections by sending nothing on them.
+This is the only module that uses parts of Uvicorn that Uvicorn does not document:
+
+- `HttpToolsProtocol`, `FlowControl` and `RequestResponseCycle`, because Uvicorn has no hook between
+  its parser and the application. `BoundedProtocol` limits time and memory there; `DeliveryProtocol`
+  passes ordinary deliveries to the intake without an ASGI task, which takes a third off their cost.
+- `Multiprocess` and its workers' pipes, because Uvicorn waits 30 seconds for a worker that is
+  killed while its health is checked.
+
+`LEDGER_FAST_INTAKE=off` runs Uvicorn's documented parts alone: slower, and without the limits
+below. The dependency is pinned, and a test compares these parts with the ones this was written for.
+
+What a worker holds at most, besides the bodies of callers with a token or key:
+
+- `MAX_CONNECTIONS` connections;
+- `MAX_HELD_BYTES` of input that is not parsed yet, of all connections together: incomplete heads,
+  requests that came before their turn, and bodies that the application has not asked for;
+- for each connection one answer and the 64 KiB that its transport buffers.
 """
 
 import asyncio
+import resource
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from socket import socket
+from typing import Any
+from weakref import WeakKeyDictionary
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
+from uvicorn.server import ServerState
+from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
-from ledger.intake.endpoint import PATH, Answer, Intake, problem_answer
-
-_PATH = PATH.encode()
-_SECRET_PATH = _PATH + b"/"
-_OF_BODIES = (b"content-length", b"transfer-encoding")
+from ledger.intake.connections import (
+    ENDING,
+    IN_BODY,
+    NEVER,
+    WITHOUT_REQUEST,
+    ConnectionLimits,
+)
+from ledger.intake.endpoint import Answer, Intake, problem_answer
 
 HEAD_BYTES = 64 * 1024
-"""How long a request line and its headers may be, beside what comes with their first byte."""
+"""Longest request line with headers; also the longest trailers, and the longest chunk header."""
+
+HEAD_LINES = 256
+"""Most lines in a head."""
 
 HEAD_SECONDS = 30.0
-"""How many seconds they may take to come."""
+"""How long a head may take, from the connection or from its first byte on."""
+
+BODY_SECONDS = 30.0
+"""A body is cut off if less than `BODY_RATE` of it came in this time."""
+
+BODY_RATE = 1024
+"""Bytes a second."""
+
+WRITE_SECONDS = 30.0
+"""A connection is cut off if its peer takes no `WRITE_RATE` of an answer in this time."""
+
+WRITE_RATE = 1024
+"""Bytes a second."""
+
+LINGER_SECONDS = 5.0
+"""How long a connection stays after its last answer, for its peer to read that."""
+
+LINGER_BYTES = 2 * 1024 * 1024
+"""Most input that is discarded in this time."""
+
+PIPELINED_BYTES = 1024 * 1024
+"""Most bytes that may come before the request before them is answered. Reading stops with the first
+such byte, so this is reached only by what was on its way."""
+
+_END_OF_HEAD = b"\r\n\r\n"
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
+
+_limits: WeakKeyDictionary[ServerState, ConnectionLimits] = WeakKeyDictionary()
+
+
+def limits_of(state: ServerState, loop: asyncio.AbstractEventLoop) -> ConnectionLimits:
+    """Return the limits that the connections of one server share."""
+    found = _limits.get(state)
+    if found is None:
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        found = _limits[state] = ConnectionLimits(loop, descriptors=descriptors)
+    return found
+
+
+class _NoTrailers(list[tuple[bytes, bytes]]):
+    """A list that stays empty."""
+
+    def append(self, _: tuple[bytes, bytes], /) -> None:
+        """Drop a trailer: it is not a header."""
+
+
+_NO_TRAILERS = _NoTrailers()
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections on which no whole request line and headers come."""
+    """Parses one request at a time, and closes connections that take too long or send too much.
+
+    The parser gets input only up to the end of a head or a body, so it never holds the beginning
+    of another request. While an answer is owed, further input is kept unparsed and reading stops.
+    """
 
     _in_head = True
-    _head_bytes = 0
-    _timer: asyncio.TimerHandle | None = None
+    _in_body = False
+    _body_left: int | None = 0
+    """Bytes of the body that have not come; None if it comes in chunks."""
+
+    _body_wanted = False
+    """Whether the application has asked for the body. One that refuses the request does not."""
+
+    _body_received = 0
+    """Bytes since the body's last deadline."""
+
+    _chunked_tail = b""
+    """The last bytes of a chunked body, in which its end may have begun."""
+
+    _overhead = 0
+    """Bytes of chunk headers or trailers since the last byte of a body."""
+
+    _unparsed = b""
+    _unsent = 0
+    """Bytes of answers that waited at the last deadline."""
+
+    _half_closed = False
+    _discarding = False
+    _discarded = 0
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits_of(server_state, self.loop)
+        self.deadline = NEVER
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Start the time limit of the first head."""
         super().connection_made(transport)
-        self._timer = self.loop.call_later(HEAD_SECONDS, transport.close)
+        self.flow = self._flow = _Flow(self)
+        self._answers = _AnswerTransport(self)
+        self._since = self.loop.time()
+        self.deadline = self._since + HEAD_SECONDS
+        self._limits.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
+        """Forget the connection."""
         super().connection_lost(exc)
-        self._stop_timer()
+        self._limits.remove(self)
+        self._keep(b"")
+
+    # --- input --------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and close the connection if that leaves a head too long unfinished."""
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if not self._in_head:
-            self._stop_timer()
-        elif self._head_bytes > HEAD_BYTES:
-            self.transport.close()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        """Parse what came, up to the end of one request."""
+        if self._discarding:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self.transport.abort()
+            return
+        if self._unparsed:
+            data = self._unparsed + data
+            self._keep(b"")
+        try:
+            self._parse(data)
+        except HttpParserError:
+            self._refuse(400, "this is no HTTP request that can be understood")
+        if self._in_body and not self._discarding:
+            self._body_received += len(data)
+            if self.deadline == NEVER:
+                self._body_received = 0
+                self._since = self.loop.time()
+                self.deadline = self._since + BODY_SECONDS
 
-    def on_message_begin(self) -> None:
-        """Note that a head begins, of which what came with its first byte does not count.
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's return type
+        """Keep a connection of which the peer closed its side until the request is answered."""
+        waits = self._is_owed() and not self._in_body and not self._discarding
+        # Once an answer has begun, the end of the input means that nobody reads the rest.
+        if not waits or getattr(self.cycle, "response_started", False):
+            return False
+        self._half_closed = True
+        return True
 
-        Before that byte may stand the body of another request, as long as it likes.
-        """
-        super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = 0
+    def _parse(self, data: bytes) -> None:
+        start = 0
+        while start < len(data) and not self._discarding:
+            if self._in_body:
+                if not self._body_wanted or len(self.cycle.body) > HIGH_WATER_LIMIT:
+                    self.flow.pause_reading()
+                    self._keep(data[start:])
+                    break
+                start = self._parse_body(data, start)
+            elif self._is_owed() or self.flow.write_paused:
+                self.flow.pause_reading()
+                self._keep(data[start:])
+                if len(self._unparsed) > PIPELINED_BYTES:
+                    self.transport.abort()
+                break
+            else:
+                start = self._parse_head(data, start)
+
+    def _parse_head(self, data: bytes, start: int) -> int:
+        """Parse a head if it is complete, and return where the rest begins."""
+        if data[start] in b"\r\n":  # a request line may have an empty line before it, but not many
+            before = data[start : start + 4]
+            start += len(before) - len(before.lstrip(b"\r\n"))
+            if start == len(data):
+                return start
+        end = data.find(_END_OF_HEAD, start)
+        size = (end if end >= 0 else len(data)) - start
+        if not data[start : start + 1].isalpha():
+            self._refuse(400, "a request begins with the name of its method")
+        elif size > HEAD_BYTES:
+            self._refuse(431, f"the request line and headers are longer than {HEAD_BYTES} bytes")
+        elif data.count(b"\n", start, start + size) > HEAD_LINES:
+            self._refuse(431, f"there are more than {HEAD_LINES} headers")
+        elif end < 0:
+            if not self._in_head:
+                self._in_head = True
+                self.deadline = self.loop.time() + HEAD_SECONDS
+            self._keep(data[start:])
+            return len(data)
+        else:
+            end += len(_END_OF_HEAD)
+            self._feed_head(data[start:end])
+            return end
+        return len(data)
+
+    def _feed_head(self, head: bytes) -> None:
+        try:
+            self.parser.feed_data(head)
+        except HttpParserUpgrade:
+            # The parser takes the body for the other protocol's. The offer may be ignored, so the
+            # request is parsed again without it.
+            method = self.parser.get_method()
+            if method == b"CONNECT":
+                self._refuse(405, "this is no proxy")
+                return
+            version = self.parser.get_http_version().encode()
+            lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+            lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = HttpRequestParser(self)
+            self.parser.feed_data(b"\r\n".join(lines) + _END_OF_HEAD)
+
+    def _parse_body(self, data: bytes, start: int) -> int:
+        """Parse a body up to its end, and return where the rest begins."""
+        if self._body_left is None:
+            return self._parse_chunks(data, start)
+        end = min(len(data), start + self._body_left, start + HIGH_WATER_LIMIT)
+        self._body_left -= end - start
+        self.parser.feed_data(memoryview(data)[start:end])
+        if self._in_body and not self._body_left:
+            raise HttpParserError("the parser does not end a body at its length")
+        return end
+
+    def _parse_chunks(self, data: bytes, start: int) -> int:
+        body = self.cycle.body
+        size = len(body)
+        end = self._end_of_chunked(data, start)
+        self.parser.feed_data(memoryview(data)[start:end])
+        self._overhead = 0 if len(body) > size else self._overhead + end - start
+        if self._overhead > HEAD_BYTES:
+            self._refuse(431, f"trailers or chunk headers are longer than {HEAD_BYTES} bytes")
+        return end
+
+    def _end_of_chunked(self, data: bytes, start: int) -> int:
+        """Return where the next empty line ends. Only there can the body end."""
+        tail = self._chunked_tail
+        overlap = tail + data[start : start + len(_END_OF_HEAD) - 1]
+        found = overlap.find(_END_OF_HEAD)
+        if found >= 0:
+            self._chunked_tail = b""
+            return start + found + len(_END_OF_HEAD) - len(tail)
+        found = data.find(_END_OF_HEAD, start)
+        if found >= 0:
+            self._chunked_tail = b""
+            return found + len(_END_OF_HEAD)
+        self._chunked_tail = (tail + data[max(start, len(data) - 3) :])[-3:]
+        return len(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep input for later, instead of what was kept before."""
+        change = len(data) - len(self._unparsed)
+        if change:
+            self._unparsed = data
+            self._limits.hold(change)
+
+    def want_body(self) -> None:
+        """Parse the body: the application has asked for it, or for more of it."""
+        if self._in_body and not self._discarding:
+            self._body_wanted = True
+            if self._unparsed:
+                self.data_received(b"")
+
+    def _continue(self) -> None:
+        """Parse what was kept while an answer was owed."""
+        if self.transport.is_closing() or self._is_owed():
+            return
+        if self._unparsed:
+            self.data_received(b"")
+        if not self._is_owed():
+            if self._half_closed:
+                self.transport.close()
+            else:
+                self._flow.read_on()
+        elif not self._unparsed:
+            self._flow.read_on()
+
+    # --- what the parser found ----------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        """Note that a head is whole."""
+        """Start the request."""
+        if self.parser.should_upgrade():
+            return
         super().on_headers_complete()
-        self._in_head = False
+        self.cycle.transport = self._answers  # type: ignore[assignment]
+        self._begin_body(wanted=False)
 
-    def _should_upgrade(self) -> bool:
-        """Have `handle_websocket_upgrade` called where there is a body; pass over it elsewhere."""
-        return any(name in _OF_BODIES and value != b"0" for name, value in self.headers)
+    def on_message_complete(self) -> None:
+        """Finish the request, unless it is to be parsed again."""
+        if self._in_body:
+            self._end_body()
+            super().on_message_complete()
 
-    def handle_websocket_upgrade(self) -> None:
-        """Refuse the request: the parser takes its body for the other protocol's."""
-        detail = "no connection is upgraded here: send the request without the header Upgrade"
-        self.answer(problem_answer(400, detail), keep_alive=False)
+    def _begin_body(self, *, wanted: bool) -> None:
+        length: int | None = 0
+        for name, value in self.headers:
+            if name in _BODY_HEADERS:
+                length = int(value) if name == b"content-length" else None
+        self._body_left = length
+        if length is None:
+            self._overhead = 0
+            self._chunked_tail = b""
+            self.headers = _NO_TRAILERS  # the base class adds trailers to its headers
+        self._in_head, self._in_body, self._body_wanted = False, True, wanted
+        self.deadline = NEVER
+
+    def _end_body(self) -> None:
+        self._in_body = False
+        self.deadline = NEVER
+
+    # --- answers ------------------------------------------------------------------------------
 
     def answer(self, answer: Answer, *, keep_alive: bool) -> None:
-        """Send an answer, and close the connection after it unless that is to be kept."""
+        """Send an answer, and end the connection after it unless it is to be kept."""
         headers = [
             *self.server_state.default_headers,
             *answer.headers,
@@ -89,64 +367,194 @@ class BoundedProtocol(HttpToolsProtocol):
         head = [b"%s: %s\r\n" % header for header in headers]
         self.transport.write(b"".join([STATUS_LINE[answer.status], *head, b"\r\n", answer.content]))
         if not keep_alive:
-            self.transport.close()
+            self.finish()
 
-    def _stop_timer(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or parse it if it has come."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or self._discarding:
+            return
+        if self._in_body and self._unparsed and len(self._unparsed) < HEAD_BYTES:
+            self.want_body()  # to drop it: the application has answered without it
+        if self._in_body:
+            self.finish()
+            return
+        if self.flow.write_paused:  # its time limit holds, and no request is parsed until then
+            return
+        self._wait_for_request()
+        if self._unparsed or self._half_closed:
+            self.loop.call_soon(self._continue)
+        else:
+            self._flow.read_on()
+
+    def pause_writing(self) -> None:
+        """Start the time limit of a peer that does not read its answers."""
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        self.deadline = self.loop.time() + WRITE_SECONDS
+
+    def resume_writing(self) -> None:
+        """Go on with what waited for the peer to read."""
+        super().resume_writing()
+        if self._discarding or self.transport.is_closing():
+            return
+        if self._in_body:
+            self._body_received, self.deadline = 0, self.loop.time() + BODY_SECONDS
+        elif self._is_owed():
+            self.deadline = NEVER
+        else:
+            self._wait_for_request()
+            self.loop.call_soon(self._continue)
+
+    def finish(self) -> None:
+        """End the connection once the peer had time to read its answer.
+
+        A connection that is closed while its peer sends is reset, which can destroy the answer.
+        """
+        if self._discarding:
+            return
+        self.deadline = self.loop.time() + LINGER_SECONDS
+        still_sends = self._in_body or self._unparsed
+        if self._half_closed or not still_sends or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._discarding = True
+        self._keep(b"")
+        self._flow.read_on()
+        self.transport.write_eof()
+
+    def _is_owed(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # there is none at first
+        return cycle is not None and not cycle.response_complete
+
+    def _wait_for_request(self) -> None:
+        self._since = self.loop.time()
+        self.deadline = self._since + self.timeout_keep_alive
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer what cannot be parsed or does not come, and end the connection."""
+        cycle = self.cycle
+        if self._is_owed():
+            if getattr(cycle, "response_started", False):
+                self.transport.abort()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._in_body = True  # how much of it is still to come is not known
+        self.answer(problem_answer(status, detail), keep_alive=False)
+
+    # --- limits -------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """Bytes of unparsed input."""
+        return len(self._unparsed)
+
+    def claim(self) -> tuple[int, float] | None:
+        """Return whether the connection ends, waits for a request or for the body of one."""
+        if self._discarding or self.transport.is_closing():
+            return (ENDING, self.deadline)
+        if not self._is_owed():
+            return (WITHOUT_REQUEST, self._since)
+        return (IN_BODY, self._since) if self._in_body else None
+
+    def shed(self) -> None:
+        """Close the connection at once."""
+        self._discarding = True
+        self._keep(b"")
+        self.transport.abort()
+
+    def expire(self, now: float) -> None:
+        """End a connection whose time is over, unless there was progress."""
+        if self._discarding or self.transport.is_closing():
+            self.transport.abort()
+        elif self.flow.write_paused:
+            unsent = self.transport.get_write_buffer_size()
+            if self._unsent - unsent < WRITE_SECONDS * WRITE_RATE:
+                self.transport.abort()
+            self._unsent, self.deadline = unsent, now + WRITE_SECONDS
+        elif self._in_body:
+            # Reading is paused when it is the application that takes its time.
+            if self.flow.read_paused or self._body_received >= BODY_SECONDS * BODY_RATE:
+                self._body_received, self.deadline = 0, now + BODY_SECONDS
+            else:
+                self._refuse(408, f"less than {BODY_RATE} bytes of the body came in a second")
+        else:
+            self.finish()
+
+
+class _Flow(FlowControl):
+    """Flow control that notices when the application asks for a body."""
+
+    def __init__(self, connection: BoundedProtocol) -> None:
+        super().__init__(connection.transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        """Read and parse the body; called for each part of it that the application asks for."""
+        self.read_on()
+        self._connection.want_body()
+
+    def read_on(self) -> None:
+        """Read, without parsing a body that the application has not asked for."""
+        super().resume_reading()
+
+
+class _AnswerTransport:
+    """The transport that a response is written to; it ends the connection with patience."""
+
+    def __init__(self, connection: BoundedProtocol) -> None:
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+        self.close = connection.finish
 
 
 class DeliveryProtocol(BoundedProtocol):
-    """Hands ordinary deliveries to the intake, and all else to the application.
+    """Passes ordinary deliveries to the intake, and all other requests to the application.
 
-    To the application a request is a task that is woken for its body and for its outcome, which
-    costs twice what all the rest of a delivery's way does. It takes deliveries, too, whatever their
-    form; so what is not plainly an ordinary one is left to it.
+    For the application a request is a task that is woken for its body and for its outcome, which
+    costs twice as much as the rest of a delivery's way. The application takes deliveries of every
+    form, so what is not plainly an ordinary one is left to it.
     """
 
     _intake: Intake | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Look whether the application has an intake."""
+        """Find out whether the application has an intake."""
         super().connection_made(transport)
         self._intake = getattr(self.app, "intake", None)
 
     def on_headers_complete(self) -> None:
-        """Keep the body of an ordinary delivery here."""
+        """Keep an ordinary delivery here."""
         if self._is_ordinary_delivery():
-            self._in_head = False
+            self._begin_body(wanted=True)
             self.cycle = _Delivery(self)
         else:
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Deliver a body that is whole."""
+        """Deliver a complete body."""
         delivery = self.cycle
-        if self._intake and isinstance(delivery, _Delivery) and delivery.more_body:
-            delivery.more_body = False
+        if self._intake and isinstance(delivery, _Delivery) and self._in_body:
+            self._end_body()
             self._intake.deliver(bytes(delivery.body), datetime.now(UTC), delivery.answer)
         else:
             super().on_message_complete()
 
     def _is_ordinary_delivery(self) -> bool:
-        url = self.url
         return (
-            (url == _PATH or url.startswith(_SECRET_PATH))
-            and self._intake is not None
+            self._intake is not None
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
-            and not self.flow.write_paused
-            and getattr(self.cycle, "response_complete", True)  # there is none at first
-            and self._intake.is_ordinary(url.decode("latin-1"), self.headers)
+            and self._intake.is_ordinary(self.url.decode("latin-1"), self.headers)
         )
 
 
 class _Delivery(RequestResponseCycle):
-    """A request of the server's that is answered here and has what the server looks at.
+    """A request that is answered here, with the attributes that Uvicorn and its base class read.
 
     So the next request on the connection waits for its answer, and so does a stop.
     """
@@ -156,6 +564,7 @@ class _Delivery(RequestResponseCycle):
     def __init__(self, connection: DeliveryProtocol) -> None:
         self.body = bytearray()
         self.more_body = True
+        self.response_started = False
         self.response_complete = False
         self.disconnected = False
         self.keep_alive = True
@@ -168,3 +577,35 @@ class _Delivery(RequestResponseCycle):
             return
         self._connection.answer(answer, keep_alive=self.keep_alive)
         self._connection.on_response_complete()
+
+
+class Supervisor(Multiprocess):
+    """Replaces workers that end, at once, and workers that hang.
+
+    Uvicorn's waits for each worker's sign of life in turn, with both ends of the pipe open here. So
+    it waits for a worker that was killed after it was asked, and meanwhile replaces no other.
+    """
+
+    def __init__(self, config: Config, sockets: list[socket]) -> None:
+        super().__init__(config, sockets)
+        self._asked: dict[Process, float] = {}
+
+    def keep_subprocess_alive(self) -> None:
+        """Ask workers for signs of life without waiting, and replace those that are gone."""
+        now = time.monotonic()
+        asked, self._asked = self._asked, {}
+        for worker in self.processes:
+            worker.child_conn.close()  # the worker has it: now its end is the pipe's
+            since = asked.get(worker)
+            with suppress(OSError, EOFError):
+                if since is None or worker.parent_conn.poll():
+                    if since is not None:
+                        worker.parent_conn.recv()
+                    worker.parent_conn.send(b"ping")
+                    since = now
+            self._asked[worker] = since if since is not None else now
+            if now - self._asked[worker] > self.config.timeout_worker_healthcheck:
+                worker.process.kill()
+                worker.process.join()
+        if any(not worker.process.is_alive() for worker in self.processes):
+            super().keep_subprocess_alive()

@@ -20,11 +20,15 @@ ANSWER_SECONDS = 10.0
 """The sender gives up then."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["on", "off"], ids=["fast", "plain"])
 def server(
-    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+    module_database_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Iterator[LedgerServer]:
+    """Give a server with Ledger's own HTTP protocol and one with Uvicorn's."""
     settings = {
+        "LEDGER_FAST_INTAKE": request.param,
         "LEDGER_WEBHOOK_TOKENS": f" {TOKEN} , {OTHER_TOKEN}",
         "LEDGER_MAX_BODY": str(MAX_BODY),
     }
@@ -160,7 +164,15 @@ def test_only_post_is_taken(server: LedgerServer, method: str) -> None:
         method, "/webhooks/flabs", headers={"Authorization": f"Bearer {TOKEN}"}
     )
     assert answer.status_code == 405
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "POST, OPTIONS"
+    assert bool(answer.content) == (method != "HEAD")
+
+
+@pytest.mark.parametrize("path", ["/webhooks/flabs", "/webhooks/flabs/", "/webhooks/flabs/x"])
+def test_options_names_the_methods_to_anybody(server: LedgerServer, path: str) -> None:
+    answer = server.anonymous.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, "POST, OPTIONS")
+    assert not answer.content
 
 
 # --- how much may be delivered ----------------------------------------------------------------
@@ -334,7 +346,7 @@ BAD: dict[str, Maker] = {
     "no field": lambda lab: json.dumps({"x": lab}).encode(),
     "no bill": lambda lab: good(lab, data={}),
     "data is an array": lambda lab: good(lab, data=[]),
-    "lab is a number": lambda lab: good(lab, labID=5),
+    "lab is a number": lambda lab: good(lab, labID=int(lab[4:], 16)),
     "lab is empty": lambda lab: good(lab, labID="", more=lab),
     "lab is long": lambda lab: good(lab, labID=lab * 20),
     "type is null": lambda lab: good(lab, eventType=None),

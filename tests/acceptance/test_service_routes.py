@@ -2,18 +2,57 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import psycopg
+import pytest
 
 from tests.support.answers import assert_problem
 from tests.support.payloads import distinct, event
-from tests.support.server import ROOT, LedgerServer
+from tests.support.server import ROOT, TOKEN, LedgerServer
 
 
 def test_the_server_says_that_it_lives_and_is_ready(server: LedgerServer) -> None:
     assert server.anonymous.get("/health/live").json() == {"status": "live"}
     assert server.anonymous.get("/health/ready").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/schema"])
+def test_probes_may_use_head_and_options(server: LedgerServer, path: str) -> None:
+    asked, probed = server.anonymous.get(path), server.anonymous.head(path)
+    assert probed.status_code == asked.status_code == 200
+    assert probed.headers["content-type"] == asked.headers["content-type"]
+    assert int(probed.headers["content-length"]) > 0
+    assert probed.content == b""
+    answer = server.anonymous.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize("fast", ["on", "off"])
+def test_every_path_may_begin_with_the_prefix_of_a_proxy(
+    database_url: str, tmp_path: Path, lab: str, fast: str
+) -> None:
+    settings = {"LEDGER_PATH_PREFIX": "/lab/ledger/", "LEDGER_FAST_INTAKE": fast}
+    with LedgerServer(database_url, tmp_path, settings=settings) as server:
+        for number, path in enumerate(
+            (
+                "/lab/ledger/webhooks/flabs",
+                "/lab/ledger/webhooks/flabs/",
+                "/lab//ledger//webhooks/flabs",
+                f"/lab/ledger/webhooks/flabs/{TOKEN}",
+                f"/webhooks/flabs/{TOKEN}",
+            )
+        ):
+            token = "" if TOKEN in path else TOKEN
+            answer = server.send(event(lab, f"b/{number}"), token=token, path=path)
+            assert answer.json()["position"] == number + 1
+        server.settle()
+        assert server.anonymous.get("/lab/ledger/health/ready").status_code == 200
+        bill = server.get(f"/v1/labs/{lab}/bills/b%2F0")
+        assert bill.json()["bill_id"] == "b/0"
+        assert server.get(f"/lab/ledger/v1/labs/{lab}/bills/b%2F0").json() == bill.json()
+        assert server.get("/lab/ledgers/v1/bills").status_code == 404
 
 
 def test_the_server_is_not_ready_on_an_old_schema_and_says_what_to_do(

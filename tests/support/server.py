@@ -76,11 +76,13 @@ class Process:
         settings: Mapping[str, str],
         output: Path,
         cwd: Path = ROOT,
+        open_files: int | None = None,
     ) -> None:
         self._output = output
+        limited = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh"] if open_files else []
         with output.open("ab") as file:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "ledger", *arguments],
+                [*limited, sys.executable, "-m", "ledger", *arguments],
                 env=environment(settings),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -129,7 +131,8 @@ class LedgerServer:
     """One `ledger serve` with, unless told otherwise, one `ledger project`, on a database.
 
     Entering its `with` block starts both and, unless told otherwise, waits until all is ready.
-    Leaving its `with` block kills both. `output` holds all that they said.
+    Leaving its `with` block kills both. `output` holds all that they said. `open_files` is the
+    server's limit of open files, soft and hard.
     """
 
     def __init__(
@@ -142,7 +145,9 @@ class LedgerServer:
         key: str = KEY,
         project: bool = True,
         wait: bool = True,
+        open_files: int | None = None,
     ) -> None:
+        self._open_files = open_files
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.token = token
@@ -206,7 +211,12 @@ class LedgerServer:
 
     def start_server(self, *, wait: bool = True) -> None:
         """Start the server, again on the same port."""
-        self.serve = Process("serve", settings=self.settings, output=self._serve_output)
+        self.serve = Process(
+            "serve",
+            settings=self.settings,
+            output=self._serve_output,
+            open_files=self._open_files,
+        )
         if wait:
             self.wait_until_ready()
 

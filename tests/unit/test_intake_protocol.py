@@ -1,6 +1,10 @@
-"""What a connection is closed for, whoever it is that opened it."""
+"""Which connections the protocol closes, whoever opened them, and that Uvicorn is as expected."""
 
 import asyncio
+import contextlib
+import hashlib
+import importlib
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,7 +13,8 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from ledger.intake import protocol
+from ledger.intake import connections, protocol
+from ledger.intake.connections import ENDING, IN_BODY, WITHOUT_REQUEST, ConnectionLimits
 from ledger.intake.protocol import HEAD_BYTES, BoundedProtocol
 
 if TYPE_CHECKING:
@@ -17,13 +22,25 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 SHORT = 0.2
-"""Seconds that a head may take in these tests."""
+"""Seconds that anything may take in these tests."""
+
+UVICORN = {
+    "protocols.http.httptools_impl": "1d4e1c579df4168433a61a01f10c628b",
+    "protocols.http.flow_control": "d39d16560df512f3ce907c329c2a0c3f",
+    "supervisors.multiprocess": "53541976227fec0b9ace2c7a5ce8f592",
+}
+"""Digests of its undocumented modules, as of version 0.54.0."""
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
 
 
-async def echo(_scope: "Scope", receive: "Receive", send: "Send") -> None:
-    body, more = b"", True
+LONG = 8 * 1024 * 1024
+LONG_ONE = b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n"
+"""A request whose answer has that many bytes."""
+
+
+async def echo(scope: "Scope", receive: "Receive", send: "Send") -> None:
+    body, more = b"x" * LONG if scope["path"] == "/long" else b"", True
     while more:
         message: Any = await receive()
         body += message["body"]
@@ -65,7 +82,7 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
     """Return what comes until the connection is closed."""
     try:
         return await reader.read()
-    except ConnectionResetError:
+    except ConnectionError:
         return b""
 
 
@@ -78,7 +95,10 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 
 @pytest.fixture
 def short_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", SHORT)
+    """Have all time limits but that of idle connections be short."""
+    for name in ("HEAD_SECONDS", "BODY_SECONDS", "WRITE_SECONDS", "LINGER_SECONDS"):
+        monkeypatch.setattr(protocol, name, SHORT)
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", SHORT / 4)
 
 
 @pytest.mark.parametrize("begin", [b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\nname: "])
@@ -95,8 +115,8 @@ def test_a_head_that_never_ends_is_cut_off(begin: bytes) -> None:
                 await asyncio.sleep(0)
         except ConnectionError:
             pass
-        assert sent < 50 * HEAD_BYTES, "what is buffered on the way, and no more"
-        assert await rest(reader) == b""
+        assert sent < 100 * HEAD_BYTES, "what is buffered on the way and discarded, and no more"
+        assert (await rest(reader))[:12] in {b"", b"HTTP/1.1 431"}
 
     run(use)
 
@@ -126,14 +146,93 @@ def test_a_second_request_has_as_long_as_the_first() -> None:
 
 
 @pytest.mark.usefixtures("short_time")
-def test_a_body_may_take_its_time_and_any_length() -> None:
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_does_not_come_is_answered_with_408(*, chunked: bool) -> None:
+    begun = REQUEST + b"1"
+    if chunked:
+        begun = REQUEST.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked") + b"1\r\nx"
+
     async def use(streams: Streams) -> None:
         reader, writer = streams
-        for _ in range(2):
-            writer.write(REQUEST + b"1")
-            await asyncio.sleep(2 * SHORT)
-            writer.write(b"2")
-            assert await answer(reader) == b"12"
+        writer.write(REQUEST + b"12" + begun)
+        assert await answer(reader) == b"12"
+        assert (await rest(reader)).startswith(b"HTTP/1.1 408")
+
+    run(use)
+
+
+@pytest.mark.usefixtures("short_time")
+def test_a_body_that_comes_a_byte_at_a_time_is_answered_with_408() -> None:
+    async def use(streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(REQUEST.replace(b" 2", b" 900000"))
+        came = asyncio.create_task(rest(reader))
+        while not came.done():
+            writer.write(b"x")
+            await asyncio.sleep(SHORT / 10)
+        assert came.result().startswith(b"HTTP/1.1 408")
+
+    run(use)
+
+
+@pytest.mark.usefixtures("short_time")
+def test_a_body_that_comes_steadily_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "BODY_RATE", 10 / SHORT)
+    parts = 60
+
+    async def use(streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(REQUEST.replace(b" 2", b" %d" % (100 * parts)))
+        for _ in range(parts):
+            writer.write(b"x" * 100)
+            await asyncio.sleep(SHORT / 10)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+
+    run(use)
+
+
+@pytest.mark.usefixtures("short_time")
+def test_a_connection_whose_answers_are_not_read_is_cut_off() -> None:
+    async def use(streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(LONG_ONE)
+        await asyncio.sleep(5 * SHORT)
+        assert len(await rest(reader)) < LONG
+
+    run(use)
+
+
+@pytest.mark.usefixtures("short_time")
+def test_a_long_answer_may_be_read_slowly() -> None:
+    async def use(streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(LONG_ONE)
+        for _ in range(32):
+            await reader.readexactly(LONG // 32)
+            await asyncio.sleep(SHORT / 8)
+
+    run(use)
+
+
+@pytest.mark.usefixtures("short_time")
+def test_a_sender_that_goes_on_after_a_refusal_is_cut_off() -> None:
+    async def use(streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(b"!")
+        assert (await rest(reader)).startswith(b"HTTP/1.1 400")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(SHORT / 10)
+
+    run(use)
+
+
+def test_a_body_may_have_any_length() -> None:
+    async def use(streams: Streams) -> None:
+        reader, writer = streams
         size = 3 * HEAD_BYTES
         writer.write(REQUEST.replace(b" 2", b" %d" % size) + b"b" * size)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -156,3 +255,85 @@ def test_a_request_may_come_with_the_end_of_a_long_one_before_it() -> None:
             assert await answer(reader) == b"12"
 
     run(use)
+
+
+@pytest.mark.parametrize("path", ["/x", "x.example:443"])
+def test_connect_is_refused(path: str) -> None:
+    async def use(streams: Streams) -> None:
+        reader, writer = streams
+        writer.write(f"CONNECT {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await rest(reader))[:12] in {b"HTTP/1.1 405", b"HTTP/1.1 400"}
+
+    run(use)
+
+
+class Held:
+    """A connection as the limits see it."""
+
+    deadline = connections.NEVER
+
+    def __init__(self, doing: int | None, since: float, held: int = 0) -> None:
+        self.doing = doing
+        self.since = since
+        self.held = held
+        self.is_closed = False
+
+    def claim(self) -> tuple[int, float] | None:
+        return None if self.doing is None else (self.doing, self.since)
+
+    def shed(self) -> None:
+        self.is_closed = True
+
+    def expire(self, now: float) -> None:
+        raise AssertionError(now)
+
+
+def shed_of(*held: Held, more: int = 0) -> list[bool]:
+    """Return which connections are closed when one more than the ceiling has come."""
+
+    async def add() -> None:
+        loop = asyncio.get_running_loop()
+        limits = ConnectionLimits(loop, descriptors=len(held) * 4 // 3)
+        assert limits.ceiling == len(held)
+        for connection in held:
+            limits.add(connection)
+        assert not any(connection.is_closed for connection in held)
+        limits.add(Held(WITHOUT_REQUEST, 1000))
+        limits.hold(more)
+
+    asyncio.run(add())
+    return [connection.is_closed for connection in held]
+
+
+def test_the_connection_that_waits_longest_for_a_request_is_closed_first() -> None:
+    held = [Held(None, 1), Held(IN_BODY, 2), Held(WITHOUT_REQUEST, 4), Held(WITHOUT_REQUEST, 3)]
+    assert shed_of(*held, Held(None, 0), Held(None, 0)) == [False] * 3 + [True] + [False] * 2
+
+
+def test_a_connection_that_ends_is_closed_before() -> None:
+    held = [Held(None, 1), Held(WITHOUT_REQUEST, 2), Held(ENDING, 3)]
+    assert shed_of(*held) == [False, False, True]
+
+
+def test_those_in_a_body_do_not_keep_all_others_out() -> None:
+    held = [Held(WITHOUT_REQUEST, 1), Held(IN_BODY, 4), Held(IN_BODY, 3), Held(IN_BODY, 5)]
+    assert shed_of(*held, Held(None, 0), Held(None, 0)) == [True, False, False, False, False, False]
+    held = [Held(WITHOUT_REQUEST, 1), Held(IN_BODY, 4), Held(IN_BODY, 3)]
+    assert shed_of(*held) == [False, False, True]
+
+
+def test_the_oldest_that_hold_input_are_closed_when_it_is_too_much() -> None:
+    most = connections.MAX_HELD_BYTES
+    held = [
+        Held(WITHOUT_REQUEST, 1),
+        Held(WITHOUT_REQUEST, 3, most),
+        Held(WITHOUT_REQUEST, 2, most),
+    ]
+    assert shed_of(*held, more=most + 1) == [True, False, True]
+
+
+def test_the_parts_of_uvicorn_that_are_used_are_those_the_protocol_was_written_for() -> None:
+    """A new version may change them: read what changed, run all tests, then change these."""
+    for module, digest in UVICORN.items():
+        source = inspect.getsource(importlib.import_module(f"uvicorn.{module}"))
+        assert hashlib.sha256(source.encode()).hexdigest()[:32] == digest, module
