@@ -53,7 +53,7 @@ def import_(
     if expected_bills and (keep_unreadable or dry_run):
         raise click.UsageError("--expected-bills takes neither --keep-unreadable nor --dry-run.")
     url = prepared_database()
-    limits = Limits.of_events(Settings.from_environment().max_body)
+    limits = Limits().with_bodies_of(Settings.from_environment().max_body)
     with open_import_file(file, sys.stdin.buffer, limits=limits) as opened:
         if expected_bills:
             _expect(url, opened, by)

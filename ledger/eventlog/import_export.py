@@ -63,38 +63,38 @@ class Imported(Struct):
     complete: bool = True
     import_id: int | None = None
 
-    def add(self, entry: "Entry", outcome: Outcome) -> None:
+    def add(self, delivery: Delivery, outcome: Outcome, number: int) -> None:
         """Count an event that is in the log now."""
+        examined = delivery.examined
         if not outcome.recorded:
             self.duplicate += 1
-        elif entry.delivery.examined.unreadable:
-            self.add_unreadable(entry)
+        elif examined.unreadable:
+            self.add_unreadable(number, examined.unreadable)
             self.unreadable_recorded += 1
         else:
             self.recorded += 1
         self.ranges = _extended(self.ranges, outcome.position)
         if len(self.ranges) > _RANGES_APART:
             self.ranges = _merged(self.ranges)
-        examined = entry.delivery.examined
         if self.keys is not None and examined.bill_id:
             self.keys.add((examined.lab_id, examined.bill_id))
             if len(self.keys) > _KEYS_REMEMBERED:
                 self.keys = None
 
-    def add_unreadable(self, entry: "Entry") -> None:
-        """Count a value that is no webhook."""
+    def add_unreadable(self, number: int, value: bytes | Unreadable) -> None:
+        """Count a value that is no webhook. The reason is found out for the first hundred only."""
         self.unreadable += 1
-        unreadable = entry.delivery.examined.unreadable
-        if unreadable and len(self.unreadable_lines) < _UNREADABLE_SHOWN:
-            self.unreadable_lines.append(UnreadableLine(entry.number, unreadable))
+        if len(self.unreadable_lines) < _UNREADABLE_SHOWN:
+            why = value if isinstance(value, Unreadable) else read_event(value)
+            assert isinstance(why, Unreadable)  # noqa: S101 -- so the caller found
+            self.unreadable_lines.append(UnreadableLine(number, why))
 
 
 class Entry(NamedTuple):
-    """A value of a file as a delivery; `is_kept` if it belongs into the log."""
+    """A value of a file: a delivery, or the bytes of one that is left out of the log."""
 
     number: int
-    delivery: Delivery
-    is_kept: bool
+    value: Delivery | bytes
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -113,6 +113,8 @@ class Options(Struct, frozen=True, kw_only=True):
 _FIRST_YEAR, _END_YEAR = 1971, 2999  # a day within what the log accepts, whatever the offset
 _LINE = msgspec.json.Decoder(ExportLine)
 _EXPORT_MARK = b'"position"'
+_SPACE = b" \t\r\n"
+_LAB_FIELD = b'"labID"'
 _UNREADABLE_SHOWN = 100
 _KEYS_REMEMBERED = 10_000
 _RANGES_APART = 100_000
@@ -136,19 +138,17 @@ def import_events(
     run = _Run(connection, file, options)
     try:
         for batch in _batches(reading, options):
-            kept = [entry for entry in batch if entry.is_kept]
+            deliveries = [entry.value for entry in batch if isinstance(entry.value, Delivery)]
             # In one transaction, so that no event is without its import.
             with connection.transaction():
-                outcomes = iter(
-                    append(connection, [entry.delivery for entry in kept]) if kept else ()
-                )
+                outcomes = iter(append(connection, deliveries) if deliveries else ())
                 recorded: list[tuple[int, int]] = []
-                for entry in batch:
-                    if not entry.is_kept:
-                        imported.add_unreadable(entry)
+                for number, value in batch:
+                    if not isinstance(value, Delivery):
+                        imported.add_unreadable(number, value)
                         continue
                     outcome = next(outcomes)
-                    imported.add(entry, outcome)
+                    imported.add(value, outcome, number)
                     if outcome.recorded:
                         recorded = _extended(recorded, outcome.position)
                 run.save(imported, recorded)
@@ -169,18 +169,19 @@ def preview_import(connection: Connection, file: ImportFile, options: Options) -
     read.keep_to_indexes(connection)
     connection.execute(_PREVIEW_TABLE)
     for batch in _batches(reading, options):
-        for entry in batch:
-            if entry.delivery.examined.unreadable and not entry.is_kept:
-                imported.add_unreadable(entry)
-        kept = [entry for entry in batch if entry.is_kept]
-        new = _count_new(connection, kept)
-        imported.duplicate += len(kept) - len(new)
-        for entry in new:
-            if entry.delivery.examined.unreadable:
-                imported.add_unreadable(entry)
-                imported.unreadable_recorded += 1
+        new = _digests_of_new(connection, batch)
+        for number, value in batch:
+            if not isinstance(value, Delivery):
+                imported.add_unreadable(number, value)
+            elif value.examined.digest not in new:
+                imported.duplicate += 1
             else:
-                imported.recorded += 1
+                new.remove(value.examined.digest)
+                if value.examined.unreadable:
+                    imported.add_unreadable(number, value.examined.unreadable)
+                    imported.unreadable_recorded += 1
+                else:
+                    imported.recorded += 1
     return imported
 
 
@@ -315,28 +316,24 @@ RETURNING digest
 """
 
 
-def _count_new(connection: Connection, entries: list[Entry]) -> list[Entry]:
-    """Return the entries that are neither in the log nor in an earlier batch or entry."""
-    examined = [entry.delivery.examined for entry in entries]
-    columns = zip(*((said.lab_id, said.bill_id, said.digest) for said in examined), strict=True)
-    rows = connection.execute(_PREVIEW, [list(column) for column in columns] or [[], [], []])
-    new = {digest for (digest,) in rows}
-    found = []
-    for entry in entries:
-        if entry.delivery.examined.digest in new:
-            new.remove(entry.delivery.examined.digest)
-            found.append(entry)
-    return found
+def _digests_of_new(connection: Connection, batch: list[Entry]) -> set[bytes]:
+    """Return the digests that are neither in the log nor in an earlier batch."""
+    said = [entry.value.examined for entry in batch if isinstance(entry.value, Delivery)]
+    columns = [
+        [examined.lab_id for examined in said],
+        [examined.bill_id for examined in said],
+        [examined.digest for examined in said],
+    ]
+    return {digest for (digest,) in connection.execute(_PREVIEW, columns)}
 
 
 def _batches(reading: Reading, options: Options) -> Iterator[list[Entry]]:
     batch: list[Entry] = []
     size = 0
     for number, text in reading.values():
-        for delivery, is_restored in _deliveries(text, exports=options.exports):
-            kept = is_restored or options.keep_unreadable or not delivery.examined.unreadable
-            batch.append(Entry(number, delivery, kept))
-            size += len(delivery.body)
+        for value in _events(text, options):
+            batch.append(Entry(number, value))
+            size += len(value) if isinstance(value, bytes) else len(value.body)
             if len(batch) == BATCH or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
@@ -363,37 +360,36 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _deliveries(text: bytes, *, exports: bool) -> Iterator[tuple[Delivery, bool]]:
-    """Yield the events of a value, each with whether it was restored from our own export."""
-    if line := _export_line(text):
-        yield (_restored(line) if exports else _payload(_body(line))), exports
+def _events(text: bytes, options: Options) -> Iterator[Delivery | bytes]:
+    """Yield the events of a value as deliveries, what is to be left out of the log as bytes."""
+    line = _export_line(text)
+    if line and options.exports:
+        yield _restored(line)
         return
-    delivery = _payload(text)
-    if delivery.examined.unreadable:
-        for inner in unwrapped(text):
-            yield _payload(inner), False
-    else:
-        yield delivery, False
+    for body in (_body(line),) if line else unwrapped(text):
+        is_kept = options.keep_unreadable or _is_webhook(body)
+        yield _payload(body) if is_kept else body
 
 
 def _holds_event(text: bytes) -> bool:
     """Return whether a value is a webhook or a line of an export, or holds one."""
-    return (
-        _is_webhook(text)
-        or _export_line(text) is not None
-        or any(map(_is_webhook, unwrapped(text)))
-    )
+    return _is_webhook(text) or _export_line(text) is not None or unwrapped(text) != [text]
 
 
 def _is_webhook(text: bytes) -> bool:
+    # Most values that are none are found out here; to read one as an event takes far longer.
+    if not text.lstrip(_SPACE).startswith(b"{") or (_LAB_FIELD not in text and b"\\" not in text):
+        return False
     return not isinstance(read_event(text), Unreadable)
 
 
 def unwrapped(text: bytes) -> list[bytes]:
-    """Return the payloads inside a value, or the value itself if it holds none.
+    """Return the payloads inside a value, or the value itself if it is one or holds none.
 
     Payloads come as JSON in a string, and as the only array of an object.
     """
+    if _is_webhook(text):
+        return [text]
     try:
         if text.startswith(b'"'):
             inner = [msgspec.json.decode(text, type=str).encode()]

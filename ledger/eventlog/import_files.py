@@ -10,13 +10,15 @@ import io
 import json
 import shutil
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
+import msgspec
 from msgspec import Struct
 
 from ledger.errors import ImportFileError
@@ -38,19 +40,20 @@ ACCEPTED = (
 class Limits(Struct, frozen=True):
     """How large a file may be, in bytes and in values or lines; None is unlimited.
 
-    One value is held in memory, together with what the parser makes of it: up to 25 times its size.
+    One value is held in memory, together with what the parser makes of it: at most 50 times its
+    size. `unwanted` limits the values that are not what the file is imported for, `seconds` the
+    time of a look through the file.
     """
 
-    value: int = 8 * MIB
+    value: int = 4 * MIB
     unpacked: int | None = None
     values: int | None = None
+    unwanted: int | None = None
+    seconds: float | None = None
 
-    @classmethod
-    def of_events(
-        cls, max_body: int, *, unpacked: int | None = None, values: int | None = None
-    ) -> "Limits":
+    def with_bodies_of(self, max_body: int) -> "Limits":
         """Return limits that accept an export of bodies of `max_body` bytes, as base64."""
-        return cls(max(cls().value, 2 * max_body), unpacked, values)
+        return msgspec.structs.replace(self, value=max(self.value, 2 * max_body))
 
 
 class ImportFile:
@@ -102,18 +105,19 @@ class ImportFile:
         begin = self.begin().lstrip()
         if begin and begin[:1] not in b'[{"':
             return self._read_lines_in_text(begin, is_wanted)
-        seen = self._look()
-        if not seen.suspicious and begin[:1] != b'"':
+        values = self._look("values", is_wanted)
+        if not values.suspicious and (values.wanted or begin[:1] != b'"'):
             return Reading(self, "values")
-        by_values = self._count("values", is_wanted).wanted
-        by_lines = self._count("lines", is_wanted).wanted
+        lines = self._look("lines", is_wanted)
         # A broken last line is cut off as a value, and only a line as a line.
-        if by_lines > by_values or (by_lines == by_values > 0 and begin[:1] == b"{"):
+        if lines.wanted > values.wanted or (
+            lines.wanted == values.wanted > 0 and begin[:1] == b"{"
+        ):
             return Reading(self, "lines")
-        if seen.error:
-            raise seen.error
-        if by_values:
-            return Reading(self, "values", cut_off=seen.cut_off)
+        if values.error:
+            raise values.error
+        if values.wanted:
+            return Reading(self, "values", cut_off=values.cut_off)
         if begin[:1] == b'"':
             raise self._refusal(file_kinds.of_text(begin))
         raise self._refusal("JSON that is cut off or broken, without one whole event")
@@ -130,7 +134,7 @@ class ImportFile:
         self._file.seek(0)
         stream: Any = self._file
         if begin.startswith(_GZIP):
-            stream = opened.enter_context(gzip.GzipFile(fileobj=self._file))
+            stream = opened.enter_context(gzip.GzipFile(mode="rb", fileobj=self._file))
         elif begin.startswith(_ZIP):
             stream = opened.enter_context(self._zip_member(opened))
         plain: io.BufferedReader = io.BufferedReader(
@@ -160,34 +164,43 @@ class ImportFile:
 
     def _read_lines_in_text(self, begin: bytes, is_wanted: Callable[[bytes], bool]) -> "Reading":
         """Accept JSON Lines that begin with some other line, if at least half are objects."""
-        found = self._count("lines", is_wanted)
-        if not found.wanted or 2 * found.objects < found.lines:
+        lines = self._look("lines", is_wanted)
+        if not lines.wanted or 2 * lines.objects < lines.all:
             raise self._refusal(file_kinds.of_text(begin))
         return Reading(self, "lines")
 
-    def _look(self) -> "_Look":
-        suspicious = False
+    def _look(self, way: "Way", is_wanted: Callable[[bytes], bool]) -> "_Look":
+        seen = _Look()
+        began = time.monotonic()
         try:
-            for _, text in self.values("values"):
-                suspicious = suspicious or (b"\n" in text and not is_json(text))
+            for _, text in self.values(way):
+                seen.all += 1
+                if is_wanted(text):
+                    seen.wanted += 1
+                else:
+                    seen.objects += text.startswith(b"{") and text.endswith(b"}")
+                    seen.suspicious = seen.suspicious or (b"\n" in text and not is_json(text))
+                self._check(seen, time.monotonic() - began)
         except CutOffError:
-            return _Look(suspicious=True, cut_off=True)
+            seen.suspicious = seen.cut_off = True
         except ValueTooLongError as error:
-            return _Look(suspicious=True, error=error)
-        return _Look(suspicious=suspicious)
+            seen.suspicious, seen.error = True, error
+            seen.wanted = 0
+        seen.objects += seen.wanted
+        return seen
 
-    def _count(self, way: "Way", is_wanted: Callable[[bytes], bool]) -> "_Count":
-        wanted = objects = number = 0
-        try:
-            for number, (_, text) in enumerate(self.values(way), start=1):  # noqa: B007 -- used below
-                found = is_wanted(text)
-                wanted += found
-                objects += found or (text.startswith(b"{") and is_json(text))
-        except CutOffError:
-            pass
-        except ValueTooLongError:
-            return _Count(0, 0, 0)
-        return _Count(wanted, objects, number)
+    def _check(self, seen: "_Look", seconds: float) -> None:
+        limits = self._limits
+        if limits.unwanted is not None and seen.all - seen.wanted > limits.unwanted:
+            raise ImportFileError(
+                f"{self._called} holds more than {limits.unwanted:,} values of another kind than "
+                "it is imported for"
+            )
+        if limits.seconds is not None and seconds > limits.seconds:
+            raise ImportFileError(
+                f"{self._called} takes longer than {limits.seconds:.0f} s to read: send it in "
+                "parts, or use `ledger import`"
+            )
 
     def _refusal(self, kind: str) -> ImportFileError:
         return ImportFileError(f"{self._called} seems to be {kind}; {ACCEPTED}")
@@ -232,16 +245,15 @@ def open_import_file(
         yield ImportFile(source, name=None if from_pipe else name, limits=limits)
 
 
-class _Look(NamedTuple):
-    suspicious: bool
+class _Look(Struct):
+    """What a look through a file found: how many values, and whether they seem to be cut wrong."""
+
+    all: int = 0
+    wanted: int = 0
+    objects: int = 0
+    suspicious: bool = False
     cut_off: bool = False
     error: ImportFileError | None = None
-
-
-class _Count(NamedTuple):
-    wanted: int
-    objects: int
-    lines: int
 
 
 class _Bounded(io.RawIOBase):
@@ -321,6 +333,6 @@ def _is_clutter(name: str) -> bool:
 
 
 _GZIP = b"\x1f\x8b"
-_ZIP = b"PK\x03\x04"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _BEGIN = 4096
 _BROKEN_PACKING = (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error)

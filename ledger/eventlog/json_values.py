@@ -65,7 +65,7 @@ def lines(source: IO[bytes], *, longest: int, most: int | None = None) -> Iterat
 
 
 def _values(window: "_Window") -> Iterator[Value]:
-    while (first := window.next(_BETWEEN_VALUES)) is not None:
+    while (first := window.next(_BETWEEN)) is not None:
         if first == _OPEN_ARRAY:
             yield from _elements(window)
             continue
@@ -85,7 +85,7 @@ def _values(window: "_Window") -> Iterator[Value]:
 def _elements(window: "_Window") -> Iterator[Value]:
     window.step()
     number = 0
-    while (first := window.next(_BETWEEN_ELEMENTS)) != _CLOSE_ARRAY:
+    while (first := window.next(_BETWEEN)) != _CLOSE_ARRAY:
         number += 1
         complete = first is not None and _skip_element(window)
         if text := window.take():
@@ -112,13 +112,13 @@ def _skip_value(window: "_Window") -> bool:
     if window.skip(_NOTHING) == _QUOTE:
         return _skip_string(window)
     depth = 0
-    while (found := window.skip(_TO_BRACKET)) is not None:
+    while (found := window.skip(_INSIDE if depth else _NOTHING)) is not None:
         if found == _QUOTE:  # a string that is not whole in the window
             if not _skip_string(window):
                 return False
-        else:
-            window.step()
-            depth += _STEP[found]
+            continue
+        window.step()
+        depth += _STEP[found]
         if depth <= 0:
             return True
     return False
@@ -131,6 +131,7 @@ def _skip_string(window: "_Window") -> bool:
             window.step()
             return True
         if not window.read_on():  # a backslash at the window's end
+            window.step()
             return False
     return False
 
@@ -234,10 +235,24 @@ _NOTHING = re.compile(rb"")
 _ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
 
 # All repetitions are possessive: none is tried again in a shorter form.
-_BETWEEN_VALUES = re.compile(rb"[ \t\r\n,]*+")
-_BETWEEN_ELEMENTS = _BETWEEN_VALUES
+_BETWEEN = re.compile(rb"[ \t\r\n,]*+")
+
 _REST_OF_LINE = re.compile(rb"[^\n]*+")
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_WHOLE_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:%b[^"\[\]{}]*+)*+' % _WHOLE_STRING, re.DOTALL)
+_TEXT = rb'[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"'
+
+
+def _containers(levels: int) -> bytes:
+    """Return a pattern of what is inside a container, whole containers in it included.
+
+    Each level more spares Python some brackets and has the regex engine read some bytes once more:
+    those of a container that turns out to be deeper, or not whole in the window.
+    """
+    inside = _TEXT
+    for _ in range(levels):
+        inside = rb"%b|[\[{](?:%b)*+[\]}]" % (_TEXT, inside)
+    return inside
+
+
+_INSIDE = re.compile(rb"(?:%b)*+" % _containers(4), re.DOTALL)
 _TO_END_OF_ELEMENT = re.compile(rb'[^"\[\]{},]*+')

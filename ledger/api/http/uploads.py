@@ -17,8 +17,7 @@ from ledger.eventlog.import_files import MIB, ImportFile, Limits
 from ledger.postgres.connect import connect
 
 MAX_BYTES = 256 * MIB
-MAX_UNPACKED = 512 * MIB
-MAX_VALUES = 1_000_000
+LIMITS = Limits(value=2 * MIB, unpacked=512 * MIB, values=1_000_000, unwanted=10_000, seconds=60)
 IN_MEMORY = 4 * MIB
 
 T = TypeVar("T")
@@ -37,7 +36,7 @@ async def work_on_file(
     Raises a 413 problem for a body that is too long, 400 for a connection that broke; nothing was
     done then. Raises what `work` raises.
     """
-    limits = Limits.of_events(services.settings.max_body, unpacked=MAX_UNPACKED, values=MAX_VALUES)
+    limits = LIMITS.with_bodies_of(services.settings.max_body)
     file = await _receive(request)
 
     def do() -> T:
