@@ -203,11 +203,15 @@ def read_expectations(file: ImportFile) -> Iterator[Expectation | Refused]:
 
     CSV may be separated by commas, semicolons or tabs. Raises `ImportFileError` if it is neither.
     """
-    if file.begin().lstrip()[:1] in _JSON:
+    try:
+        begin = file.begin().lstrip()
+    except ImportFileError as error:
+        raise ImportFileError(f"{error}. Expected bills may also be CSV") from error
+    if begin[:1] in _JSON:
         for number, text in file.read(_is_expectation).values():
             yield _read_json(number, text)
     else:
-        yield from _read_csv(file)
+        yield from _read_csv(file, file_kinds.of_text(begin))
 
 
 _JSON = (b"{", b"[")
@@ -221,7 +225,7 @@ def _read_json(number: int, text: bytes) -> Expectation | Refused:
     return _read(number, lambda: msgspec.json.decode(text, type=Expectation))
 
 
-def _read_csv(file: ImportFile) -> Iterator[Expectation | Refused]:
+def _read_csv(file: ImportFile, kind: str) -> Iterator[Expectation | Refused]:
     with file.open() as content, _as_text(content) as text:
         first, number = text.readline(LONGEST_LINE), 1
         if first.startswith("sep="):  # Excel's own way to name the separator
@@ -229,7 +233,6 @@ def _read_csv(file: ImportFile) -> Iterator[Expectation | Refused]:
         separator = max(",;\t", key=first.count)
         header = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
         if not {"integrator_id", "expected_by"} <= set(header) <= set(COLUMNS):
-            kind = file_kinds.of_text(file.begin().lstrip())
             raise ImportFileError(
                 f"the file seems to be {kind}, and is neither JSON Lines nor CSV whose first line "
                 "names integrator_id, expected_by and, where it is known, lab_id, and nothing "
@@ -250,7 +253,7 @@ def _read_row(number: int, header: list[str], cells: list[str]) -> Iterator[Expe
         row = {
             name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()
         }
-        yield _read(number, lambda: msgspec.convert(row, Expectation, strict=False))
+        yield _read(number, lambda: msgspec.convert(row, Expectation))
 
 
 @contextmanager
