@@ -366,14 +366,20 @@ def _events(text: bytes, options: Options) -> Iterator[Delivery | bytes]:
     if line and options.exports:
         yield _restored(line)
         return
-    for body in (_body(line),) if line else unwrapped(text):
-        is_kept = options.keep_unreadable or _is_webhook(body)
-        yield _payload(body) if is_kept else body
+    text = _body(line) if line else text
+    if _is_webhook(text):
+        yield _payload(text)
+    elif inner := _payloads_inside(text):
+        for body in inner:
+            is_kept = options.keep_unreadable or _is_webhook(body)
+            yield _payload(body) if is_kept else body
+    else:
+        yield _payload(text) if options.keep_unreadable else text
 
 
 def _holds_event(text: bytes) -> bool:
     """Return whether a value is a webhook or a line of an export, or holds one."""
-    return _is_webhook(text) or _export_line(text) is not None or unwrapped(text) != [text]
+    return _is_webhook(text) or _export_line(text) is not None or bool(_payloads_inside(text))
 
 
 def _is_webhook(text: bytes) -> bool:
@@ -383,37 +389,35 @@ def _is_webhook(text: bytes) -> bool:
     return not isinstance(read_event(text), Unreadable)
 
 
-def unwrapped(text: bytes) -> list[bytes]:
-    """Return the payloads inside a value, or the value itself if it is one or holds none.
+def _payloads_inside(text: bytes) -> list[bytes]:
+    """Return what a wrapper of payloads holds; nothing if a value is no such wrapper.
 
     Payloads come as JSON in a string, and as the only array of an object.
     """
-    if _is_webhook(text):
-        return [text]
     try:
         if text.startswith(b'"'):
-            inner = [msgspec.json.decode(text, type=str).encode()]
+            inside = [msgspec.json.decode(text, type=str).encode()]
         elif text.startswith(b"{"):
             members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
             arrays = [raw for raw in map(bytes, members.values()) if raw.startswith(b"[")]
             if len(arrays) != 1 or not _PAYLOAD_FIELDS.isdisjoint(members):
-                return [text]
+                return []
             elements = msgspec.json.decode(arrays[0], type=list[msgspec.Raw])
-            if len(elements) > _UNWRAPPED:
-                return [text]
-            inner = [found for raw in elements for found in _from_string(bytes(raw))]
+            if len(elements) > _MOST_INSIDE:
+                return []
+            inside = [found for raw in elements for found in _from_string(bytes(raw))]
         else:
-            return [text]
+            return []
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return [text]
-    return inner if any(map(_is_webhook, inner[:_TRIED])) else [text]
+        return []
+    return inside if any(map(_is_webhook, inside[:_TRIED])) else []
 
 
 def _from_string(text: bytes) -> list[bytes]:
-    return unwrapped(text) if text.startswith(b'"') else [text]
+    return (text.startswith(b'"') and _payloads_inside(text)) or [text]
 
 
-_UNWRAPPED = 50_000  # elements; a hostile object of one value's size holds millions
+_MOST_INSIDE = 50_000  # elements; a hostile object of one value's size holds millions
 _TRIED = 100
 _PAYLOAD_FIELDS = frozenset({"labID", "eventType", "eventTime"})
 

@@ -17,7 +17,7 @@ from ledger.eventlog.import_files import MIB, ImportFile, Limits
 from ledger.postgres.connect import connect
 
 MAX_BYTES = 256 * MIB
-LIMITS = Limits(value=2 * MIB, unpacked=512 * MIB, values=1_000_000, unwanted=10_000, seconds=60)
+LIMITS = Limits(value=2 * MIB, unpacked=512 * MIB, values=1_000_000, unwanted=10_000, seconds=30)
 IN_MEMORY = 4 * MIB
 
 T = TypeVar("T")
