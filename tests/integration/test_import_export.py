@@ -337,6 +337,17 @@ def test_a_value_that_is_no_wrapper_of_payloads_is_one_value(
     assert stored(undone) == [first]
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_element_of_a_wrapper_that_is_no_webhook_is_reported(
+    undone: Connection,
+    keep: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    [event] = payloads(1)
+    imported = import_bytes(undone, b'{"events": [5, %b]}' % event, keep=keep)
+    assert (imported.recorded, imported.unreadable, imported.unreadable_recorded) == (1, 1, keep)
+    assert stored(undone) == ([b"5", event] if keep else [event])
+
+
 # --- the import itself ------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,11 @@ def test_a_broken_line_costs_no_other(broken: bytes, place: int) -> None:
     assert read(b"\n".join(lines)) == (lines, False)
 
 
+def test_lines_with_trailing_commas_and_a_broken_one_are_read() -> None:
+    lines = b",\r\n".join([EVENTS[0], b"{broken", EVENTS[1], b""])
+    assert read(lines) == ([EVENTS[0], b"{broken", EVENTS[1]], False)
+
+
 def test_a_broken_element_costs_no_other() -> None:
     assert read(b"[%b, {broken}, nul, %b]" % (EVENTS[0], EVENTS[1])) == (
         [EVENTS[0], b"{broken}", b"nul", EVENTS[1]],
@@ -139,6 +145,7 @@ OTHERS = {
     "a tar archive": gzip.compress(b"name".ljust(257, b"\0") + b"ustar" + bytes(600)),
     "a PNG image": b"\x89PNG\r\n\x1a\n",
     "a mail that quotes": b"Hello,\n\n> " + LINES.replace(b"\n", b"\n> ") + b"\n\nRegards\n",
+    "plain text ": b"Hello,\nhere they are:\n%b\nRegards\nFlabs\n" % LINES.splitlines()[0],
     "a mail with headers": b"From: flabs@example.org\nSubject: events\n\nhello\n",
     "plain text": b"Hello,\nno events.\n",
     "a binary file": bytes(range(32)) * 9,
@@ -229,6 +236,12 @@ def test_what_cannot_be_read_twice_is_kept_on_disk(tmp_path: Path) -> None:
     ):
         assert [value.text for value in file.read(is_event).values()] == EVENTS
         assert file.name is None
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(fifo.write_bytes, LINES)
+        with open_import_file(str(fifo), io.BytesIO(), limits=Limits()) as file:
+            assert [value.text for value in file.read(is_event).values()] == EVENTS
     path = tmp_path / "day"
     path.write_bytes(LINES)
     with open_import_file(str(path), io.BytesIO(), limits=Limits()) as file:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import IO, Any, TypeVar
 
+import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException
 from psycopg import Connection
@@ -17,7 +18,7 @@ from ledger.eventlog.import_files import MIB, ImportFile, Limits
 from ledger.postgres.connect import connect
 
 MAX_BYTES = 256 * MIB
-LIMITS = Limits(value=2 * MIB, unpacked=512 * MIB, values=1_000_000, unwanted=10_000, seconds=30)
+LIMITS = Limits(value=MIB, unpacked=512 * MIB, values=1_000_000, unwanted=10_000, seconds=30)
 IN_MEMORY = 4 * MIB
 
 T = TypeVar("T")
@@ -36,7 +37,9 @@ async def work_on_file(
     Raises a 413 problem for a body that is too long, 400 for a connection that broke; nothing was
     done then. Raises what `work` raises.
     """
-    limits = LIMITS.with_bodies_of(services.settings.max_body)
+    # No payload is longer than a delivery; while the parser reads one, other threads wait.
+    longest = max(LIMITS.value, services.settings.max_body)
+    limits = msgspec.structs.replace(LIMITS, value=longest)
     file = await _receive(request)
 
     def do() -> T:
