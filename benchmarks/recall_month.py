@@ -15,7 +15,8 @@ from benchmarks.recall_check import Checker
 from benchmarks.recall_score import Score
 from benchmarks.recall_support import Arrival, Support, export_line
 from benchmarks.recall_truth import Sent, Truth
-from ledger.eventlog.import_export import ExportLine
+from ledger.eventlog.import_export import ExportLine, Options
+from ledger.eventlog.import_files import ImportFile
 from ledger.model.event import RANK
 from ledger.model.missing_events import retry_budget
 from ledger.operations.expected_bills import Expectation, expect
@@ -184,8 +185,8 @@ class _Month:
         import_file(
             self._url,
             self._connection,
-            io.BytesIO(b"".join(map(export_line, arrived))),
-            exports=True,
+            ImportFile(io.BytesIO(b"".join(map(export_line, arrived)))),
+            Options(by="benchmark", exports=True),
             patience=PATIENCE,
             on_progress=lambda _: None,
         )

@@ -20,7 +20,8 @@ import msgspec
 
 from benchmarks import stage
 from ledger import __version__
-from ledger.eventlog.import_export import import_lines
+from ledger.eventlog.import_export import Options, import_events
+from ledger.eventlog.import_files import ImportFile
 from ledger.operations.policy import Policy
 from ledger.operations.reconciliation.report import Question, reconcile
 from ledger.operations.render import write_report
@@ -76,7 +77,12 @@ def _fill(url: str, bills: int, missing: int) -> None:
             for line in _lines(bills, missing):
                 file.write(line)
         with closing(connect(url, "bench")) as connection, path.open("rb") as lines:
-            import_lines(connection, lines, exports=True, on_progress=lambda _: None)
+            import_events(
+                connection,
+                ImportFile(lines),
+                Options(by="benchmark", exports=True),
+                on_progress=lambda _: None,
+            )
     rebuild(url, processes=2, started_at=datetime.now(UTC), on_progress=lambda _a, _b: None)
 
 

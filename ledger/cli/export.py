@@ -1,16 +1,18 @@
 """`ledger export`."""
 
+import gzip
+import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import rich_click as click
 
 from ledger.cli.common import prepared_database
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from ledger.eventlog.import_export import export_lines
+from ledger.postgres.connect import connect
 
 
 @click.command()
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     "--output",
     default="-",
     metavar="FILE",
-    help="Where to write; a name that ends in .gz is packed. [default: standard output]",
+    help="File to write; gzipped if its name ends in .gz. [default: standard output]",
 )
 @click.option(
     "--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only after position N."
@@ -26,28 +28,39 @@ if TYPE_CHECKING:
 @click.option("--upto", type=click.IntRange(min=1), metavar="N", help="Only up to position N.")
 @click.option("--lab", metavar="LAB", help="Only of this lab.")
 @click.option("--bill", metavar="BILL", help="Only of this bill.")
-def export(*, output: str, after: int, upto: int | None, lab: str | None, bill: str | None) -> None:
+@click.option(
+    "--import",
+    "import_id",
+    type=click.IntRange(1, 2**63 - 1),
+    metavar="ID",
+    help="Only what this import recorded.",
+)
+def export(
+    *,
+    output: str,
+    after: int,
+    upto: int | None,
+    lab: str | None,
+    bill: str | None,
+    import_id: int | None,
+) -> None:
     """Write the log, or a part of it, as JSON Lines that `ledger import` reads back.
 
-    Bodies go out byte for byte, with the time at which they were received.
+    Bodies are written byte for byte, with the time at which they were received.
     """
-    from ledger.eventlog.import_export import export_lines
-    from ledger.postgres.connect import connect
-
     count = 0
     with connect(prepared_database(), "export") as connection, _opened(output) as target:
-        for line in export_lines(connection, after=after, upto=upto, lab_id=lab, bill_id=bill):
+        for line in export_lines(
+            connection, after=after, upto=upto, lab_id=lab, bill_id=bill, import_id=import_id
+        ):
             target.write(line)
             count += 1
     click.echo(f"{count} events written.", err=True)
 
 
 @contextmanager
-def _opened(name: str) -> "Iterator[IO[bytes]]":
+def _opened(name: str) -> Iterator[IO[bytes]]:
     """Open the target; a file gets its name only when it is complete."""
-    import gzip
-    import os
-
     if name == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

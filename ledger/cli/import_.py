@@ -1,14 +1,27 @@
 """`ledger import`."""
 
 import sys
-from typing import IO, TYPE_CHECKING
+from contextlib import closing
 
 import rich_click as click
 
-from ledger.cli.common import operator_option, prepared_database
+from ledger.cli.common import dry_run_option, operator_option, prepared_database
+from ledger.eventlog.import_export import Options
+from ledger.eventlog.import_files import ImportFile, Limits, open_import_file
+from ledger.operations.expected_bills import expect, read_expectations
+from ledger.operations.support_requests.imports import (
+    ImportReport,
+    SettledLine,
+    import_file,
+    preview_file,
+)
+from ledger.postgres.connect import connect
+from ledger.settings import Settings
 
-if TYPE_CHECKING:
-    from ledger.operations.support_requests.imports import ImportReport, SettledLine
+PATIENCE = 600.0
+"""Seconds within which the state must have caught up with a large file."""
+
+SHOWN = 100
 
 
 @click.command("import")
@@ -19,33 +32,51 @@ if TYPE_CHECKING:
     help="FILE holds expected bills: JSON Lines, or CSV whose first line names integrator_id, "
     "expected_by and, where it is known, lab_id.",
 )
+@click.option(
+    "--keep-unreadable",
+    is_flag=True,
+    help="Record values that are no webhook, too. Otherwise they are only reported.",
+)
+@dry_run_option
 @operator_option
-def import_(*, file: str, expected_bills: bool, by: str) -> None:
-    """Take in events from FILE, - for standard input; gzip is recognised.
+def import_(
+    *, file: str, expected_bills: bool, keep_unreadable: bool, dry_run: bool, by: str
+) -> None:
+    """Import events from FILE, - for standard input.
 
-    JSON Lines or a JSON array: payloads of Flabs as support sends them; or what `ledger export`
-    wrote. What is in the log already is not taken again, so an interrupted import is simply
-    repeated. Says which lines of which support requests the file settled.
+    FILE holds payloads of Flabs as support sends them (JSON Lines, a JSON array, or JSON values
+    one after the other) or what `ledger export` wrote; in UTF-8, UTF-16 or UTF-32, plain or packed
+    by gzip or zip. Any other file is refused as a whole. What is in the log already is not recorded
+    again, so an interrupted import is simply repeated. Reports which lines of which support
+    requests the file settled.
     """
-    from ledger.eventlog.import_files import open_lines
-
+    if expected_bills and (keep_unreadable or dry_run):
+        raise click.UsageError("--expected-bills takes neither --keep-unreadable nor --dry-run.")
     url = prepared_database()
-    with open_lines(file, sys.stdin.buffer) as lines:
+    limits = Limits().with_bodies_of(Settings.from_environment().max_body)
+    with open_import_file(file, sys.stdin.buffer, limits=limits) as opened:
         if expected_bills:
-            _expect(url, lines, by)
-        else:
-            _import(url, lines)
+            _expect(url, opened, by)
+            return
+        options = Options(by=by, exports=True, keep_unreadable=keep_unreadable)
+        with closing(connect(url, "import")) as connection:
+            if dry_run:
+                report = preview_file(connection, opened, options)
+            else:
+                report = import_file(
+                    url,
+                    connection,
+                    opened,
+                    options,
+                    patience=PATIENCE,
+                    on_progress=_show_progress if sys.stderr.isatty() else lambda _: None,
+                )
+    _show(report)
+    if not report.complete or _is_all_unreadable(report):
+        sys.exit(1)
 
 
-def _import(url: str, lines: IO[bytes]) -> None:
-    from ledger.operations.support_requests.imports import import_file
-    from ledger.postgres.connect import connect
-
-    tell = _tell if sys.stderr.isatty() else _say_nothing
-    with connect(url, "import") as connection:
-        report = import_file(
-            url, connection, lines, exports=True, patience=PATIENCE, on_progress=tell
-        )
+def _show(report: ImportReport) -> None:
     click.echo(
         f"recorded {report.recorded}, duplicate {report.duplicate}, unreadable {report.unreadable}"
     )
@@ -53,21 +84,40 @@ def _import(url: str, lines: IO[bytes]) -> None:
         click.echo(f"line {line.line}: {line.reason} at {line.path}: {line.detail}", err=True)
     more = report.unreadable - len(report.unreadable_lines)
     if more > 0:
-        click.echo(f"and {more} more unreadable lines; GET /v1/events/unreadable has all", err=True)
+        click.echo(f"and {more} more that are no webhook", err=True)
+    if left_out := report.unreadable - report.unreadable_recorded:
+        click.echo(
+            f"Not recorded, for they are no webhook: {left_out}. --keep-unreadable records such "
+            "values, too.",
+            err=True,
+        )
+    if report.dry_run:
+        click.echo("Nothing was recorded (--dry-run).", err=True)
+    if report.import_id is not None:
+        click.echo(
+            f"This is import {report.import_id}; `ledger export --import {report.import_id}` "
+            "writes what it recorded.",
+            err=True,
+        )
     for event in report.resent or ():
         click.echo(
             f"position {event.position} repeats the webhook at position {event.same_as_position} "
-            f"(bill {event.bill_id}, lab {event.lab_id}) with another eventTime: no second fact"
+            f"(bill {event.bill_id}, lab {event.lab_id}) with another eventTime: a duplicate"
         )
     if not report.complete:
-        click.echo("The array is cut off; what is there of it was taken. Get the rest.", err=True)
+        click.echo(
+            "The file is cut off; what precedes the cut was imported. Get the rest.", err=True
+        )
     if report.settled_count or report.still_open_count:
-        _tell_lines(report)
-    if not report.complete:
-        sys.exit(1)
+        _show_lines(report)
 
 
-def _tell_lines(report: "ImportReport") -> None:
+def _is_all_unreadable(report: ImportReport) -> bool:
+    in_log = report.recorded + report.duplicate + report.unreadable_recorded
+    return report.unreadable > 0 and in_log == 0
+
+
+def _show_lines(report: ImportReport) -> None:
     click.echo(
         f"lines of support requests: settled {report.settled_count}, "
         f"still open {report.still_open_count}"
@@ -80,10 +130,8 @@ def _tell_lines(report: "ImportReport") -> None:
         click.echo("  and more: GET /v1/support-requests")
 
 
-def _expect(url: str, lines: IO[bytes], by: str) -> None:
-    from ledger.operations.expected_bills import expect, read_expectations
-
-    taken, _ = expect(url, read_expectations(lines), by=by, patience=PATIENCE)
+def _expect(url: str, file: ImportFile, by: str) -> None:
+    taken, _ = expect(url, read_expectations(file), by=by, patience=PATIENCE)
     click.echo(f"expected {taken.expected}, refused {len(taken.refused)}")
     for refused in taken.refused[:SHOWN]:
         click.echo(f"line {refused.line}: {refused.detail}", err=True)
@@ -93,13 +141,7 @@ def _expect(url: str, lines: IO[bytes], by: str) -> None:
         sys.exit(1)
 
 
-PATIENCE = 600.0
-"""Seconds for which the state may take to catch up with a large file."""
-
-SHOWN = 100
-
-
-def _words(line: "SettledLine") -> str:
+def _words(line: SettledLine) -> str:
     test = f" of test {line.test_id}" if line.test_id else ""
     at = f", position {line.received_position}" if line.received_position else ""
     return (
@@ -108,9 +150,5 @@ def _words(line: "SettledLine") -> str:
     )
 
 
-def _tell(lines: int) -> None:
-    click.echo(f"\r{lines:,} lines", nl=False, err=True)
-
-
-def _say_nothing(_: int) -> None:
-    """Where nobody looks, the result is enough."""
+def _show_progress(values: int) -> None:
+    click.echo(f"\r{values:,} values", nl=False, err=True)

@@ -1,26 +1,26 @@
-"""Events in files: JSON Lines out of the log, and JSON Lines or a JSON array into it.
+"""Imports events from files into the log, and exports the log to JSON Lines.
 
 A line of an export holds what the log holds, so that importing it gives an equal log:
-`{"position", "received_at", "source", "body"}`, or `raw` (base64) in the place of `body` where the
-bytes would not come through as JSON in a line. A line of any other shape is a payload of Flabs, as
-support sends it; so is an element of an array, whose number is given in the place of a line's.
+`{"position", "received_at", "source", "body"}`, or `raw` (base64) instead of `body` where the bytes
+would not survive as JSON in a line. Any other value is a payload of Flabs, as support sends it.
 """
 
 import base64
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import IO, Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from psycopg import Connection
 from psycopg.sql import SQL, Composable, Literal
 
-from ledger.errors import ImportFileError
+from ledger.errors import ImportFileError, UnknownSubjectError
+from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, Outcome, Source, append
-from ledger.eventlog.import_files import BROKEN_GZIP, CutOffError, numbered
+from ledger.eventlog.import_files import ImportFile, Reading
 from ledger.model.digest import is_json
-from ledger.model.event import Unreadable
+from ledger.model.event import Unreadable, read_event
 
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
@@ -37,86 +37,151 @@ class ExportLine(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UnreadableLine(Struct, frozen=True):
-    """A line that was kept as an event that cannot be read."""
+    """A value of a file that is no webhook; `number` is its line or its place in an array."""
 
     number: int
     unreadable: Unreadable
 
 
 class Imported(Struct):
-    """What became of a file's lines.
+    """What became of a file's values.
 
-    `unreadable_lines` are the first hundred of them. `ranges` are the positions, first and last,
-    of its events, old and new; `keys` their bills, unless they are too many to remember.
+    `unreadable` counts the values that are no webhook, `unreadable_recorded` those of them that
+    were recorded all the same; `unreadable_lines` are the first hundred. `ranges` are the
+    positions, first and last, of the file's events, old and new; `keys` their bills, None if they
+    are too many to remember. `complete` is false if the file ends inside a value or an array.
+    `import_id` is None if nothing was recorded.
     """
 
     recorded: int = 0
     duplicate: int = 0
     unreadable: int = 0
+    unreadable_recorded: int = 0
     unreadable_lines: list[UnreadableLine] = []
     ranges: list[tuple[int, int]] = []
     keys: set[tuple[str, str]] | None = set()
     complete: bool = True
-    """Whether the file ended where it should; a JSON array can be cut off."""
+    import_id: int | None = None
 
-    def add(self, number: int, delivery: Delivery, outcome: Outcome) -> None:
-        """Count a line."""
-        word = outcome.word(delivery)
-        setattr(self, word, getattr(self, word) + 1)
-        unreadable = delivery.examined.unreadable
-        if unreadable and len(self.unreadable_lines) < _UNREADABLE_SHOWN:
-            self.unreadable_lines.append(UnreadableLine(number, unreadable))
-        position = outcome.position
-        if self.ranges and self.ranges[-1][1] == position - 1:
-            self.ranges[-1] = (self.ranges[-1][0], position)
+    def add(self, delivery: Delivery, outcome: Outcome, number: int) -> None:
+        """Count an event that is in the log now."""
+        examined = delivery.examined
+        if not outcome.recorded:
+            self.duplicate += 1
+        elif examined.unreadable:
+            self.add_unreadable(number, examined.unreadable)
+            self.unreadable_recorded += 1
         else:
-            self.ranges.append((position, position))
-            if len(self.ranges) > _RANGES_APART:
-                self.ranges = _merged(self.ranges)
-        if self.keys is not None and delivery.examined.bill_id:
-            self.keys.add((delivery.examined.lab_id, delivery.examined.bill_id))
+            self.recorded += 1
+        self.ranges = _extended(self.ranges, outcome.position)
+        if len(self.ranges) > _RANGES_APART:
+            self.ranges = _merged(self.ranges)
+        if self.keys is not None and examined.bill_id:
+            self.keys.add((examined.lab_id, examined.bill_id))
             if len(self.keys) > _KEYS_REMEMBERED:
                 self.keys = None
 
+    def add_unreadable(self, number: int, value: bytes | Unreadable) -> None:
+        """Count a value that is no webhook. The reason is found out for the first hundred only."""
+        self.unreadable += 1
+        if len(self.unreadable_lines) < _UNREADABLE_SHOWN:
+            why = value if isinstance(value, Unreadable) else read_event(value)
+            assert isinstance(why, Unreadable)  # noqa: S101 -- so the caller found
+            self.unreadable_lines.append(UnreadableLine(number, why))
 
-_FIRST_YEAR, _END_YEAR = 1971, 2999  # a day within what the log takes, whatever the offset
+
+class Entry(NamedTuple):
+    """A value of a file: a delivery, or the bytes of one that is left out of the log."""
+
+    number: int
+    value: Delivery | bytes
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """How to import a file.
+
+    `exports`: lines of an export are restored with the time and the source that they name, as
+    befits a file of our own; else their bodies are imported as payloads. `keep_unreadable`: values
+    that are no webhook are recorded as well.
+    """
+
+    by: str
+    exports: bool = False
+    keep_unreadable: bool = False
+
+
+_FIRST_YEAR, _END_YEAR = 1971, 2999  # a day within what the log accepts, whatever the offset
 _LINE = msgspec.json.Decoder(ExportLine)
+_EXPORT_MARK = b'"position"'
+_SPACE = b" \t\r\n"
+_LAB_FIELD = b'"labID"'
 _UNREADABLE_SHOWN = 100
 _KEYS_REMEMBERED = 10_000
 _RANGES_APART = 100_000
-_BROKEN_FILE = (ImportFileError, CutOffError, OSError, *BROKEN_GZIP)
 
 
-def import_lines(
+def import_events(
     connection: Connection,
-    lines: IO[bytes],
+    file: ImportFile,
+    options: Options,
     *,
-    exports: bool,
     on_progress: Callable[[int], None],
 ) -> Imported:
     """Append the events of a file, a batch at a time; what is in the log already is a duplicate.
 
-    `exports`: lines of an export are taken as such, with the time and the source that they name;
-    else they are payloads like any other, as befits a file of somebody else's. Interrupted, it is
-    run again. Raises `ImportFileError` for a line that is too long; the lines before it are taken
-    then. `on_progress` is told the lines done.
+    The file is read as a whole first. An interrupted import is simply repeated. Calls `on_progress`
+    with the number of the last value appended. Raises `ImportFileError` for a file that is not
+    accepted, before anything is appended; and if it cannot be read a second time.
     """
-    imported = Imported(unreadable_lines=[], ranges=[], keys=set())
+    reading = file.read(_holds_event)
+    imported = _nothing_yet(reading)
+    run = _Run(connection, file, options)
     try:
-        for batch in _batches(lines, _delivery if exports else _payload):
-            outcomes = append(connection, [delivery for _, delivery in batch])
-            for (number, delivery), outcome in zip(batch, outcomes, strict=True):
-                imported.add(number, delivery, outcome)
-            on_progress(batch[-1][0])
-    except CutOffError:
-        imported.complete = False
-    except _BROKEN_FILE as error:
-        what = "no whole gzip file: " if isinstance(error, BROKEN_GZIP) else ""
+        for batch in _batches(reading, options):
+            deliveries = [entry.value for entry in batch if isinstance(entry.value, Delivery)]
+            # In one transaction, so that no event is without its import.
+            with connection.transaction():
+                outcomes = iter(append(connection, deliveries) if deliveries else ())
+                recorded: list[tuple[int, int]] = []
+                for number, value in batch:
+                    if not isinstance(value, Delivery):
+                        imported.add_unreadable(number, value)
+                        continue
+                    outcome = next(outcomes)
+                    imported.add(value, outcome, number)
+                    if outcome.recorded:
+                        recorded = _extended(recorded, outcome.position)
+                run.save(imported, recorded)
+            on_progress(batch[-1].number)
+    except ImportFileError as error:
         raise ImportFileError(
-            f"{what}{error}. What comes before that was taken: recorded "
-            f"{imported.recorded}, duplicate {imported.duplicate}, unreadable "
-            f"{imported.unreadable}. Take it in again when it is whole"
+            f"{error}. What comes before that was imported: recorded {imported.recorded}, "
+            f"duplicate {imported.duplicate}, unreadable {imported.unreadable}. Import the file "
+            "again when it is whole"
         ) from error
+    return imported
+
+
+def preview_import(connection: Connection, file: ImportFile, options: Options) -> Imported:
+    """Return what an import would count, without changing anything but a temporary table."""
+    reading = file.read(_holds_event)
+    imported = _nothing_yet(reading)
+    read.keep_to_indexes(connection)
+    connection.execute(_PREVIEW_TABLE)
+    for batch in _batches(reading, options):
+        new = _digests_of_new(connection, batch)
+        for number, value in batch:
+            if not isinstance(value, Delivery):
+                imported.add_unreadable(number, value)
+            elif value.examined.digest not in new:
+                imported.duplicate += 1
+            else:
+                new.remove(value.examined.digest)
+                if value.examined.unreadable:
+                    imported.add_unreadable(number, value.examined.unreadable)
+                    imported.unreadable_recorded += 1
+                else:
+                    imported.recorded += 1
     return imported
 
 
@@ -127,8 +192,19 @@ def export_lines(
     upto: int | None = None,
     lab_id: str | None = None,
     bill_id: str | None = None,
+    import_id: int | None = None,
 ) -> Iterator[bytes]:
-    """Yield the log, or the part of it that is asked for, as lines in order of position."""
+    """Yield the log, or a part of it, as lines in order of position.
+
+    Raises `UnknownSubjectError` for an import that does not exist.
+    """
+    if import_id is not None:
+        for first, last in _positions_of_import(connection, import_id):
+            begin, end = max(after, first - 1), last if upto is None else min(upto, last)
+            yield from export_lines(
+                connection, after=begin, upto=end, lab_id=lab_id, bill_id=bill_id
+            )
+        return
     conditions: list[Composable] = [SQL("position > {}").format(Literal(after))]
     for condition, value in (
         (SQL("position <= {}"), upto),
@@ -163,24 +239,114 @@ def _line(position: int, received_at: datetime, source: Source, body: bytes) -> 
     return msgspec.json.encode(ExportLine(position, received_at, source, raw=raw)) + b"\n"
 
 
-def _batches(
-    lines: IO[bytes], deliver: Callable[[bytes], Delivery]
-) -> Iterator[list[tuple[int, Delivery]]]:
-    batch: list[tuple[int, Delivery]] = []
+def _positions_of_import(connection: Connection, import_id: int) -> list[tuple[int, int]]:
+    rows = connection.execute(_POSITIONS_OF_IMPORT, (import_id,)).fetchall()
+    if not rows:
+        raise UnknownSubjectError(f"there is no import {import_id}")
+    return rows
+
+
+def _nothing_yet(reading: Reading) -> Imported:
+    return Imported(unreadable_lines=[], ranges=[], keys=set(), complete=not reading.cut_off)
+
+
+class _Run:
+    """The row of `ledger.import_run` of an import; there is none until something was recorded."""
+
+    def __init__(self, connection: Connection, file: ImportFile, options: Options) -> None:
+        self._connection = connection
+        self._name = file.name
+        self._by = options.by
+        self._began = datetime.now(UTC)
+
+    def save(self, imported: Imported, recorded: list[tuple[int, int]]) -> None:
+        """Save the counts so far and add the positions that were recorded, first and last."""
+        counts = (imported.recorded, imported.duplicate, imported.unreadable)
+        positions = f"{{{','.join(f'[{first},{last}]' for first, last in recorded)}}}"
+        if imported.import_id is not None:
+            self._connection.execute(_UPDATE_RUN, (*counts, positions, imported.import_id))
+        elif recorded:
+            values = (self._began, self._by, self._name, *counts, positions)
+            row = self._connection.execute(_INSERT_RUN, values).fetchone()
+            assert row  # noqa: S101 -- as RETURNING promises
+            imported.import_id = row[0]
+
+
+_INSERT_RUN = """
+INSERT INTO ledger.import_run
+    (imported_at, imported_by, name, recorded, duplicate, unreadable, positions)
+VALUES (%s, %s, %s, %s, %s, %s, %s::int8multirange)
+RETURNING import_id
+"""
+
+_UPDATE_RUN = """
+UPDATE ledger.import_run
+SET recorded = %s, duplicate = %s, unreadable = %s, positions = positions + %s::int8multirange
+WHERE import_id = %s
+"""
+
+_POSITIONS_OF_IMPORT = """
+SELECT lower(r.positions), upper(r.positions) - 1
+FROM ledger.import_run i
+CROSS JOIN LATERAL unnest(i.positions) AS r (positions)
+WHERE i.import_id = %s
+ORDER BY 1
+"""
+
+_PREVIEW_TABLE = """
+DROP TABLE IF EXISTS pg_temp.import_preview;
+CREATE TEMPORARY TABLE import_preview (
+    lab_id text COLLATE "C",
+    bill_id text COLLATE "C",
+    digest bytea,
+    PRIMARY KEY (lab_id, bill_id, digest)
+)
+"""
+
+_PREVIEW = """
+INSERT INTO pg_temp.import_preview (lab_id, bill_id, digest)
+SELECT f.lab_id, f.bill_id, f.digest
+FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS f (lab_id, bill_id, digest)
+WHERE NOT EXISTS (
+    SELECT FROM event_log e
+    WHERE e.lab_id = f.lab_id AND e.bill_id = f.bill_id AND e.digest = f.digest
+)
+ON CONFLICT DO NOTHING
+RETURNING digest
+"""
+
+
+def _digests_of_new(connection: Connection, batch: list[Entry]) -> set[bytes]:
+    """Return the digests that are neither in the log nor in an earlier batch."""
+    said = [entry.value.examined for entry in batch if isinstance(entry.value, Delivery)]
+    columns = [
+        [examined.lab_id for examined in said],
+        [examined.bill_id for examined in said],
+        [examined.digest for examined in said],
+    ]
+    return {digest for (digest,) in connection.execute(_PREVIEW, columns)}
+
+
+def _batches(reading: Reading, options: Options) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
     size = 0
-    try:
-        for number, line in numbered(lines):
-            batch.append((number, deliver(line)))
-            size += len(line)
+    for number, text in reading.values():
+        for value in _events(text, options):
+            batch.append(Entry(number, value))
+            size += len(value) if isinstance(value, bytes) else len(value.body)
             if len(batch) == BATCH or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
-    except _BROKEN_FILE:
-        if batch:  # what came before the break is taken
-            yield batch
-        raise
     if batch:
         yield batch
+
+
+def _extended(ranges: list[tuple[int, int]], position: int) -> list[tuple[int, int]]:
+    if ranges and ranges[-1][1] == position - 1:
+        ranges[-1] = (ranges[-1][0], position)
+    else:
+        ranges.append((position, position))
+    return ranges
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -194,23 +360,90 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _payload(line: bytes) -> Delivery:
-    return Delivery.of(line, received_at=datetime.now(UTC), source="import")
+def _events(text: bytes, options: Options) -> Iterator[Delivery | bytes]:
+    """Yield the events of a value as deliveries, what is to be left out of the log as bytes."""
+    line = _export_line(text)
+    if line and options.exports:
+        yield _restored(line)
+        return
+    text = _body(line) if line else text
+    if _is_webhook(text):
+        yield _payload(text)
+    elif inner := _payloads_inside(text):
+        for body in inner:
+            is_kept = options.keep_unreadable or _is_webhook(body)
+            yield _payload(body) if is_kept else body
+    else:
+        yield _payload(text) if options.keep_unreadable else text
 
 
-def _delivery(line: bytes) -> Delivery:
+def _holds_event(text: bytes) -> bool:
+    """Return whether a value is a webhook or a line of an export, or holds one."""
+    return _is_webhook(text) or _export_line(text) is not None or bool(_payloads_inside(text))
+
+
+def _is_webhook(text: bytes) -> bool:
+    # Most values that are none are found out here; to read one as an event takes far longer.
+    if not text.lstrip(_SPACE).startswith(b"{") or (_LAB_FIELD not in text and b"\\" not in text):
+        return False
+    return not isinstance(read_event(text), Unreadable)
+
+
+def _payloads_inside(text: bytes) -> list[bytes]:
+    """Return what a wrapper of payloads holds; nothing if a value is no such wrapper.
+
+    Payloads come as JSON in a string, and as the only array of an object.
+    """
     try:
-        return _restored(_LINE.decode(line))
+        if text.startswith(b'"'):
+            inside = [msgspec.json.decode(text, type=str).encode()]
+        elif text.startswith(b"{"):
+            members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+            arrays = [raw for raw in map(bytes, members.values()) if raw.startswith(b"[")]
+            if len(arrays) != 1 or not _PAYLOAD_FIELDS.isdisjoint(members):
+                return []
+            elements = msgspec.json.decode(arrays[0], type=list[msgspec.Raw])
+            if len(elements) > _MOST_INSIDE:
+                return []
+            inside = [found for raw in elements for found in _from_string(bytes(raw))]
+        else:
+            return []
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return []
+    return inside if any(map(_is_webhook, inside[:_TRIED])) else []
+
+
+def _from_string(text: bytes) -> list[bytes]:
+    return (text.startswith(b'"') and _payloads_inside(text)) or [text]
+
+
+_MOST_INSIDE = 50_000  # elements; a hostile object of one value's size holds millions
+_TRIED = 100
+_PAYLOAD_FIELDS = frozenset({"labID", "eventType", "eventTime"})
+
+
+def _payload(body: bytes) -> Delivery:
+    return Delivery.of(body, received_at=datetime.now(UTC), source="import")
+
+
+def _export_line(text: bytes) -> ExportLine | None:
+    """Return the line of an export that a value is; None if it is none that can be restored."""
+    if _EXPORT_MARK not in text:
+        return None
+    try:
+        line = _LINE.decode(text)
+        _body(line)
     except (msgspec.MsgspecError, ValueError):
-        return _payload(line)
+        return None
+    return line if _FIRST_YEAR <= line.received_at.year < _END_YEAR else None
+
+
+def _body(line: ExportLine) -> bytes:
+    """Return the body of a line of an export. Raises `ValueError` if it is not base64."""
+    if not isinstance(line.raw, UnsetType):
+        return base64.b64decode(line.raw, validate=True)
+    return b"" if isinstance(line.body, UnsetType) else bytes(line.body)
 
 
 def _restored(line: ExportLine) -> Delivery:
-    """Make the delivery that a line of an export tells of. Raises `ValueError` if it cannot be."""
-    if not _FIRST_YEAR <= line.received_at.year < _END_YEAR:
-        raise ValueError("no time at which anything was received")
-    if not isinstance(line.raw, UnsetType):
-        body = base64.b64decode(line.raw, validate=True)
-    else:
-        body = b"" if isinstance(line.body, UnsetType) else bytes(line.body)
-    return Delivery.of(body, received_at=line.received_at, source=line.source)
+    return Delivery.of(_body(line), received_at=line.received_at, source=line.source)

@@ -3,8 +3,8 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import IO, Annotated, Any, LiteralString
@@ -15,6 +15,8 @@ from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.errors import DecisionError, ImportFileError, UnknownSubjectError
+from ledger.eventlog import file_kinds
+from ledger.eventlog.import_files import ImportFile
 from ledger.model.event import Identifier
 from ledger.model.operator_events import BillExpected, Moment, is_storable
 from ledger.operations.decisions import catch_up, deciding, record, see
@@ -50,7 +52,7 @@ class ExpectedItem(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """A line of a file that says nothing that could be expected, and why."""
+    """A line of a file that is no expectation, and why."""
 
     line: int
     detail: str
@@ -197,58 +199,100 @@ WHERE integrator_id = ANY(%s)
 """
 
 
-def read_expectations(file: IO[bytes]) -> Iterator[Expectation | Refused]:
-    """Read JSON Lines, or CSV whose first line names `integrator_id` and `expected_by`.
+def read_expectations(file: ImportFile) -> Iterator[Expectation | Refused]:
+    """Read JSON, as `ImportFile` splits it, or CSV that names its columns in the first line.
 
-    Raises `ImportFileError` if it is neither.
+    CSV may be separated by commas, semicolons or tabs. Raises `ImportFileError` if it is neither.
     """
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="strict", newline="")
     try:
-        first = text.readline()
-        if first.lstrip().startswith(("{", "[")):
-            yield from _from_json(first, text)
-        else:
-            yield from _from_csv(first, text)
+        begin = file.begin().lstrip()
+    except ImportFileError as error:
+        raise ImportFileError(f"{error}. Expected bills may also be CSV") from error
+    if begin[:1] in _JSON:
+        for number, text in file.read(_is_expectation).values():
+            yield _read_json(number, text)
+    else:
+        yield from _read_csv(file, file_kinds.of_text(begin))
+
+
+_JSON = (b"{", b"[")
+
+
+def _is_expectation(text: bytes) -> bool:
+    return isinstance(_read_json(0, text), Expectation)
+
+
+def _read_json(number: int, text: bytes) -> Expectation | Refused:
+    return _read(number, lambda: msgspec.json.decode(text, type=Expectation))
+
+
+def _read_csv(file: ImportFile, kind: str) -> Iterator[Expectation | Refused]:
+    with file.open() as content, _as_text(content) as text:
+        first, number = text.readline(LONGEST_LINE), 1
+        if first.startswith("sep="):  # Excel's own way to name the separator
+            first, number = text.readline(LONGEST_LINE), 2
+        separator = max(",;\t", key=first.count)
+        header = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
+        if not {"integrator_id", "expected_by"} <= set(header) <= set(COLUMNS):
+            raise ImportFileError(
+                f"the file seems to be {kind}, and is neither JSON Lines nor CSV whose first line "
+                "names integrator_id, expected_by and, where it is known, lab_id, and nothing "
+                f"else; its first line is {first.strip()[:200]!r}"
+            )
+        rows = csv.reader(_bounded_lines(text), delimiter=separator)
+        try:
+            for cells in rows:
+                yield from _read_row(number + rows.line_num, header, cells)
+        except csv.Error as error:
+            raise ImportFileError(f"line {number + rows.line_num} is no CSV: {error}") from error
+
+
+def _read_row(number: int, header: list[str], cells: list[str]) -> Iterator[Expectation | Refused]:
+    if any(cell.strip() for cell in cells[len(header) :]):
+        yield Refused(number, f"it has {len(cells)} cells, and the first line names fewer")
+    elif any(cell.strip() for cell in cells):
+        row = {
+            name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()
+        }
+        yield _read(number, lambda: msgspec.convert(row, Expectation))
+
+
+@contextmanager
+def _as_text(content: IO[bytes]) -> Iterator[io.TextIOWrapper]:
+    text = io.TextIOWrapper(content, "utf-8", errors="strict", newline="")
+    try:
+        yield text
     except UnicodeDecodeError as error:
-        raise ImportFileError(f"the file is not UTF-8: {error}") from error
+        raise ImportFileError(
+            f'the file is not UTF-8: {error}; in Excel, save it as "CSV UTF-8"'
+        ) from error
     finally:
         text.detach()
 
 
-def _from_json(first: str, rest: io.TextIOWrapper) -> Iterator[Expectation | Refused]:
-    for number, line in enumerate(_chained(first, rest), start=1):
-        if line.strip():
-            yield _read(number, lambda text=line: msgspec.json.decode(text, type=Expectation))
+def _bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(LONGEST_LINE):
+        yield line
 
 
-def _from_csv(first: str, rest: io.TextIOWrapper) -> Iterator[Expectation | Refused]:
-    header = [name.strip() for name in next(csv.reader([first]), [])]
-    if not {"integrator_id", "expected_by"} <= set(header) <= set(COLUMNS):
-        raise ImportFileError(
-            "the file is neither JSON Lines nor CSV whose first line names integrator_id, "
-            "expected_by and, where it is known, lab_id, and nothing else; it names "
-            f"{', '.join(header)[:200]!r}"
-        )
-    for number, cells in enumerate(csv.reader(rest), start=2):
-        if len(cells) > len(header):
-            yield Refused(number, f"it has {len(cells)} cells, and the first line names fewer")
-        elif any(cells):
-            row = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell}
-            yield _read(number, lambda row=row: msgspec.convert(row, Expectation, strict=False))
-
-
-def _chained(first: str, rest: io.TextIOWrapper) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
-def _read(number: int, decode: Any) -> Expectation | Refused:  # noqa: ANN401 -- a call without arguments
+def _read(number: int, decode: Callable[[], Expectation]) -> Expectation | Refused:
     try:
-        one: Expectation = decode()
+        one = decode()
     except msgspec.DecodeError as error:
-        return Refused(number, str(error))
+        return Refused(number, _explain(str(error)))
     if "\x00" in one.integrator_id + (one.lab_id or ""):
         return Refused(number, "an id holds NUL")
     if not is_storable(one.expected_by):
         return Refused(number, "expected_by is not of this millennium")
     return one
+
+
+def _explain(detail: str) -> str:
+    if "`$.expected_by`" in detail:
+        return f"expected_by takes a date, a time and a time zone like {EXAMPLE} ({detail})"
+    return detail
+
+
+EXAMPLE = "2026-02-01T10:00:00Z or 2026-02-01T15:30:00+05:30"
+LONGEST_LINE = 1024 * 1024
+"""Characters. A longer line is read as several, which say nothing that could be expected."""

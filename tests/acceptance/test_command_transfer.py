@@ -36,7 +36,7 @@ def test_import_tells_what_became_of_each_line(
     assert done.stdout == b"recorded 2, duplicate 1, unreadable 1\n"
     assert b"line 5:" in done.stderr
     again = server.run("import", str(file))
-    assert again.stdout == b"recorded 0, duplicate 4, unreadable 0\n"
+    assert again.stdout == b"recorded 0, duplicate 3, unreadable 1\n"
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -55,6 +55,73 @@ def test_import_reads_files_and_standard_input_packed_or_not(
     assert len(bills) == 3
     (item,) = server.items(f"/v1/labs/{lab}/bills/{bills[0]['bill_id']}/events")
     assert (item["source"], item["attempt"]) == ("import", None)
+
+
+def test_import_records_what_is_no_webhook_only_on_request(server: LedgerServer, lab: str) -> None:
+    content = lines(*distinct(lab, 1)) + b'{"labID": "%b"}\n' % lab.encode()
+    head = server.head()
+    done = server.run("import", "-", stdin=content)
+    assert done.stdout == b"recorded 1, duplicate 0, unreadable 1\n"
+    assert b"--keep-unreadable" in done.stderr
+    assert server.head() == head + 1
+    done = server.run("import", "--keep-unreadable", "-", stdin=content)
+    assert done.stdout == b"recorded 0, duplicate 1, unreadable 1\n"
+    assert b"--keep-unreadable" not in done.stderr
+    assert server.head() == head + 2
+
+
+def test_a_dry_run_counts_and_records_nothing(server: LedgerServer, lab: str) -> None:
+    first, second = distinct(lab, 2)
+    server.record(first)
+    head = server.head()
+    content = lines(first, second, second) + b"{}\n"
+    done = server.run("import", "--dry-run", "-", stdin=content)
+    assert done.returncode == 0
+    assert done.stdout == b"recorded 1, duplicate 2, unreadable 1\n"
+    assert b"Nothing was recorded" in done.stderr
+    assert server.head() == head
+
+
+def test_what_an_import_recorded_can_be_exported_by_its_number(
+    server: LedgerServer, lab: str
+) -> None:
+    server.run("import", "-", stdin=lines(*distinct(f"{lab}-other", 2)))
+    done = server.run("import", "--by", "ann", "-", stdin=lines(*distinct(lab, 3)))
+    found = re.search(r"This is import (\d+)", done.stderr.decode())
+    assert found
+    exported = server.run("export", "--import", found[1])
+    assert [json.loads(line)["body"]["labID"] for line in exported.stdout.splitlines()] == [lab] * 3
+    assert_sentence(server.run("export", "--import", "999999999"), "999999999")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"id,payload\r\n1,{}\r\n", "CSV"),
+        (b"<!DOCTYPE html><html></html>", "HTML"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"Hello,\n\n> {}\n", "mail"),
+        (b"Hello\n", "plain text"),
+        (b'{"labID": "L", "ev', "cut off or broken"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_of_another_kind_is_refused_as_a_whole(
+    server: LedgerServer, content: bytes, kind: str
+) -> None:
+    head = server.head()
+    for arguments in (["-"], ["--keep-unreadable", "-"], ["--dry-run", "-"]):
+        done = server.run("import", *arguments, stdin=content)
+        assert_sentence(done, kind, "Nothing of it was recorded", "JSON Lines")
+    assert server.head() == head
+
+
+def test_a_file_without_any_webhook_fails(server: LedgerServer) -> None:
+    head = server.head()
+    done = server.run("import", "-", stdin=b'{"name": "ledger"}\n')
+    assert done.stdout == b"recorded 0, duplicate 0, unreadable 1\n"
+    assert_sentence(done, "missing_field")
+    assert server.head() == head
 
 
 def test_an_imported_event_is_a_duplicate_of_the_one_that_was_delivered(
@@ -104,29 +171,34 @@ def test_a_line_of_an_export_with_an_absurd_time_hurts_nobody(
     assert server.run("verify").returncode == 0
 
 
+EVENTS = 12_000
+"""So many that an import of them can be killed half way."""
+
+
 def test_an_import_that_was_killed_is_simply_repeated(
     own_server: LedgerServer, lab: str, tmp_path: Path
 ) -> None:
-    content = lines(*distinct(lab, 3000))
-    fifo = tmp_path / "lines"
-    os.mkfifo(fifo)
+    content = lines(*distinct(lab, EVENTS))
+    file = tmp_path / "lines"
+    file.write_bytes(content)
     process = Process(
-        "import", str(fifo), settings=own_server.settings, output=tmp_path / "import.log"
+        "import", str(file), settings=own_server.settings, output=tmp_path / "import.log"
     )
-    with fifo.open("wb", buffering=0) as writer:
-        writer.write(content[: len(content) // 2])
-        wait_until(lambda: own_server.head() > 0, "a part is in the log")
-        process.kill()
+    wait_until(lambda: own_server.head() > 0, "a part is in the log")
+    process.kill()
     taken = own_server.head()
-    assert 0 < taken < 3000
+    assert 0 < taken < EVENTS
     done = own_server.run("import", "-", stdin=content)
     # What was under way when it was killed may have been committed a moment later.
     told = re.fullmatch(r"recorded (\d+), duplicate (\d+), unreadable 0\n", done.stdout.decode())
     assert told
-    assert int(told[1]) + int(told[2]) == 3000
+    assert int(told[1]) + int(told[2]) == EVENTS
     assert int(told[2]) >= taken
-    assert own_server.settle() == 3000
-    assert len(own_server.items("/v1/bills", limit=1000)) == 3000
+    assert own_server.settle() == EVENTS
+    first = own_server.run("export", "--import", "1").stdout.count(b"\n")
+    second = own_server.run("export", "--import", "2").stdout.count(b"\n")
+    assert (first, second) == (int(told[2]), int(told[1]))
+    assert len(own_server.items("/v1/bills", limit=1000)) == EVENTS
     assert own_server.run("verify").returncode == 0
 
 

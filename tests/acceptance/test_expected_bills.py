@@ -194,7 +194,7 @@ def test_lines_that_say_nothing_are_named_and_the_others_are_taken(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"foo,bar\n1,2\n", b"\xff\xfe\x00", b"integrator_id;expected_by\n"]
+    "content", [b"", b"foo,bar\n1,2\n", b"\xff\xfe\x00", b"integrator_id|expected_by\n"]
 )
 def test_a_file_that_says_nothing_is_refused(desk: Desk, content: bytes) -> None:
     assert "expected_by" in assert_problem(

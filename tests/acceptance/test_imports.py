@@ -1,9 +1,13 @@
 """Taking in what support sends: whole, broken, twice, and with other times."""
 
 import gzip
+import io
 import json
 import socket
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -23,8 +27,8 @@ def desk(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         yield started
 
 
-def take(desk: Desk, content: bytes) -> Item:
-    answer = desk.api.post("/v1/imports", content=content)
+def take(desk: Desk, content: bytes, **how: bool) -> Item:
+    answer = desk.api.post("/v1/imports", content=content, params=how)
     assert answer.status_code == 200, answer.text
     report: Item = answer.json()
     assert answer.headers["Ledger-Position"] == str(report["position"])
@@ -49,13 +53,24 @@ def written(form: str, payloads: list[Payload]) -> bytes:
         "array": json.dumps(payloads).encode(),
         "array that is pretty": b"\n " + json.dumps(payloads, indent=4).encode() + b"\n\n",
         "array with a mark": b"\xef\xbb\xbf" + json.dumps(payloads, indent="\t").encode(),
+        "values over many lines": b"\n".join(json.dumps(p, indent=2).encode() for p in payloads),
+        "UTF-16": b"".join(map(lines, payloads)).decode().encode("utf-16"),
+        "wrapper": json.dumps({"count": 3, "events": payloads}).encode(),
+        "zip": lines(*payloads),
     }[form.removeprefix("gzip ")]
+    if form == "zip":
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("answer/", "")
+            archive.writestr("answer/day.jsonl", content)
+        return buffer.getvalue()
     return gzip.compress(content) if packed else content
 
 
 FORMS = [
     "lines", "lines without a last end", "lines of Windows", "lines with empty ones", "array",
     "array that is pretty", "array with a mark", "gzip lines", "gzip array that is pretty",
+    "values over many lines", "UTF-16", "gzip UTF-16", "wrapper", "zip",
 ]  # fmt: skip
 
 
@@ -92,7 +107,7 @@ def test_a_file_with_nothing_in_it_is_no_error(desk: Desk, content: bytes) -> No
 # --- what is broken ---------------------------------------------------------------------------
 
 
-def test_a_broken_line_is_kept_and_named_and_the_others_are_taken(desk: Desk, lab: str) -> None:
+def test_a_broken_line_is_named_and_the_others_are_taken(desk: Desk, lab: str) -> None:
     first, second = (lines(payload) for payload in distinct(lab, 2))
     broken = f"{{broken {lab}\n".encode()
     content = first + b"\n" + broken + b'{"labID": "' + lab.encode() + b'"}\n' + second
@@ -103,15 +118,21 @@ def test_a_broken_line_is_kept_and_named_and_the_others_are_taken(desk: Desk, la
         (4, "missing_field"),
     ]
     assert report["unreadable_lines"][1]["path"].startswith("$.")
-    kept = desk.items("/v1/events/unreadable", after=report["position"] - 4)
-    assert [item["source"] for item in kept] == ["import", "import"]
+    assert report["unreadable_recorded"] == 0
+    head = desk.head()
+    assert take(desk, content, keep_unreadable=True)["unreadable_recorded"] == 2
+    kept = desk.items("/v1/events/unreadable")[-2:]
+    assert [(item["source"], item["position"]) for item in kept] == [
+        ("import", head + 1),
+        ("import", head + 2),
+    ]
     done = desk.run("import", "-", stdin=content)
     assert done.returncode == 0
     assert b"line 3" in done.stderr
     assert b"line 4" in done.stderr
 
 
-def test_a_broken_element_of_an_array_is_kept_and_the_others_are_taken(
+def test_a_broken_element_of_an_array_is_named_and_the_others_are_taken(
     desk: Desk, lab: str
 ) -> None:
     first, second = distinct(lab, 2)
@@ -146,8 +167,58 @@ def test_a_gzip_file_that_is_cut_off_is_not_taken_over_http(desk: Desk, lab: str
         head = desk.head()
         assert "gzip" in assert_problem(desk.api.post("/v1/imports", content=content), 400)
         assert desk.head() == head
-        # The command takes what can be read, and says so.
-        assert_sentence(desk.run("import", "-", stdin=content), "gzip", "was taken")
+        assert_sentence(desk.run("import", "-", stdin=content), "gzip", "Nothing of it")
+        assert desk.head() == head
+
+
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "csv": (lambda: b"id,payload\r\n1,{}\r\n", "CSV"),
+    "html": (lambda: b"<!DOCTYPE html><html></html>", "HTML"),
+    "utf-16": (lambda: b"\xff\xfe\x00", "UTF-16"),
+    "quotes": (lambda: b'["' + b'\\"' * 20_000, "cut off or broken"),
+    "brackets": (lambda: b"[" * 145_000, "cut off or broken"),
+    "one string": (lambda: b'["' + b"a" * 20_000_000, "longer than"),
+    "lines of objects": (lambda: gzip.compress(b"{}\n" * 40_000_000, 1), "more than 10,000"),
+    "zeros": (lambda: gzip.compress(bytes(600 * 1024 * 1024), 1), "binary"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_file_of_events_is_refused_as_a_whole(desk: Desk, name: str) -> None:
+    make, kind = REFUSED[name]
+    content = make()
+    head = desk.head()
+    for how in ("dry_run", "keep_unreadable"):
+        answer = desk.api.post("/v1/imports", content=content, params={how: "true"}, timeout=60)
+        assert kind in assert_problem(answer, 400)
+    assert desk.head() == head
+
+
+def test_a_dry_run_counts_and_records_nothing(desk: Desk, lab: str) -> None:
+    first, second = distinct(lab, 2)
+    desk.record(first)
+    head = desk.head()
+    report = take(desk, lines(first, second, second) + b"{}\n", dry_run=True)
+    assert counts(report) == (1, 2, 1)
+    assert (report["dry_run"], report["import_id"], desk.head()) == (True, None, head)
+
+
+def test_an_import_has_a_number_by_which_its_events_are_found(desk: Desk, lab: str) -> None:
+    report = take(desk, lines(*distinct(lab, 2)))
+    exported = desk.run("export", "--import", str(report["import_id"])).stdout
+    assert [json.loads(line)["body"]["labID"] for line in exported.splitlines()] == [lab] * 2
+    assert take(desk, lines(*distinct(lab, 2)))["import_id"] == report["import_id"] + 1
+
+
+def test_deliveries_go_on_while_large_files_are_imported(desk: Desk, lab: str) -> None:
+    """An import has threads of its own; those of the intake are free."""
+    hostile = b'{"a":[' + b",".join([b"[]"] * 300_000) + b"]}\n"
+    content = gzip.compress(lines(event(lab, "b")) * 20_000 + hostile * 10)
+    with ThreadPoolExecutor(4) as pool:
+        imports = [pool.submit(take, desk, content, dry_run=True) for _ in range(3)]
+        while not all(one.done() for one in imports):
+            assert desk.send(event(lab, "b")).elapsed < timedelta(seconds=3)
+    assert {counts(one.result()) for one in imports} == {(0, 20_000, 10)}
 
 
 @pytest.mark.parametrize("chunked", [False, True])

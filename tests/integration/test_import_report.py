@@ -10,6 +10,8 @@ from psycopg import Connection
 from ledger.errors import DecisionError
 from ledger.eventlog import import_export, read
 from ledger.eventlog.append import append
+from ledger.eventlog.import_export import Options
+from ledger.eventlog.import_files import ImportFile
 from ledger.operations.support_requests import imports
 from ledger.operations.support_requests.imports import ImportReport, SettledLine, import_file
 from ledger.operations.support_requests.make import make_request
@@ -39,10 +41,9 @@ def asked(database_url: str, service: Connection) -> Connection:
 
 
 def take(url: str, connection: Connection, *lines: bytes, exports: bool = False) -> ImportReport:
-    file = io.BytesIO(b"\n".join(lines))
-    return import_file(
-        url, connection, file, exports=exports, patience=LONG, on_progress=lambda _: None
-    )
+    file = ImportFile(io.BytesIO(b"\n".join(lines)))
+    options = Options(by=WHO, exports=exports)
+    return import_file(url, connection, file, options, patience=LONG, on_progress=lambda _: None)
 
 
 def counts(report: ImportReport) -> tuple[int, int, int]:
@@ -148,15 +149,16 @@ def test_of_many_lines_the_first_are_listed_and_all_counted(
     assert (after.settled_count, len(after.settled), after.still_open_count) == (2, 1, 0)
 
 
-def test_broken_lines_are_kept_and_told_by_their_numbers(
+def test_values_that_are_no_webhook_are_reported_with_their_numbers(
     database_url: str, asked: Connection
 ) -> None:
-    report = take(database_url, asked, b"broken", CREATED, b"", b"{}")
+    report = take(database_url, asked, CREATED, b"broken", b"", b"{}")
     assert counts(report) == (1, 0, 2)
     assert [(line.line, line.reason) for line in report.unreadable_lines] == [
-        (1, "not_json"),
+        (2, "not_json"),
         (4, "missing_field"),
     ]
+    assert (report.unreadable_recorded, report.position) == (0, 5)
     assert report.settled_count == 1
 
 
@@ -177,8 +179,8 @@ def test_a_state_that_stays_behind_loses_nothing(database_url: str, asked: Conne
         import_file(
             database_url,
             asked,
-            io.BytesIO(CREATED),
-            exports=False,
+            ImportFile(io.BytesIO(CREATED)),
+            Options(by=WHO),
             patience=0,
             on_progress=lambda _: None,
         )

@@ -21,9 +21,10 @@ from ledger.api.http.parameters import (
 )
 from ledger.api.http.paths import identifier
 from ledger.api.http.responses import POSITION_HEADER, answer, ok, page
-from ledger.api.http.uploads import receive_file, whole
+from ledger.api.http.uploads import work_on_file
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
+from ledger.eventlog.import_files import ImportFile
 from ledger.operations import expected_bills
 from ledger.operations.expected_bills import Expectation, ExpectedBillsReport, ExpectedItem
 from ledger.operations.read_models import ExpectedState
@@ -85,19 +86,18 @@ async def stop_expecting_bill(
 async def expect_bills(
     request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
-    """Take in a file of expected bills.
+    """Import a file of expected bills.
 
     JSON Lines, or CSV that names integrator_id, expected_by and, where it is known, lab_id in its
-    first line. Of one integrator_id the last expectation counts.
+    first line, separated by commas, semicolons or tabs. The last expectation of an integrator_id
+    counts.
     """
-    file = await receive_file(request)
 
-    def work(_: Connection) -> tuple[ExpectedBillsReport, int]:
-        with whole(file) as lines:
-            expectations = expected_bills.read_expectations(lines)
-            return expected_bills.expect(services.url, expectations, by=operator, patience=PATIENCE)
+    def work(_: Connection, file: ImportFile) -> tuple[ExpectedBillsReport, int]:
+        expectations = expected_bills.read_expectations(file)
+        return expected_bills.expect(services.url, expectations, by=operator, patience=PATIENCE)
 
-    found, position = await services.run(work)
+    found, position = await work_on_file(request, services, work)
     return answer(encode(found), position)
 
 

@@ -1,15 +1,18 @@
-"""Taking in over HTTP what support sends."""
+"""Imports, over HTTP, what support sends."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Request, Response, post
+from litestar.params import QueryParameter
 from psycopg import Connection
 
 from ledger.api.http.guards import OPERATE
 from ledger.api.http.responses import answer, ok
-from ledger.api.http.uploads import receive_file, whole
+from ledger.api.http.uploads import work_on_file
 from ledger.api.services import PATIENCE, Services
-from ledger.operations.support_requests.imports import ImportReport, import_file
+from ledger.eventlog.import_export import Options
+from ledger.eventlog.import_files import ImportFile
+from ledger.operations.support_requests.imports import ImportReport, import_file, preview_file
 from ledger.projection.rows import encode
 
 
@@ -21,24 +24,42 @@ from ledger.projection.rows import encode
     request_max_body_size=None,  # the file has a limit of its own
     responses={200: ok(ImportReport, description="What became of it.")},
 )
-async def import_events(request: Request[Any, Any, Any], services: Services) -> Response[bytes]:
-    """Take in payloads of Flabs as support sends them, and say what they settled.
+async def import_events(
+    request: Request[Any, Any, Any],
+    services: Services,
+    operator: str,
+    *,
+    keep_unreadable: Annotated[
+        bool,
+        QueryParameter(
+            required=False,
+            description="Record values that are no webhook, too; otherwise they are only reported.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        QueryParameter(required=False, description="Count what would be recorded; record nothing."),
+    ] = False,
+) -> Response[bytes]:
+    """Import payloads of Flabs as support sends them, and report what they settled.
 
-    JSON Lines or a JSON array, plain or gzip. What is in the log already is a duplicate, so a file
-    may be sent again.
+    JSON Lines, a JSON array or JSON values one after the other, in UTF-8, UTF-16 or UTF-32, plain
+    or packed by gzip or zip. Any other file is refused as a whole. What is in the log already is a
+    duplicate, so a file may be sent again.
     """
-    file = await receive_file(request)
+    options = Options(by=operator, keep_unreadable=keep_unreadable)
 
-    def work(connection: Connection) -> ImportReport:
-        with whole(file) as lines:
-            return import_file(
-                services.url,
-                connection,
-                lines,
-                exports=False,
-                patience=PATIENCE,
-                on_progress=lambda _: None,
-            )
+    def work(connection: Connection, file: ImportFile) -> ImportReport:
+        if dry_run:
+            return preview_file(connection, file, options)
+        return import_file(
+            services.url,
+            connection,
+            file,
+            options,
+            patience=PATIENCE,
+            on_progress=lambda _: None,
+        )
 
-    report = await services.run(work)
+    report = await work_on_file(request, services, work)
     return answer(encode(report), report.position)

@@ -1,74 +1,79 @@
-"""Bodies that are files: received whole, on disk if they are long, before anything is done."""
+"""Bodies that are files: received as a whole, on disk if they are long, and read in own threads."""
 
+import asyncio
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any, cast
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import IO, Any, TypeVar
 
+import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException
+from psycopg import Connection
 
 from ledger.api.http.problem_handlers import ProblemError
-from ledger.errors import ImportFileError
-from ledger.eventlog.import_files import unpacked
+from ledger.api.services import DESK_SECONDS, Services
+from ledger.eventlog.import_files import MIB, ImportFile, Limits
+from ledger.postgres.connect import connect
 
-MAX_BYTES = 256 * 1024 * 1024
-MAX_UNPACKED = 1024 * 1024 * 1024
-PART = 1024 * 1024
-IN_MEMORY = 4 * 1024 * 1024
+MAX_BYTES = 256 * MIB
+LIMITS = Limits(value=MIB, unpacked=512 * MIB, values=1_000_000, unwanted=10_000, seconds=30)
+IN_MEMORY = 4 * MIB
+
+T = TypeVar("T")
+
+# Apart from the default pool, which other requests share: an import takes up to a minute.
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="import")
 
 
-async def receive_file(request: Request[Any, Any, Any]) -> IO[bytes]:
-    """Return the body as a file, from its beginning; the caller closes it.
+async def work_on_file(
+    request: Request[Any, Any, Any],
+    services: Services,
+    work: Callable[[Connection, ImportFile], T],
+) -> T:
+    """Receive the body as a file, then do some work with it in a thread, with a connection.
 
-    Raises a 413 problem for one that is too long, 400 for a connection that broke: nothing was done
-    then.
+    Raises a 413 problem for a body that is too long, 400 for a connection that broke; nothing was
+    done then. Raises what `work` raises.
     """
+    # No payload is longer than a delivery; while the parser reads one, other threads wait.
+    longest = max(LIMITS.value, services.settings.max_body)
+    limits = msgspec.structs.replace(LIMITS, value=longest)
+    file = await _receive(request)
+
+    def do() -> T:
+        with file, closing(connect(services.url, "import")) as connection:
+            connection.execute(f"SET statement_timeout = '{DESK_SECONDS}s'")
+            return work(connection, ImportFile(file, limits=limits))
+
+    return await asyncio.get_running_loop().run_in_executor(_threads, do)
+
+
+async def _receive(request: Request[Any, Any, Any]) -> IO[bytes]:
     file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 -- the caller's
     size = 0
     announced = request.headers.get("content-length", "")
     try:
-        _check(int(announced) if announced.isdecimal() else 0)
+        _check(int(announced[:20]) if announced.isdecimal() else 0)
         async for part in request.stream():
             size += len(part)
             _check(size)
             file.write(part)
-    except HTTPException as error:  # the framework's word for a sender that is gone
+    except HTTPException as error:  # raised by the framework when the sender is gone
         file.close()
-        raise ProblemError(400, f"the connection broke; nothing was taken: {error}") from error
+        raise ProblemError(400, f"the connection broke; nothing was imported: {error}") from error
     except BaseException:
         file.close()
         raise
-    file.seek(0)
     return file
-
-
-@contextmanager
-def whole(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Give what is in an uploaded file, plain or gzip, once all of it can be read; then close it.
-
-    Raises `ImportFileError` for a broken one, before anything is done with it.
-    """
-    with tempfile.SpooledTemporaryFile(IN_MEMORY) as plain:
-        with unpacked(file, "the body") as lines:
-            size = 0
-            while part := lines.read(PART):
-                size += len(part)
-                if size > MAX_UNPACKED:
-                    raise ImportFileError(
-                        f"the body is longer than {MAX_UNPACKED >> 20} MiB when it is unpacked: "
-                        "send it in parts, or use `ledger import`"
-                    )
-                plain.write(part)
-        plain.seek(0)
-        yield cast("IO[bytes]", plain)
 
 
 def _check(size: int) -> None:
     if size > MAX_BYTES:
         raise ProblemError(
             413,
-            f"the file is longer than {MAX_BYTES >> 20} MiB: send it in parts, or use "
+            f"the file is longer than {MAX_BYTES // MIB} MiB: send it in parts, or use "
             "`ledger import`",
             {"Connection": "close"},
         )

@@ -1,25 +1,27 @@
-"""Takes in what support sends, and tells which lines of which requests it settled."""
+"""Imports what support sends, and reports which lines of support requests it settled."""
 
 from collections.abc import Callable
-from typing import IO, Any, LiteralString
+from typing import Any, LiteralString
 
+import msgspec
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.errors import DecisionError
 from ledger.eventlog import read
-from ledger.eventlog.import_export import Imported, import_lines
+from ledger.eventlog.import_export import Imported, Options, import_events, preview_import
+from ledger.eventlog.import_files import ImportFile
 from ledger.model.bill_history import LoggedEvent, resent
 from ledger.operations.decisions import catch_up
 from ledger.projection.rows import read_row
 
 SHOWN = 1_000
-"""Lines and events of each kind that a report lists; its counts are of all."""
+"""Lines and events of each kind that a report lists; its counts cover all."""
 
 
 class RefusedLine(Struct, frozen=True):
-    """A line (of an array: an element) that was kept, and cannot be read as an event: why."""
+    """A value that is no webhook, and why; `line` is its line, or its place in an array."""
 
     line: int
     reason: str
@@ -39,7 +41,7 @@ class SettledLine(Struct, frozen=True):
 
 
 class ResentEvent(Struct, frozen=True):
-    """An event that equals an earlier webhook but for its eventTime: it is no second fact."""
+    """An event that is identical to an earlier webhook except for its eventTime: a duplicate."""
 
     position: int
     lab_id: str
@@ -50,15 +52,19 @@ class ResentEvent(Struct, frozen=True):
 class ImportReport(Struct, frozen=True):
     """What became of a file.
 
-    `settled` are lines of support requests that events of this file answered; `still_open` are
-    those that no event has answered yet, whatever the file. Of both, and of `resent`, the first
-    thousand are listed. `resent` is null for a file of very many bills, where it was not looked at.
-    `complete` is false where a JSON array was cut off: what was there of it is taken.
+    `unreadable` counts the values that are no webhook, `unreadable_recorded` those of them that
+    were recorded all the same. `settled` are lines of support requests that events of this file
+    answered; `still_open` are those that no event has answered yet, in this file or elsewhere. The
+    first thousand of both, and of `resent`, are listed. `resent` is null for a file of very many
+    bills, which are not searched. `complete` is false if the file ends inside a value or an array;
+    what precedes that was imported. `import_id` is null if nothing was recorded. A `dry_run`
+    recorded nothing and settled nothing; its counts are what an import would report.
     """
 
     recorded: int
     duplicate: int
     unreadable: int
+    unreadable_recorded: int
     unreadable_lines: list[RefusedLine]
     settled_count: int
     settled: list[SettledLine]
@@ -66,6 +72,8 @@ class ImportReport(Struct, frozen=True):
     still_open: list[SettledLine]
     resent: list[ResentEvent] | None
     complete: bool
+    import_id: int | None
+    dry_run: bool
     position: int
 
 
@@ -87,50 +95,71 @@ ORDER BY 1, 2, 3, 5, 4
 def import_file(
     url: str,
     connection: Connection,
-    lines: IO[bytes],
+    file: ImportFile,
+    options: Options,
     *,
-    exports: bool,
     patience: float,
     on_progress: Callable[[int], None],
 ) -> ImportReport:
-    """Append a file's events and say what they settled, once the state knows them.
+    """Append a file's events and report what they settled, once the state includes them.
 
-    Raises `ImportFileError`, and `DecisionError` if the state has not caught up in time: all is in
-    the log then, and taking the file in again tells what it settled.
+    Raises `ImportFileError`, and `DecisionError` if the state has not caught up after `patience`
+    seconds: everything is in the log then, and importing the file again reports what it settled.
     """
-    imported = import_lines(connection, lines, exports=exports, on_progress=on_progress)
+    imported = import_events(connection, file, options, on_progress=on_progress)
     try:
         position = catch_up(url, connection, patience=patience)
     except DecisionError as error:
         raise DecisionError(
-            f"the file is taken: recorded {imported.recorded}, duplicate {imported.duplicate}, "
-            f"unreadable {imported.unreadable}. What it settled is not known yet, for {error}; "
-            "taking the file in again does no harm, and tells"
+            f"the file is imported: recorded {imported.recorded}, duplicate {imported.duplicate}, "
+            f"unreadable {imported.unreadable}. What it settled is not known yet: {error}. "
+            "Importing the file again does no harm and reports it"
         ) from error
     return report(connection, imported, position)
 
 
+def preview_file(connection: Connection, file: ImportFile, options: Options) -> ImportReport:
+    """Return the counts that importing a file would report. Raises `ImportFileError`."""
+    return _report(
+        preview_import(connection, file, options), position=read.head(connection), dry_run=True
+    )
+
+
 def report(connection: Connection, imported: Imported, position: int) -> ImportReport:
-    """Say what an import settled; the state is true for `position`, after all that it recorded."""
+    """Report what an import settled; the state is at `position`, which includes the import."""
     firsts, lasts = [first for first, _ in imported.ranges], [last for _, last in imported.ranges]
     settled, settled_count = _lines(connection, _SETTLED, (firsts, lasts))
     still_open, open_count = _lines(connection, _STILL_OPEN, ())
+    return msgspec.structs.replace(
+        _report(imported, position=position, dry_run=False),
+        settled_count=settled_count,
+        settled=settled,
+        still_open_count=open_count,
+        still_open=still_open,
+        resent=_resent(connection, imported, position),
+    )
+
+
+def _report(imported: Imported, *, position: int, dry_run: bool) -> ImportReport:
     return ImportReport(
         recorded=imported.recorded,
         duplicate=imported.duplicate,
         unreadable=imported.unreadable,
+        unreadable_recorded=imported.unreadable_recorded,
         unreadable_lines=[
             RefusedLine(
                 line.number, line.unreadable.reason, line.unreadable.path, line.unreadable.detail
             )
             for line in imported.unreadable_lines
         ],
-        settled_count=settled_count,
-        settled=settled,
-        still_open_count=open_count,
-        still_open=still_open,
-        resent=_resent(connection, imported, position),
+        settled_count=0,
+        settled=[],
+        still_open_count=0,
+        still_open=[],
+        resent=None,
         complete=imported.complete,
+        import_id=imported.import_id,
+        dry_run=dry_run,
         position=position,
     )
 
