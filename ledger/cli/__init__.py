@@ -9,7 +9,7 @@ import rich_click as click
 
 from ledger import __version__
 from ledger.errors import LedgerError
-from ledger.model.json_text import is_whole
+from ledger.model.json_text import is_encodable
 
 COMMANDS = (
     "up",
@@ -60,7 +60,7 @@ def ledger() -> None:
 def main() -> NoReturn:
     """Run the command; what was foreseen to go wrong ends in a sentence and not in a traceback."""
     for argument in sys.argv[1:]:
-        if not is_whole(argument):  # bytes that no encoding of the terminal has
+        if not is_encodable(argument):  # bytes that no encoding of the terminal has
             click.echo(f"ledger: {argument!a} is not UTF-8", err=True)
             sys.exit(2)
     try:

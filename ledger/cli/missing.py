@@ -6,7 +6,7 @@ from typing import get_args
 import rich_click as click
 
 from ledger.cli.common import prepared_database
-from ledger.model.event import EventType
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, MissingState
 
 WIDE = 1_000

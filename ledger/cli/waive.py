@@ -13,7 +13,7 @@ from ledger.cli.common import (
     prepared_database,
     yes_option,
 )
-from ledger.model.event import EventType
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty
 
 if TYPE_CHECKING:

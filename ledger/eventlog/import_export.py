@@ -20,7 +20,7 @@ from ledger.errors import ImportFileError
 from ledger.eventlog.append import Delivery, Outcome, Source, append
 from ledger.eventlog.import_files import BROKEN_GZIP, CutOffError, numbered
 from ledger.model.digest import is_json
-from ledger.model.event import Unreadable
+from ledger.model.unreadable import Unreadable
 
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
