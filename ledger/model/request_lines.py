@@ -1,9 +1,10 @@
-"""What operators' decisions make of a bill's missing events, and what came of the lines they asked.
+"""Applies operators' decisions to a bill's missing events, and tracks the lines they requested.
 
-A line is settled by the event that it asked for, whoever sent it, and whatever else was decided. Of
-reports whose tests are not known nobody can say which of them came: such a line is settled when
-none is missing any more, if only for a while; what is missing after that is new. So what was
-decided about them depends on the order of the log, in which decisions stand between events.
+Source: docs/rules.md, "Operators' decisions". The event that a line asked for answers the line,
+whoever sent the event and whatever else was decided. If reports of unknown tests are missing,
+nobody can say which of them arrived: their line is answered as soon as none is missing, even for a
+while; any that are missing after that are new. So for them the order of events and decisions in the
+log matters.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from ledger.model.bill_history import History, LoggedEvent
+from ledger.model.bill_history import BillHistory, LoggedEvent
 from ledger.model.missing_events import MissingEvent
 from ledger.model.operator_events import (
     BillDecision,
@@ -25,17 +26,15 @@ from ledger.model.operator_events import (
 
 LineState = Literal["requested", "received", "closed"]
 
-Settled = tuple[list[MissingEvent], list["Line"]]
-
-Lacks = list[tuple[int, int]]
-"""After which position how many reports of unknown tests were missing, in order of position."""
+_MissingCounts = list[tuple[int, int]]
+"""The number of missing reports of unknown tests after each position, in order of position."""
 
 
 class Line(Struct, frozen=True):
-    """A missing event that was asked for.
+    """A line of a support request: a missing event that it asked for.
 
-    `received_position` is where in the log the event stands that came, `reason` why a line is
-    closed that none answered.
+    `received_position` is the log position of the event that answered it, `reason` why it was
+    closed without an answer.
     """
 
     asked: EventRequested
@@ -44,32 +43,32 @@ class Line(Struct, frozen=True):
     reason: str | None = None
 
 
-class _Asked(Struct, frozen=True):
-    """A line with its position in the log, and whether a decision put an end to it."""
+class _Requested(Struct, frozen=True):
+    """A line as requested, with its position in the log and the decisions that ended it."""
 
     position: int
     decision: EventRequested
     closing: EventClosed | None
-    again: int | None
-    """The number of the request that asked for it again."""
+    repeated_in: int | None
+    """The number of the later request that asked for the same event again."""
 
 
-def settle(
-    history: History, missing: list[MissingEvent], decisions: Sequence[LoggedDecision]
-) -> Settled:
-    """Return the missing events with what was decided about them, and the lines by request."""
+def apply_decisions(
+    history: BillHistory, missing: list[MissingEvent], decisions: Sequence[LoggedDecision]
+) -> tuple[list[MissingEvent], list[Line]]:
+    """Return the missing events with the decisions about them, and the lines by request."""
     ordered = sorted(decisions, key=attrgetter("position"))
     waivers = [one for one in ordered if isinstance(one.decision, (EventWaived, EventClosed))]
     asked = _lines(ordered)
-    lacks = _lacks(history)
+    counts = _missing_counts(history)
     return (
-        [_decided(one, waivers, asked, lacks) for one in missing],
-        [_line(line, history, missing, lacks) for line in asked],
+        [_decided(one, waivers, asked, counts) for one in missing],
+        [_line(line, history, missing, counts) for line in asked],
     )
 
 
-def _lines(ordered: list[LoggedDecision]) -> list[_Asked]:
-    """Return the lines by request; of one that was logged twice the first counts."""
+def _lines(ordered: list[LoggedDecision]) -> list[_Requested]:
+    """Return the lines by request. If a line was logged twice, the first one counts."""
     asked: dict[tuple[int, tuple[str, str]], tuple[int, EventRequested]] = {}
     closed: dict[tuple[int, tuple[str, str]], EventClosed] = {}
     again: dict[tuple[int, tuple[str, str]], int] = {}
@@ -81,39 +80,42 @@ def _lines(ordered: list[LoggedDecision]) -> list[_Asked]:
         elif isinstance(decision, EventClosed):
             closed.setdefault((decision.request, decision.subject), decision)
     return [
-        _Asked(position, decision, closed.get(name), again.get(name))
+        _Requested(position, decision, closed.get(name), again.get(name))
         for name, (position, decision) in sorted(asked.items())
     ]
 
 
-def _lacks(history: History) -> Lacks:
-    """Follow, as the events came, how many reports the bill's reports proved to be missing."""
+def _missing_counts(history: BillHistory) -> _MissingCounts:
+    """Return how many reports were known to be missing after each `report.completed` was logged."""
     reported: set[str] = set()
-    lacks = []
+    counts = []
     for count, event in enumerate(sorted(history.reports, key=attrgetter("position")), start=1):
         reported.update(event.completed)
-        lacks.append((event.position, len(reported) - count))
-    return lacks
+        counts.append((event.position, len(reported) - count))
+    return counts
 
 
 def _decided(
-    missing: MissingEvent, waivers: list[LoggedDecision], asked: list[_Asked], lacks: Lacks
+    missing: MissingEvent,
+    waivers: list[LoggedDecision],
+    asked: list[_Requested],
+    counts: _MissingCounts,
 ) -> MissingEvent:
     waived = [one for one in waivers if one.decision.subject == missing.subject]
     lines = [
         line
         for line in asked
         if line.decision.subject == missing.subject
-        and line.again is None
-        and _left(line.position, line.decision, lacks)
+        and line.repeated_in is None
+        and _left(line.position, line.decision, counts)
     ]
-    # A line that was closed counts by its closing; until then it had been asked.
+    # A closed line counts as a waiver from its closing on.
     asked_count = sum(
-        _left(line.position, line.decision, lacks) for line in lines if line.closing is None
+        _left(line.position, line.decision, counts) for line in lines if line.closing is None
     )
     waived_count, waived_at = 0, None
     for one in waived:
-        waived_count += _left(one.position, one.decision, lacks)
+        waived_count += _left(one.position, one.decision, counts)
         if waived_at is None and waived_count >= missing.count:
             waived_at = one.decision.at
     decided = min(waived_count + asked_count, missing.count)
@@ -129,35 +131,37 @@ def _decided(
     )
 
 
-def _left(position: int, decision: BillDecision, lacks: Lacks) -> int:
-    """Return how many of those that a decision is about are still missing, at the most."""
+def _left(position: int, decision: BillDecision, counts: _MissingCounts) -> int:
+    """Return how many of the missing events that a decision is about can still be missing."""
     if decision.test_id is not None or decision.event_type != "report.completed":
         return decision.count
-    least = min((lack for at, lack in lacks if at > position), default=decision.count)
+    least = min((count for at, count in counts if at > position), default=decision.count)
     return max(0, min(decision.count, least))
 
 
-def _line(line: _Asked, history: History, missing: list[MissingEvent], lacks: Lacks) -> Line:
+def _line(
+    line: _Requested, history: BillHistory, missing: list[MissingEvent], counts: _MissingCounts
+) -> Line:
     asked = line.decision
-    answer = _answer(line, history, lacks)
+    answer = _answer(line, history, counts)
     if answer is not None:
         return Line(asked, "received", received_position=answer)
     if line.closing:
         return Line(asked, "closed", reason=line.closing.reason)
-    if line.again is not None:
-        return Line(asked, "closed", reason=f"asked for again in request {line.again}")
+    if line.repeated_in is not None:
+        return Line(asked, "closed", reason=f"asked for again in request {line.repeated_in}")
     if history.deletions:
         return Line(asked, "closed", reason="the bill was deleted")
     if all(one.subject != asked.subject for one in missing):
-        return Line(asked, "closed", reason="what came since shows that it was not sent yet")
+        return Line(asked, "closed", reason="later events show that it had not been sent yet")
     return Line(asked, "requested")
 
 
-def _answer(line: _Asked, history: History, lacks: Lacks) -> int | None:
-    """Return the position of the event that is what was asked for, None if there is none."""
+def _answer(line: _Requested, history: BillHistory, counts: _MissingCounts) -> int | None:
+    """Return the position of the event that answers a line, None if there is none."""
     asked = line.decision
     if asked.event_type == "report.completed" and asked.test_id is None:
-        return next((at for at, lack in lacks if at > line.position and lack <= 0), None)
+        return next((at for at, count in counts if at > line.position and count <= 0), None)
     events: list[LoggedEvent]
     if asked.event_type == "bill.created":
         events = history.creations
