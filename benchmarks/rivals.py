@@ -10,7 +10,7 @@ from litestar import Litestar, Request, Response, get, post
 from psycopg_pool import AsyncConnectionPool
 
 from ledger.intake.endpoint import Answer, Header
-from ledger.model.event import examine
+from ledger.model.event import event_columns
 from ledger.settings import Settings
 
 SEQUENCE = "CREATE SEQUENCE obvious_position"
@@ -85,7 +85,7 @@ def make_obvious() -> Litestar:
         if request.headers.get("authorization") != authorization:
             return Response(b"", status_code=401)
         body = await request.body()
-        said = examine(body)
+        said = event_columns(body)
         values = (
             datetime.now(UTC),
             said.event_time,

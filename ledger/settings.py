@@ -16,10 +16,10 @@ from msgspec import Struct
 from psycopg.conninfo import conninfo_to_dict
 
 from ledger.errors import SettingsError
+from ledger.event_types import EVENT_TYPES
 
 PREFIX = "LEDGER_"
 TEST_PREFIX = "LEDGER_TEST_"
-EVENT_TYPES = ("bill.created", "report.completed", "bill.completed", "bill.deleted")
 
 
 class Settings(Struct, frozen=True, kw_only=True):

@@ -9,21 +9,21 @@ from msgspec import Struct
 
 from ledger.eventlog.append import Source
 from ledger.eventlog.read import LoggedDelivery
-from ledger.model.bill import Report, Summary
+from ledger.model.bill import BillSummary, Report
 from ledger.model.digest import is_json
 from ledger.operations.read_models import MissingEventItem
 
 T = TypeVar("T")
 
 
-class Bill(Summary, frozen=True, kw_only=True):
+class Bill(BillSummary, frozen=True, kw_only=True):
     """A bill with its reports and missing events, both sorted by test."""
 
     reports: list[Report]
     missing_events: list[MissingEventItem]
 
 
-class BillItem(Summary, frozen=True, kw_only=True):
+class BillItem(BillSummary, frozen=True, kw_only=True):
     """A bill in a list; `missing` is how many missing events it has."""
 
     missing: int

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from ledger import __version__
 from ledger.errors import LedgerError, one_line
-from ledger.model.json_text import is_whole
+from ledger.model.json_text import is_encodable
 
 COMMANDS = {
     "up": "Run everything on an embedded PostgreSQL until stopped.",
@@ -100,7 +100,7 @@ def ledger() -> None:
 def main() -> NoReturn:
     """Run a command and exit; an expected error is one line on stderr and not a traceback."""
     for argument in sys.argv[1:]:
-        if not is_whole(argument):  # bytes that are not text in the terminal's encoding
+        if not is_encodable(argument):  # bytes that are not text in the terminal's encoding
             _fail(f"{argument!a} is not UTF-8", 2)
     try:
         code = ledger.main(prog_name="ledger", standalone_mode=False)

@@ -10,7 +10,7 @@ from ledger.api.handlers.events import ALL, ALL_UNREADABLE, event_item, unreadab
 from ledger.api.schemas import EventItem, UnreadableEventItem
 from ledger.cli.common import json_lines_option, prepared_database
 from ledger.cli.table import print_table
-from ledger.model.event import REASONS
+from ledger.model.unreadable import REASONS
 from ledger.operations.render.words import clock
 from ledger.postgres.connect import connect
 from ledger.projection.rows import encode

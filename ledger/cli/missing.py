@@ -8,7 +8,7 @@ import rich_click as click
 
 from ledger.cli.common import json_lines_option, prepared_database
 from ledger.cli.table import print_table
-from ledger.model.event import EventType
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, MissingState
 from ledger.operations.missing_events.queries import Filter, item_of, list_query
 from ledger.operations.policy import Policy

@@ -15,7 +15,7 @@ from ledger.cli.common import (
     yes_option,
 )
 from ledger.cli.table import print_table
-from ledger.model.event import EventType
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty
 from ledger.operations.missing_events.queries import Filter
 from ledger.operations.missing_events.waive import unwaive_matching, waive_matching

@@ -7,8 +7,8 @@ from typing import Literal
 from msgspec import Struct
 from psycopg import Connection, RawCursor
 
-from ledger.model.event import Examined, examine
-from ledger.model.operator_events import examine_decision
+from ledger.model.event import EventColumns, event_columns
+from ledger.model.operator_events import decision_columns
 from ledger.postgres.binary import (
     PackedArray,
     bytea_array,
@@ -33,7 +33,7 @@ class Delivery(Struct, frozen=True):
     body: bytes
     received_at: datetime
     source: Source
-    examined: Examined
+    examined: EventColumns
 
     @classmethod
     def of(cls, body: bytes, *, received_at: datetime, source: Source) -> "Delivery":
@@ -41,9 +41,9 @@ class Delivery(Struct, frozen=True):
         return cls(body, received_at, source, examine_row(body, source))
 
 
-def examine_row(body: bytes, source: Source) -> Examined:
+def examine_row(body: bytes, source: Source) -> EventColumns:
     """Work out what the log's columns hold of a body; what an operator wrote is read as such."""
-    return examine_decision(body) if source == "operator" else examine(body)
+    return decision_columns(body) if source == "operator" else event_columns(body)
 
 
 class Outcome(Struct, frozen=True):

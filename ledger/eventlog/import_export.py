@@ -20,7 +20,8 @@ from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, Outcome, Source, append
 from ledger.eventlog.import_files import ImportFile, Reading
 from ledger.model.digest import is_json
-from ledger.model.event import Unreadable, read_event
+from ledger.model.event import read_event
+from ledger.model.unreadable import Unreadable
 
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024

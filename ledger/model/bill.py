@@ -1,7 +1,9 @@
-"""The fold: the events of one bill in, its state out. There is no second definition of state.
+"""Folds the events of one bill into its state. There is no second definition of state.
 
-Source: design, "Report", "Bill". What the events prove missing is in `missing.py`, what operators
-decided about that in `settlement.py`.
+Source: docs/rules.md, "Reports" and "Bills". Which event is newer is decided in `bill_history`, a
+report's `completed_at` in `_completion_evidence` below, the bill's `state` in `_state`, findings in
+`findings`, missing events in `missing_events`, and the effect of operators' decisions in
+`request_lines`.
 """
 
 from collections.abc import Sequence
@@ -10,22 +12,22 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ledger.model.bill_history import History, LoggedEvent, history_of
+from ledger.model.bill_history import BillHistory, LoggedEvent, history_of
 from ledger.model.event import is_completed
 from ledger.model.findings import findings
 from ledger.model.missing_events import MissingEvent, missing_events
 from ledger.model.operator_events import LoggedDecision
-from ledger.model.request_lines import Line, settle
+from ledger.model.request_lines import Line, apply_decisions
 
-FOLD_VERSION = 4
-"""Grows when the same events give another state, or the state tables another shape. State of
-another version is served as it is and not written to until `ledger rebuild` has made it anew."""
+FOLD_VERSION = 1
+"""Raise it whenever the same events would give another state, words included, or the state tables
+get another shape. State of another version is served but not updated until `ledger rebuild`."""
 
 State = Literal["open", "completed", "reopened", "deleted"]
 
 
 class Report(Struct, frozen=True, gc=False):
-    """One test of a bill. `completed_at` (UTC) and `evidence`, an event type, go together."""
+    """One test of a bill. `evidence` is the type of the event that decided `completed_at` (UTC)."""
 
     test_id: str
     status: str | None
@@ -33,10 +35,10 @@ class Report(Struct, frozen=True, gc=False):
     evidence: str | None
 
 
-class Summary(Struct, frozen=True):
-    """A bill without its reports. Times are UTC; `events` counts its distinct events.
+class BillSummary(Struct, frozen=True):
+    """A bill without its reports. Times are UTC.
 
-    `position` is the last of the bill's positions in the log.
+    `events` is the number of its distinct events, `position` the last of its positions in the log.
     """
 
     lab_id: str
@@ -59,13 +61,13 @@ class Summary(Struct, frozen=True):
 
 
 class Bill(Struct, frozen=True):
-    """All that the events of a bill say: reports sorted by test, missing events likewise.
+    """The state of a bill. Reports and missing events are sorted by test.
 
-    `lines` are what support requests asked for, by request. `former_integrators` are the integrator
-    ids that events had and the bill has no more.
+    `lines` are the lines of support requests about this bill, by request. `former_integrators` are
+    the integrator ids of earlier events that the bill no longer has.
     """
 
-    summary: Summary
+    summary: BillSummary
     reports: list[Report]
     missing_events: list[MissingEvent]
     lines: list[Line]
@@ -78,9 +80,9 @@ def fold(
     events: list[LoggedEvent],
     decisions: Sequence[LoggedDecision] = (),
 ) -> Bill:
-    """Fold the events of one bill, at least one, given in any order, each of them once.
+    """Fold the events of one bill: at least one, in any order, none of them twice.
 
-    `decisions` are what operators decided about it, in any order.
+    `decisions` are the operators' decisions about this bill, in any order.
     """
     history = history_of(events)
     integrator_id = history.integrator_ids[-1] if history.integrator_ids else None
@@ -89,7 +91,7 @@ def fold(
     received = [event.received_at for event in events]
     positions = [event.position for event in events]
     positions += [decided.position for decided in decisions]
-    summary = Summary(
+    summary = BillSummary(
         lab_id=lab_id,
         bill_id=bill_id,
         integrator_id=integrator_id,
@@ -111,7 +113,7 @@ def fold(
     missing = [] if history.deletions else missing_events(history)
     lines: list[Line] = []
     if decisions:
-        missing, lines = settle(history, missing, decisions)
+        missing, lines = apply_decisions(history, missing, decisions)
     return Bill(
         summary=summary,
         reports=reports,
@@ -121,26 +123,32 @@ def fold(
     )
 
 
-def _reports(history: History) -> list[Report]:
-    proofs: dict[str, LoggedEvent] = {}
-    # The best evidence first, and of one kind the oldest.
-    for events in (history.reports, history.completions, history.creations, history.deletions):
-        if len(proofs) == len(history.statuses):
-            break
-        for event in events:
-            for test in event.completed:
-                proofs.setdefault(test, event)
+def _reports(history: BillHistory) -> list[Report]:
+    evidence = _completion_evidence(history)
     reports = []
     for test, status in sorted(history.statuses.items()):
         if status == "completed" or is_completed(status):
-            proof = proofs[test]
-            reports.append(Report(test, status, _from_unix(proof.at), proof.type))
+            event = evidence[test]
+            reports.append(Report(test, status, _from_unix(event.at), event.type))
         else:
             reports.append(Report(test, status, None, None))
     return reports
 
 
-def _state(history: History, not_completed: set[str]) -> State:
+def _completion_evidence(history: BillHistory) -> dict[str, LoggedEvent]:
+    """Return, by test, the event whose time is the report's `completed_at`."""
+    evidence: dict[str, LoggedEvent] = {}
+    # The best evidence first, and within a type the oldest.
+    for events in (history.reports, history.completions, history.creations, history.deletions):
+        if len(evidence) == len(history.statuses):
+            break
+        for event in events:
+            for test in event.completed:
+                evidence.setdefault(test, event)
+    return evidence
+
+
+def _state(history: BillHistory, not_completed: set[str]) -> State:
     if history.deletions:
         return "deleted"
     if not history.completions:

@@ -1,6 +1,6 @@
-"""The events of one bill, in the order that decides what is newest.
+"""Puts the events of one bill in order, which decides which of them is the newest.
 
-Source: design, "Order".
+Source: docs/rules.md, "Order of events" and "Resent imported events".
 """
 
 from collections.abc import Iterable
@@ -19,14 +19,14 @@ _BY_RECEPTION = attrgetter("received_at", "position")
 
 
 class LoggedEvent(Struct, frozen=True, gc=False):
-    """A readable event of a bill, made ready for the fold, with what the log adds to it.
+    """A readable event of a bill with its place in the log, prepared for the fold.
 
-    `position` is the log's, `received_at` the time (UTC) of the first delivery. `imported` tells
-    that it came in a file and not from the sender. `order` is its place among the bill's events:
-    `(event_time, rank, progress, digest)`. `at` is the event's time in Unix seconds, and `delay`
-    how many seconds later it was received. `tests` maps each test that the event mentions to the
-    status it says; of a test mentioned twice the last mention counts. `completed` holds those of
-    them that it says completed.
+    `position` is its position in the log, `received_at` the time (UTC) of its first delivery.
+    `imported` is true if it came from a file instead of a webhook. `order` is its sort key among
+    the bill's events: `(event_time, rank, progress, digest)`. `at` is the event's time in Unix
+    seconds, `delay` the seconds from then until it was received. `tests` maps each test that the
+    event mentions to its status; if a test is mentioned twice, the last mention counts. `completed`
+    holds the tests whose status is completed.
     """
 
     position: int
@@ -45,17 +45,18 @@ class LoggedEvent(Struct, frozen=True, gc=False):
 
     @property
     def moment(self) -> tuple[int, int]:
-        """Return the part of the order that is the sender's: event time and rank."""
+        """Return event time and rank, the part of the order that does not depend on content."""
         return self.order[:2]
 
 
-class History(Struct, frozen=True, gc=False):
-    """The events of a bill, oldest first: all of them, and those of each type; what the newest say.
+class BillHistory(Struct, frozen=True, gc=False):
+    """The events of a bill, oldest first: all of them and those of each type.
 
-    `statuses` has each test that an event mentions. `integrator_ids` are those that the events
-    name, in their order, none twice in a row. `reported` are the tests that some `report.completed`
-    says completed. `resent` are events that support sent again with another time: they are in none
-    of the other lists, and nothing here is said by them.
+    `statuses` maps each test that any event mentions to its newest status. `flabs_status` and
+    `report_url` are the newest that are not empty. `integrator_ids` are those that the events name,
+    oldest first, without immediate repetitions. `reported` are the tests that some
+    `report.completed` calls completed. `resent` are imported events that repeat a webhook with
+    another time: no other field takes them into account.
     """
 
     events: list[LoggedEvent]
@@ -74,7 +75,7 @@ class History(Struct, frozen=True, gc=False):
 def logged_event(
     position: int, received_at: datetime, digest: bytes, event: BillEvent, *, imported: bool
 ) -> LoggedEvent:
-    """Make an event ready for the fold; `digest` is the body's, of 32 bytes."""
+    """Prepare an event for the fold; `digest` is the 32-byte digest of its body."""
     at = event.event_time
     data = event.data
     bill = data.bill_data
@@ -86,9 +87,9 @@ def logged_event(
         for test in bill.tests or ():
             word = test.status
             tests[test.test_id] = word
-            if word == "completed" or is_completed(word):  # plain: without a call
+            if word == "completed" or is_completed(word):  # the usual status needs no call
                 completed.add(test.test_id)
-            else:  # what an earlier mention said
+            else:  # overrides an earlier mention
                 completed.discard(test.test_id)
     return LoggedEvent(
         position=position,
@@ -108,16 +109,19 @@ def logged_event(
 
 
 def delay(received_at: datetime, event_time: int) -> int:
-    """Return how many whole seconds after it happened an event was received, rounded down."""
-    since = received_at - _EPOCH  # days, seconds and a part of a second that is not negative
+    """Return the whole seconds, rounded down, from an event's time until it was received."""
+    since = (
+        received_at - _EPOCH
+    )  # its microseconds are never negative, so dropping them rounds down
     return since.days * _DAY + since.seconds - event_time
 
 
-def history_of(events: list[LoggedEvent]) -> History:
-    """Put events, given in any order, in theirs: `(event_time, rank, progress, digest)`.
+def history_of(events: list[LoggedEvent]) -> BillHistory:
+    """Sort the events of a bill by `(event_time, rank, progress, digest)`.
 
-    Flabs' times are whole seconds: of two events within one, the one that says more tests completed
-    came later, and the digest decides what is left, so that any order of arrival gives this one.
+    Flabs' times are whole seconds: of two events within one second, the one with more completed
+    tests came later. The digest breaks the remaining ties, so that the order of arrival has no
+    influence.
     """
     events = sorted(events, key=_BY_ORDER)
     sent_again: list[LoggedEvent] = []
@@ -130,7 +134,7 @@ def history_of(events: list[LoggedEvent]) -> History:
     statuses: dict[str, str | None] = {}
     flabs_status = report_url = integrator_id = None
     integrator_ids: list[str] = []
-    for event in events:  # oldest first, so the newest stays
+    for event in events:  # oldest first, so the newest value remains
         of_rank[event.order[1]].append(event)
         statuses |= event.tests
         flabs_status = event.status or flabs_status
@@ -141,7 +145,7 @@ def history_of(events: list[LoggedEvent]) -> History:
     reported: set[str] = set()
     for event in reports:
         reported |= event.completed
-    return History(
+    return BillHistory(
         events=events,
         creations=creations,
         reports=reports,
@@ -157,12 +161,12 @@ def history_of(events: list[LoggedEvent]) -> History:
 
 
 def resent(events: Iterable[LoggedEvent]) -> dict[int, int]:
-    """Return the positions of events sent again with another time, each with the original's.
+    """Map the position of each resent event to the position of the webhook that it repeats.
 
-    Support may stamp what it sends from its archive with the time of sending. Such an event says
-    nothing that the webhook had not said, and taken at its word it would make a bill of last week
-    pending again. So an imported event that equals one of the sender's own but for its time is no
-    second fact. Of two that the sender itself sent at two times, both are.
+    An imported event that is identical to a webhook except for its time is a duplicate: support may
+    stamp the events of its archive with the time of sending, and a `bill.created` of last week
+    would then make its tests pending again. Two webhooks that differ only in their time are two
+    events.
     """
     originals: dict[tuple[str, str], int] = {}
     imported = []
@@ -176,13 +180,13 @@ def resent(events: Iterable[LoggedEvent]) -> dict[int, int]:
 
 
 def by_reception(events: list[LoggedEvent]) -> list[LoggedEvent]:
-    """Return events in the order in which their first deliveries came."""
-    # Receivers on several machines may stamp the same instant; the log's order decides then.
+    """Return events in the order of their first deliveries."""
+    # Receivers on several machines may record the same instant; then the log's order decides.
     return sorted(events, key=_BY_RECEPTION)
 
 
 def _all_but_time(event: BillEvent) -> tuple[str, str]:
-    """Return what tells an event from others but its time; the order of its tests says nothing."""
+    """Return an event's content without its time and without the order of its tests."""
     bill = event.data.bill_data
     tests = sorted(map(repr, bill.tests)) if bill and bill.tests else []
     plain = msgspec.structs.replace(event.data, bill_data=None)

@@ -1,7 +1,7 @@
-"""Loss windows: the times whose events met an outage at every attempt, so that none is known.
+"""Finds loss windows: times whose events met an outage at every attempt and were all lost.
 
-Source: design, "Loss windows". A list of intervals that is taken or given here is sorted and
-disjoint and holds no empty one, as `union` makes it, where nothing else is said.
+Source: docs/rules.md, "Loss windows". Unless stated otherwise, a list of intervals is sorted, and
+its intervals are disjoint and not empty, as `union` returns them.
 """
 
 from collections.abc import Iterable
@@ -11,16 +11,16 @@ from msgspec import Struct
 
 
 class Interval(Struct, frozen=True, order=True, gc=False):
-    """The times from `begin` on and before `end`, both UTC."""
+    """The time from `begin` to before `end`, both UTC."""
 
     begin: datetime
     end: datetime
 
 
 def union(intervals: Iterable[Interval]) -> list[Interval]:
-    """Return the times in any of the intervals, given in any order; they may overlap or be empty.
+    """Merge intervals, which may be in any order, overlap or be empty.
 
-    Intervals that touch become one.
+    Adjacent intervals become one.
     """
     merged: list[Interval] = []
     for each in sorted(intervals):
@@ -34,7 +34,7 @@ def union(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def intersection(a: list[Interval], b: list[Interval]) -> list[Interval]:
-    """Return the times in both."""
+    """Return the times that are in both lists."""
     common = []
     i = j = 0
     while i < len(a) and j < len(b):
@@ -50,7 +50,7 @@ def intersection(a: list[Interval], b: list[Interval]) -> list[Interval]:
 
 
 def difference(a: list[Interval], b: list[Interval]) -> list[Interval]:
-    """Return the times in `a` that are not in `b`."""
+    """Return the times that are in `a` and not in `b`."""
     rest = []
     j = 0
     for each in a:
@@ -60,7 +60,7 @@ def difference(a: list[Interval], b: list[Interval]) -> list[Interval]:
                 rest.append(Interval(begin, b[j].begin))
             begin = max(begin, b[j].end)
             if b[j].end > each.end:
-                break  # it may reach into the next one of `a`, too
+                break  # it may overlap the next interval of `a`, too
             j += 1
         if begin < each.end:
             rest.append(Interval(begin, each.end))
@@ -68,7 +68,7 @@ def difference(a: list[Interval], b: list[Interval]) -> list[Interval]:
 
 
 def outages(alive: Iterable[Interval], *, since: datetime, until: datetime) -> list[Interval]:
-    """Return the times from `since` on and before `until` in which no instance was alive.
+    """Return the times from `since` to before `until` in which no instance was alive.
 
     `alive` holds the intervals of all instances, in any order; they may overlap.
     """
@@ -78,12 +78,12 @@ def outages(alive: Iterable[Interval], *, since: datetime, until: datetime) -> l
 def loss_windows(outages: list[Interval], *, interval: timedelta, count: int) -> list[Interval]:
     """Return the times of events whose first attempt and all `count` retries met an outage.
 
-    The retries are `interval` apart. An attempt after the last outage counts as having come
-    through: an event is lost only when its last attempt is known to have failed.
+    The retries are `interval` apart. An attempt after the last outage counts as successful: an
+    event is lost only when its last attempt is known to have failed.
     """
-    # Those that fail `attempts` times in a row from some attempt on, and do so again `step`
-    # attempts later, fail `attempts + step` times as long as the two rows leave no gap. So the
-    # rows double, and 101 attempts take seven intersections instead of a hundred.
+    # Times whose first `attempts` attempts all fail, and which still fail that often when shifted
+    # by `step` <= `attempts` intervals, fail `attempts + step` times in a row. So the number of
+    # attempts doubles each time, and 101 attempts take seven intersections instead of a hundred.
     windows = outages
     attempts = 1
     while attempts <= count and windows:

@@ -1,7 +1,7 @@
-"""Missing events: what the events of a bill prove, or make likely, to have been sent and lost.
+"""Finds missing events: those that the other events of a bill prove, or suggest, to be lost.
 
-Source: design, "Missing events". The fold records all of them; which event types are subscribed,
-and what time it is, come in where somebody asks.
+Source: docs/rules.md, "Missing events". The fold records all of them. Queries apply the current
+time and the subscribed event types.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ledger.model.bill_history import History, LoggedEvent, by_reception
+from ledger.model.bill_history import BillHistory, LoggedEvent, by_reception
 from ledger.model.event import is_completed
 
 Certainty = Literal["certain", "possible"]
@@ -18,7 +18,7 @@ MissingState = Literal["awaiting_retry", "overdue", "requested", "waived"]
 
 
 class Evidence(Struct, frozen=True):
-    """The event that shows another to be missing. Times are UTC."""
+    """The event that proves another to be missing. Times are UTC."""
 
     position: int
     event_type: str
@@ -27,12 +27,12 @@ class Evidence(Struct, frozen=True):
 
 
 class MissingEvent(Struct, frozen=True):
-    """One event, or `count` of them, of which another event tells and which has not come.
+    """An event, or `count` events, that must have been sent and was not received.
 
-    `test_id` is None where the event is of the bill, or where it is not known of which test.
-    `request` is the last support request that asked for it, at `requested_at`; `waived_at` is when
-    an operator said that it will not be asked for, or closed what had been asked. `decided` says of
-    how many of the `count` any of that was said; both times stand only where it was of all.
+    `test_id` is None if the event is about the whole bill or about an unknown test. `request` is
+    the number of the last support request that asked for it, at `requested_at`. `waived_at` is when
+    an operator waived it or closed the line that asked for it. `decided` is how many of the `count`
+    events were requested or waived; the two times are set only when all of them were.
     """
 
     event_type: str
@@ -47,15 +47,15 @@ class MissingEvent(Struct, frozen=True):
 
     @property
     def subject(self) -> tuple[str, str]:
-        """What tells it from the bill's other missing events."""
+        """What distinguishes it from the other missing events of its bill."""
         return (self.event_type, self.test_id or "")
 
     def due_at(self, retry_budget: timedelta) -> datetime:
-        """Return the time from which it will not come by itself any more."""
+        """Return the time after which the sender will not retry it any more."""
         return self.evidence.received_at + retry_budget
 
     def state(self, now: datetime, retry_budget: timedelta) -> MissingState:
-        """Return what is to be said of it at the time `now`."""
+        """Return its state at the time `now`."""
         if self.waived_at and self.waived_at <= now:
             return "waived"
         if self.requested_at and self.requested_at <= now:
@@ -64,12 +64,15 @@ class MissingEvent(Struct, frozen=True):
 
 
 def retry_budget(*, interval: int, count: int, timeout: int) -> timedelta:
-    """Return how long after the first attempt began the last one ends; arguments in seconds."""
+    """Return the time from the start of the first attempt to the end of the last one.
+
+    `interval` between attempts and `timeout` of an attempt are in seconds.
+    """
     return timedelta(seconds=count * interval + (count + 1) * timeout)
 
 
-def missing_events(history: History) -> list[MissingEvent]:
-    """Return what is missing of a bill that is not deleted, sorted by test, then by event type."""
+def missing_events(history: BillHistory) -> list[MissingEvent]:
+    """Return the missing events of a bill that is not deleted, sorted by test and event type."""
     found: list[MissingEvent] = []
     if not history.creations:
         found.append(_missing("bill.created", "certain", by_reception(history.events)[0]))
@@ -78,13 +81,13 @@ def missing_events(history: History) -> list[MissingEvent]:
     else:
         found += _bill_completed(history)
     count = len(history.reported) - len(history.reports)
-    if history.reports and count > 0:  # reports came, but of some tests nobody knows in which
+    if history.reports and count > 0:  # some events were about several tests
         last = by_reception(history.reports)[-1]
         found.append(_missing("report.completed", "possible", last, count=count))
     return sorted(found, key=lambda missing: (missing.test_id or "", missing.event_type))
 
 
-def _reports_of_known_tests(history: History) -> Iterable[MissingEvent]:
+def _reports_of_known_tests(history: BillHistory) -> Iterable[MissingEvent]:
     proofs: dict[str, LoggedEvent] = {}
     for event in by_reception(history.completions):
         for test in event.completed - history.reported:
@@ -93,7 +96,7 @@ def _reports_of_known_tests(history: History) -> Iterable[MissingEvent]:
         yield _missing("report.completed", "certain", event, test_id=test)
 
 
-def _bill_completed(history: History) -> Iterable[MissingEvent]:
+def _bill_completed(history: BillHistory) -> Iterable[MissingEvent]:
     if is_completed(history.flabs_status):
         proofs = [event for event in history.events if is_completed(event.status)]
         yield _missing("bill.completed", "certain", by_reception(proofs)[0])

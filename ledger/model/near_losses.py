@@ -1,8 +1,8 @@
-"""Near losses: at which attempt deliveries came, a lab's clock told apart from its lateness.
+"""Finds near losses: which attempt each delivery was, corrected for the skew of the lab's clock.
 
-Source: design, "Near losses". A delay is `received_at` - `event_time` in whole seconds, so it holds
-three things: the attempts that failed, the difference of two clocks, and the time in transit. The
-first comes in whole intervals, the second is the same all day, the third is short.
+Source: docs/rules.md, "Near losses". A delay is `received_at` - `event_time` in whole seconds. It
+is the sum of the failed attempts, the difference of two clocks and the time in transit. The first
+comes in whole intervals, the second is the same all day, the third is short.
 """
 
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from itertools import accumulate
 from msgspec import Struct
 
 LONGEST_DELAY = 3600
-"""Seconds, either way, up to which a delay is looked at. One beyond tells of no attempt."""
+"""Seconds, positive or negative. A longer delay does not show which attempt it was."""
 
 ENOUGH = 20
-"""Deliveries from which on a day shows how the clocks differ. Fewer may all be outliers."""
+"""Deliveries a day that are needed to estimate the clock skew. Fewer may all be outliers."""
 
 TRANSIT = 3
-"""Seconds that rounding to whole seconds and the network commonly add to a delay."""
+"""Seconds that rounding and the network usually add to a delay."""
 
 
 class Lateness(Struct, frozen=True):
-    """How late the deliveries of one lab and day came.
+    """How late the deliveries of one lab and day were.
 
-    `attempts` counts them by attempt, the first one at index 0; `unclear` are those that fit none.
-    `last_attempt_share` is the part of the others, 0 to 1, that one more failure would have lost.
-    `clock_skew_seconds` is how far our clock runs ahead of the lab's, the shortest transit
-    included; None if the day does not show it.
+    `attempts` counts deliveries by attempt, the first attempt at index 0; `unclear` counts those
+    that fit no attempt. `last_attempt_share` is the share, 0 to 1, of the clear ones that one more
+    failure would have lost. `clock_skew_seconds` is how far our clock is ahead of the lab's, the
+    shortest transit included; None if the day does not show it.
     """
 
     deliveries: int
@@ -37,9 +37,9 @@ class Lateness(Struct, frozen=True):
 
 
 def lateness(delays: Mapping[int, int], *, interval: int, count: int) -> Lateness:
-    """Tell the attempts from the number of deliveries by delay.
+    """Estimate the attempt of each delivery, given the number of deliveries for each delay.
 
-    After the first attempt there are at most `count` more, `interval` seconds (at least 1) apart.
+    At most `count` attempts follow the first, `interval` seconds (at least 1) apart.
     """
     within = {
         delay: deliveries for delay, deliveries in delays.items() if abs(delay) <= LONGEST_DELAY
@@ -64,8 +64,8 @@ def lateness(delays: Mapping[int, int], *, interval: int, count: int) -> Latenes
 def _clock_skew(delays: Mapping[int, int], interval: int, count: int) -> int | None:
     """Return the skew that explains the delays best, None if none explains most of them.
 
-    The earliest delay is the skew and the intervals of the attempt at which it came. Which attempt
-    that was is a choice: none before the first, so a delay below zero is all skew.
+    The earliest delay is the skew plus the intervals before its attempt. Each possible attempt
+    gives one candidate; a negative delay must be a first attempt, so it is all skew.
     """
     total = sum(delays.values())
     if total < ENOUGH:
@@ -73,12 +73,12 @@ def _clock_skew(delays: Mapping[int, int], interval: int, count: int) -> int | N
     earliest = _earliest(delays)
     latest_attempt = max(0, min(count, _nearest_attempt(earliest, interval)))
     skews = [earliest - attempt * interval for attempt in range(latest_attempt + 1)]
-    # Nobody's clock is off by just the interval of the retries: a delay that a retry explains is
-    # lateness. One that none explains is skew, and the earliest was most likely a first attempt.
+    # No clock is wrong by exactly the retry interval, so a delay that a retry explains is lateness.
+    # A delay that no retry explains is skew, and the earliest was most likely a first attempt.
     if _on_schedule(earliest, interval, count):
         skews.reverse()
-    # Either guess yields to more than a few deliveries that it leaves unexplained: some that came
-    # whole intervals before the earliest, or after the last attempt there can be.
+    # Another candidate wins if it explains more than a few deliveries that the preferred one does
+    # not: whole intervals before the earliest delay, or after the last possible attempt.
     few = max(2, total // 100)
     explained = {
         skew: sum(
@@ -89,13 +89,13 @@ def _clock_skew(delays: Mapping[int, int], interval: int, count: int) -> int | N
         for skew in skews
     }
     best = max(skews, key=lambda skew: explained[skew] - few * skews.index(skew))
-    # A lab may have several clocks, or send what had to wait: then there is no one skew, and to
-    # shift all by the earliest would turn good deliveries into late ones.
+    # A lab may have several clocks, or a queue of its own: then there is no single skew, and
+    # subtracting the earliest delay would turn punctual deliveries into late ones.
     return best if 2 * explained[best] > total else None
 
 
 def _earliest(delays: Mapping[int, int]) -> int:
-    """Return the delay that one in twenty come before: outliers are not the earliest."""
+    """Return the fifth percentile of the delays, because the very earliest may be outliers."""
     ordered = sorted(delays)
     passed = accumulate(delays[delay] for delay in ordered)
     outliers = sum(delays.values()) // 20
@@ -103,15 +103,15 @@ def _earliest(delays: Mapping[int, int]) -> int:
 
 
 def _nearest_attempt(delay: int, interval: int) -> int:
-    """Return the delay in intervals, rounded; a half goes down, since transit only ever adds."""
+    """Return the delay in intervals, rounded; halves go down, because transit only adds."""
     return -((interval - 2 * delay) // (2 * interval))
 
 
 def _on_schedule(delay: int, interval: int, count: int) -> bool:
-    """Tell whether a delay, free of skew, is what one of the attempts would give."""
+    """Return whether a delay without skew fits one of the attempts."""
     attempt = _nearest_attempt(delay, interval)
-    # An attempt that runs into its time-out, at Flabs a twelfth of the interval, may put off those
-    # after it by as much. Of a short interval a twelfth is less than transit takes.
+    # An attempt that times out, at Flabs after a twelfth of the interval, may delay the attempts
+    # after it by as much. For a short interval a twelfth is less than the time in transit.
     slack = max(TRANSIT, interval // 12)
     off = delay - attempt * interval
     return 0 <= attempt <= count and -slack <= off <= slack * (attempt + 1)

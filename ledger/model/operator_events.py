@@ -1,10 +1,9 @@
-"""What operators decide, as events: asked for, waived, closed, expected, subscribed.
+"""Operators' decisions as events: requests, waivers, closings, expected bills, subscriptions.
 
-A decision is a JSON body in the event log like any other, with the source `operator`; the structs
-below are its only statement. One about a missing event names its bill and is folded with it. The
-others are of no bill: they name a lab or nothing.
-
-A body that merely looks like one, in a webhook, is not one: the source decides.
+A decision is a JSON body in the event log with the source `operator`. The structs below are the
+only statement of its shape. A decision about a missing event names a bill and is folded with it;
+the others name a lab or nothing. Only the source makes a body a decision: a webhook that looks like
+one is an ordinary event.
 """
 
 from collections.abc import Iterator
@@ -14,14 +13,16 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from ledger.event_types import EventType
 from ledger.model.digest import digest
-from ledger.model.event import EventTime, EventType, Examined, Identifier, Unreadable
-from ledger.model.json_text import is_whole
+from ledger.model.event import MAX_TIME, MIN_TIME, EventColumns, Identifier
+from ledger.model.json_text import NUL_ESCAPE, is_utf8, too_deep
 from ledger.model.missing_events import Certainty, Evidence
+from ledger.model.unreadable import NOT_BLANK, Unreadable, Validator, parse_body
 
 Moment = Annotated[datetime, Meta(tz=True)]
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
-Words = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"\S")]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK)]
+Words = Annotated[str, Meta(min_length=1, max_length=2000, pattern=NOT_BLANK)]
 Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
@@ -33,10 +34,10 @@ class Decision(Struct, frozen=True, kw_only=True, tag_field="decision", tag=True
 
 
 class BillDecision(Decision, frozen=True, kw_only=True, tag=True):
-    """Something decided about a missing event, named by its bill, type and test.
+    """A decision about a missing event, which its bill, type and test identify.
 
-    `count` says how many of those that are missing it is about: of reports whose tests are not
-    known, more may be missing later.
+    `count` is the number of missing events that it is about. It is above 1 only for reports of
+    unknown tests, of which more may turn out to be missing later.
     """
 
     lab_id: Identifier
@@ -47,12 +48,12 @@ class BillDecision(Decision, frozen=True, kw_only=True, tag=True):
 
     @property
     def subject(self) -> tuple[str, str]:
-        """What it is about, as `MissingEvent.subject` says it."""
+        """The missing event that it is about, identified as in `MissingEvent.subject`."""
         return (self.event_type, self.test_id or "")
 
 
 class EventWaived(BillDecision, frozen=True, kw_only=True, tag="event.waived"):
-    """A missing event will not be asked for, and why."""
+    """Nobody will ask for a missing event, for this reason."""
 
     reason: Words
 
@@ -67,9 +68,9 @@ class EventUnwaived(BillDecision, frozen=True, kw_only=True, tag="event.unwaived
 
 
 class EventRequested(BillDecision, frozen=True, kw_only=True, tag="event.requested"):
-    """A line of a support request: what was asked for, as it was known then.
+    """A line of a support request: a missing event as it was known at the time of the request.
 
-    `previous` is the number of the request that asked for it before, in vain.
+    `previous` is the number of an earlier request that asked for it in vain.
     """
 
     request: Number
@@ -80,14 +81,14 @@ class EventRequested(BillDecision, frozen=True, kw_only=True, tag="event.request
 
 
 class EventClosed(BillDecision, frozen=True, kw_only=True, tag="event.closed"):
-    """A line of a support request will not be answered by an event, and why."""
+    """No event will answer this line of a support request, for this reason."""
 
     request: Number
     reason: Words
 
 
 class Span(Struct, frozen=True, rename={"begin": "from", "end": "to"}):
-    """A time of which everything is asked of some labs, from `begin` to before `end`."""
+    """The time from `begin` to before `end` in which all events of some labs were lost."""
 
     begin: Moment
     end: Moment
@@ -95,7 +96,7 @@ class Span(Struct, frozen=True, rename={"begin": "from", "end": "to"}):
 
 
 class RequestMade(Decision, frozen=True, kw_only=True, tag="request.made"):
-    """A support request; its lines are decisions of their own. `lab_id`: of this lab alone."""
+    """A support request, for one lab if it has a `lab_id`. Its lines are separate decisions."""
 
     request: Number
     lab_id: Identifier | None
@@ -105,21 +106,21 @@ class RequestMade(Decision, frozen=True, kw_only=True, tag="request.made"):
 
 
 class RequestClosed(Decision, frozen=True, kw_only=True, tag="request.closed"):
-    """A support request was answered as far as it ever will be: its windows, too."""
+    """Support will send nothing more for a request, nor for its windows."""
 
     request: Number
     reason: Words
 
 
 class WindowClosed(Decision, frozen=True, kw_only=True, tag="window.closed"):
-    """All that was lost in a time has come, or never will."""
+    """All events lost in a window have come, or never will."""
 
     window: Span
     reason: Words
 
 
 class BillExpected(Decision, frozen=True, kw_only=True, tag="bill.expected"):
-    """A bill with this integrator id is expected by a time; None: it is not expected any more."""
+    """A bill with this integrator id is expected by a time; None: it is no longer expected."""
 
     integrator_id: Identifier
     lab_id: Identifier | None
@@ -127,7 +128,7 @@ class BillExpected(Decision, frozen=True, kw_only=True, tag="bill.expected"):
 
 
 class SubscriptionSet(Decision, frozen=True, kw_only=True, tag="subscription.set"):
-    """The event types that are subscribed for a lab at Flabs; None: as for all labs."""
+    """The event types that a lab is subscribed to at Flabs; None: those that all labs are."""
 
     lab_id: Identifier
     events: list[EventType] | None
@@ -154,6 +155,7 @@ class LoggedDecision(Struct, frozen=True):
 
 
 _DECODER: msgspec.json.Decoder[AnyDecision] = msgspec.json.Decoder(AnyDecision)
+_VALIDATOR: Validator[AnyDecision] = Validator(AnyDecision)
 
 
 def write_decision(decision: AnyDecision) -> bytes:
@@ -163,52 +165,51 @@ def write_decision(decision: AnyDecision) -> bytes:
 
 def read_decision(body: bytes) -> AnyDecision | Unreadable:
     """Read the body of an event whose source is `operator`; never raises."""
-    try:
-        decision = _DECODER.decode(body)
-    except msgspec.ValidationError as error:
-        return Unreadable("wrong_type", "$", f"no decision of this version: {error}")
-    except ValueError as error:
-        return Unreadable("not_json", "$", str(error))
-    for name in ("lab_id", "bill_id", "test_id", "integrator_id"):
-        text = getattr(decision, name, None) or ""
-        if "\x00" in text or not is_whole(text):
-            detail = "an identifier holds NUL or half a surrogate pair"
-            return Unreadable("forbidden_character", f"$.{name}", detail)
-    if not all(map(is_storable, _moments(decision))):
-        return Unreadable("out_of_range", "$", "a time is not of this millennium")
+    decision = _read(body)
+    if not isinstance(decision, Unreadable) and not all(map(is_storable, _times(decision))):
+        return Unreadable("out_of_range", "$", "a time is not in the years 1971 to 2998")
     return decision
 
 
+def _read(body: bytes) -> AnyDecision | Unreadable:
+    # msgspec decides first, as it does for webhooks.
+    if is_utf8(body) and not too_deep(body) and NUL_ESCAPE not in body:
+        try:
+            return _DECODER.decode(body)
+        except msgspec.DecodeError:
+            pass
+    value = parse_body(body)
+    return value if isinstance(value, Unreadable) else _VALIDATOR.read(value)
+
+
 def is_storable(moment: datetime) -> bool:
-    """Tell whether the log and the readers' drivers can hold a time, in whatever zone."""
-    return 1971 <= moment.year < 2999  # noqa: PLR2004 -- a day within what the log takes
+    """Return whether the log and its readers' drivers can hold a time, in any time zone."""
+    return 1971 <= moment.year < 2999  # noqa: PLR2004 -- well within what the log can hold
 
 
-def _moments(value: object) -> Iterator[datetime]:
+def _times(value: object) -> Iterator[datetime]:
     if isinstance(value, datetime):
         yield value
     elif isinstance(value, Struct):
         for name in value.__struct_fields__:
-            yield from _moments(getattr(value, name))
+            yield from _times(getattr(value, name))
     elif isinstance(value, list):
         for part in value:
-            yield from _moments(part)
+            yield from _times(part)
 
 
 def _event_time(moment: datetime) -> int | None:
-    """Return the second, or None for one that no event can have: the log's column has none such."""
-    try:
-        return msgspec.convert(int(moment.timestamp()), EventTime)
-    except msgspec.ValidationError:
-        return None
+    """Return a time in Unix seconds, or None if it is not in the range of event times."""
+    seconds = int(moment.timestamp())
+    return seconds if MIN_TIME <= seconds <= MAX_TIME else None
 
 
-def examine_decision(body: bytes) -> Examined:
-    """Work out what the log's plain columns hold of a decision; never raises."""
+def decision_columns(body: bytes) -> EventColumns:
+    """Return the values of the log's columns for a decision; never raises."""
     decision = read_decision(body)
     if isinstance(decision, Unreadable):
-        return Examined("", "", "", None, digest(body), decision)
-    return Examined(
+        return EventColumns("", "", "", None, digest(body), decision)
+    return EventColumns(
         lab_id=getattr(decision, "lab_id", None) or "",
         bill_id=getattr(decision, "bill_id", ""),
         event_type=str(type(decision).__struct_config__.tag),

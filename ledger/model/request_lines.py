@@ -1,9 +1,10 @@
-"""Applies operators' decisions to a bill's missing events and settles the lines of its requests.
+"""Applies operators' decisions to a bill's missing events, and tracks the lines they requested.
 
-The event that a line asked for settles the line, whoever sent it and whatever else was decided.
-Reports of unknown tests cannot be told apart, so a line that asks for them is settled once none is
-missing any more, even if only for a while; those missing later are new. Decisions about them
-therefore depend on their place among the events in the log.
+Source: docs/rules.md, "Operators' decisions". The event that a line asked for answers the line,
+whoever sent the event and whatever else was decided. If reports of unknown tests are missing,
+nobody can say which of them arrived: their line is answered as soon as none is missing, even for a
+while; any that are missing after that are new. So for them the order of events and decisions in the
+log matters.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from ledger.model.bill_history import History, LoggedEvent
+from ledger.model.bill_history import BillHistory, LoggedEvent
 from ledger.model.missing_events import MissingEvent
 from ledger.model.operator_events import (
     BillDecision,
@@ -26,9 +27,7 @@ from ledger.model.operator_events import (
 
 LineState = Literal["requested", "received", "closed"]
 
-Settled = tuple[list[MissingEvent], list["Line"]]
-
-Lacks = list[tuple[int, int]]
+_MissingCounts = list[tuple[int, int]]
 """How many reports of unknown tests were missing after each log position, in log order."""
 
 
@@ -45,27 +44,27 @@ class Line(Struct, frozen=True):
     reason: str | None = None
 
 
-class _AskedLine(Struct, frozen=True):
+class _Requested(Struct, frozen=True):
     """A line with its log position and the decision that closed it, if any."""
 
     position: int
     decision: EventRequested
     closing: EventClosed | None
-    again: int | None
+    repeated_in: int | None
     """The number of the later request that asked for the same event again."""
 
 
-def settle(
-    history: History, missing: list[MissingEvent], decisions: Sequence[LoggedDecision]
-) -> Settled:
+def apply_decisions(
+    history: BillHistory, missing: list[MissingEvent], decisions: Sequence[LoggedDecision]
+) -> tuple[list[MissingEvent], list[Line]]:
     """Return the missing events with the decisions applied, and the lines sorted by request."""
     ordered = sorted(decisions, key=attrgetter("position"))
     waivers = _waivers_in_force(ordered)
     asked = _lines(ordered)
-    lacks = _lacks(history)
+    counts = _missing_counts(history)
     return (
-        [_decided(one, waivers, asked, lacks) for one in missing],
-        [_line(line, history, missing, waivers, lacks) for line in asked],
+        [_decided(one, waivers, asked, counts) for one in missing],
+        [_line(line, history, missing, waivers, counts) for line in asked],
     )
 
 
@@ -82,7 +81,7 @@ def _waivers_in_force(ordered: list[LoggedDecision]) -> list[LoggedDecision]:
     return in_force
 
 
-def _lines(ordered: list[LoggedDecision]) -> list[_AskedLine]:
+def _lines(ordered: list[LoggedDecision]) -> list[_Requested]:
     """Return the lines sorted by request; the first counts if one was logged twice."""
     asked: dict[tuple[int, tuple[str, str]], tuple[int, EventRequested]] = {}
     closed: dict[tuple[int, tuple[str, str]], EventClosed] = {}
@@ -95,38 +94,41 @@ def _lines(ordered: list[LoggedDecision]) -> list[_AskedLine]:
         elif isinstance(decision, EventClosed):
             closed.setdefault((decision.request, decision.subject), decision)
     return [
-        _AskedLine(position, decision, closed.get(name), again.get(name))
+        _Requested(position, decision, closed.get(name), again.get(name))
         for name, (position, decision) in sorted(asked.items())
     ]
 
 
-def _lacks(history: History) -> Lacks:
+def _missing_counts(history: BillHistory) -> _MissingCounts:
     """Return how many reports the bill's reports proved missing, as the events came in."""
     reported: set[str] = set()
-    lacks = []
+    counts = []
     for count, event in enumerate(sorted(history.reports, key=attrgetter("position")), start=1):
         reported.update(event.completed)
-        lacks.append((event.position, len(reported) - count))
-    return lacks
+        counts.append((event.position, len(reported) - count))
+    return counts
 
 
 def _decided(
-    missing: MissingEvent, waivers: list[LoggedDecision], asked: list[_AskedLine], lacks: Lacks
+    missing: MissingEvent,
+    waivers: list[LoggedDecision],
+    asked: list[_Requested],
+    counts: _MissingCounts,
 ) -> MissingEvent:
     waived = [one for one in waivers if one.decision.subject == missing.subject]
     lines = [
         line
         for line in asked
         if line.decision.subject == missing.subject
-        and line.again is None
-        and _left(line.position, line.decision, lacks)
+        and line.repeated_in is None
+        and _left(line.position, line.decision, counts)
     ]
     # A closed line counts through its closing.
     asked_count = sum(
-        _left(line.position, line.decision, lacks) for line in lines if line.closing is None
+        _left(line.position, line.decision, counts) for line in lines if line.closing is None
     )
-    waived_count = sum(_left(one.position, one.decision, lacks) for one in waived)
-    waiver = _deciding_waiver(missing, waived, lacks)
+    waived_count = sum(_left(one.position, one.decision, counts) for one in waived)
+    waiver = _deciding_waiver(missing, waived, counts)
     decided = min(waived_count + asked_count, missing.count)
     if not decided:
         return missing
@@ -141,72 +143,72 @@ def _decided(
 
 
 def _deciding_waiver(
-    missing: MissingEvent, waivers: list[LoggedDecision], lacks: Lacks
+    missing: MissingEvent, waivers: list[LoggedDecision], counts: _MissingCounts
 ) -> BillDecision | None:
     """Return the waiver with which all that is missing was waived, None if some of it is not."""
     count = 0
     for one in waivers:
-        count += _left(one.position, one.decision, lacks)
+        count += _left(one.position, one.decision, counts)
         if count >= missing.count:
             return one.decision
     return None
 
 
-def _left(position: int, decision: BillDecision, lacks: Lacks) -> int:
+def _left(position: int, decision: BillDecision, counts: _MissingCounts) -> int:
     """Return how many of the events that a decision covers can still be missing."""
     if decision.test_id is not None or decision.event_type != "report.completed":
         return decision.count
-    least = min((lack for at, lack in lacks if at > position), default=decision.count)
+    least = min((lacking for at, lacking in counts if at > position), default=decision.count)
     return max(0, min(decision.count, least))
 
 
 def _line(
-    line: _AskedLine,
-    history: History,
+    line: _Requested,
+    history: BillHistory,
     missing: list[MissingEvent],
     waivers: list[LoggedDecision],
-    lacks: Lacks,
+    counts: _MissingCounts,
 ) -> Line:
     asked = line.decision
-    answer = _answer(line, history, lacks)
+    answer = _answer(line, history, counts)
     if answer is not None:
         return Line(asked, "received", received_position=answer)
-    reason = _closing_reason(line, history, missing, waivers, lacks)
+    reason = _closing_reason(line, history, missing, waivers, counts)
     return Line(asked, "closed", reason=reason) if reason else Line(asked, "requested")
 
 
 def _closing_reason(
-    line: _AskedLine,
-    history: History,
+    line: _Requested,
+    history: BillHistory,
     missing: list[MissingEvent],
     waivers: list[LoggedDecision],
-    lacks: Lacks,
+    counts: _MissingCounts,
 ) -> str | None:
     """Return why an unanswered line is closed, None if the event is still asked for."""
     if line.closing:
         return line.closing.reason
-    if line.again is not None:
-        return f"asked for again in request {line.again}"
+    if line.repeated_in is not None:
+        return f"asked for again in request {line.repeated_in}"
     if history.deletions:
         return "the bill was deleted"
     subject = line.decision.subject
     still_missing = next((one for one in missing if one.subject == subject), None)
     if still_missing is None:
-        return "what came since shows that it was not sent yet"
+        return "later events show that it had not been sent yet"
     waived = [
         one
         for one in waivers
         if isinstance(one.decision, EventWaived) and one.decision.subject == subject
     ]
-    waiver = _deciding_waiver(still_missing, waived, lacks)
+    waiver = _deciding_waiver(still_missing, waived, counts)
     return f"waived: {waiver.reason}" if isinstance(waiver, EventWaived) else None
 
 
-def _answer(line: _AskedLine, history: History, lacks: Lacks) -> int | None:
+def _answer(line: _Requested, history: BillHistory, counts: _MissingCounts) -> int | None:
     """Return the position of the event that was asked for, None if it has not come."""
     asked = line.decision
     if asked.event_type == "report.completed" and asked.test_id is None:
-        return next((at for at, lack in lacks if at > line.position and lack <= 0), None)
+        return next((at for at, lacking in counts if at > line.position and lacking <= 0), None)
     events: list[LoggedEvent]
     if asked.event_type == "bill.created":
         events = history.creations

@@ -9,11 +9,12 @@ from ledger.errors import UnknownSubjectError
 from ledger.eventlog import read
 from ledger.eventlog.append import Source
 from ledger.eventlog.read import LogRow
-from ledger.model.bill import Report, Summary, fold
+from ledger.model.bill import BillSummary, Report, fold
 from ledger.model.bill_history import LoggedEvent, history_of
-from ledger.model.event import Event, Unreadable
+from ledger.model.event import Event
 from ledger.model.findings import Finding, findings
 from ledger.model.operator_events import LoggedDecision
+from ledger.model.unreadable import Unreadable
 from ledger.operations.missing_events.queries import items
 from ledger.operations.missing_events.subscriptions import read_subscription
 from ledger.operations.policy import Policy
@@ -21,7 +22,7 @@ from ledger.operations.read_models import MissingEventItem
 from ledger.projection.rows import BillEvents, Read, read_row
 
 
-class FoldedBill(Summary, frozen=True, kw_only=True):
+class FoldedBill(BillSummary, frozen=True, kw_only=True):
     """A bill with its reports and missing events, as in the HTTP contract."""
 
     reports: list[Report]
@@ -77,7 +78,7 @@ def read_bill(
     bill = fold(lab_id, bill_id, history.events, history.decisions)
     subscribed = read_subscription(connection, policy, lab_id).events
     missing = [one for one in bill.missing_events if one.event_type in subscribed]
-    summary = {name: getattr(bill.summary, name) for name in Summary.__struct_fields__}
+    summary = {name: getattr(bill.summary, name) for name in BillSummary.__struct_fields__}
     folded = FoldedBill(
         **summary,
         reports=bill.reports,

@@ -14,7 +14,7 @@ from msgspec import Struct
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import Bill, fold
 from ledger.model.bill_history import LoggedEvent, delay, logged_event
-from ledger.model.event import BillEvent, Event, Unreadable, read_event
+from ledger.model.event import BillEvent, Event, read_event
 from ledger.model.missing_events import MissingEvent
 from ledger.model.operator_events import (
     AnyDecision,
@@ -28,6 +28,7 @@ from ledger.model.operator_events import (
     read_decision,
 )
 from ledger.model.request_lines import Line
+from ledger.model.unreadable import Unreadable
 from ledger.postgres.binary import (
     NULL,
     bool_array_field,

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.json import Decoder
 
-from ledger.model.bill import Report, State, Summary
+from ledger.model.bill import BillSummary, Report, State
 from ledger.model.event import RANK
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -76,7 +76,7 @@ _REPORT: Decoder[StoredReport | _Said] = Decoder(StoredReport | _Said, strict=Fa
 _REPORTS: Decoder[list[StoredReport | _Said]] = Decoder(list[StoredReport | _Said], strict=False)
 
 
-def stored_summary(summary: Summary) -> tuple[Any, ...]:
+def stored_summary(summary: BillSummary) -> tuple[Any, ...]:
     """Return what is stored of a summary, to be read as `StoredSummary`."""
     return (
         summary.flabs_status,
@@ -101,12 +101,12 @@ def stored_report(report: Report) -> tuple[Any, ...]:
     return entry if report.status == _COMPLETED else (*entry, report.status)
 
 
-def read_summary(row: BillColumns) -> Summary:
+def read_summary(row: BillColumns) -> BillSummary:
     """Make a summary of what is stored of it."""
     found = _decode(_SUMMARY, row.summary)
     if isinstance(found, dict):
-        return msgspec.convert(found, Summary)
-    return Summary(
+        return msgspec.convert(found, BillSummary)
+    return BillSummary(
         lab_id=row.lab_id,
         bill_id=row.bill_id,
         integrator_id=row.integrator_id,

@@ -14,7 +14,8 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-EventType = Literal["bill.created", "report.completed", "bill.completed", "bill.deleted"]
+from ledger.event_types import EventType
+
 TestData = Literal["snapshot", "delta"]
 
 DAY = 86_400

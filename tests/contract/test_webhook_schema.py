@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from ledger.model.event import RANK, BillEvent, Unreadable, read_event
+from ledger.model.event import RANK, BillEvent, read_event
+from ledger.model.unreadable import Unreadable
 from tests.support.server import ROOT, LedgerServer
 
 SCHEMA: dict[str, Any] = json.loads((ROOT / "api_schema" / "webhook.json").read_bytes())

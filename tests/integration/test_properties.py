@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append
-from ledger.model.bill import Report, Summary, fold
+from ledger.model.bill import BillSummary, Report, fold
 from ledger.model.bill_history import LoggedEvent
 from ledger.postgres.connect import connect
 from ledger.projection import parallel, rebuild, verify
@@ -158,7 +158,7 @@ def test_rebuilt_equals_live(
     assert state_rows(log.service) == live
 
 
-def shown(connection: Connection) -> dict[tuple[str, str], tuple[Summary, list[Report]]]:
+def shown(connection: Connection) -> dict[tuple[str, str], tuple[BillSummary, list[Report]]]:
     """Return what the state says of each bill, with positions."""
     query = (
         "SELECT lab_id, bill_id, state, integrator_id, position, summary::text, reports::text"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import strategies as st
 from psycopg import Connection
 
+from ledger.event_types import EVENT_TYPES, EventType
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append
-from ledger.model.event import RANK, EventType
 from ledger.model.missing_events import Evidence
 from ledger.model.operator_events import (
     AnyDecision,
@@ -43,7 +43,7 @@ WHO = "ann"
 WHY = "asked by telephone"
 EVIDENCE = Evidence(1, "bill.completed", DECIDED, DECIDED)
 POLICY = Policy(
-    events=tuple(RANK),
+    events=EVENT_TYPES,
     retry_interval=120 * SECOND,
     retry_count=3,
     budget=400 * SECOND,

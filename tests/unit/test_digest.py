@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 
 from ledger.model.digest import digest, is_json
-from ledger.model.event import examine, read_event
+from ledger.model.event import event_columns, read_event
 
 VECTORS = [
     pytest.param(
@@ -151,4 +151,4 @@ def test_what_is_not_json_is_known(body: bytes) -> None:
 
 def test_what_is_examined_has_the_digest_of_the_body() -> None:
     body = json.dumps({"labID": "L", **BILL_DELETED}).encode()
-    assert examine(body).digest == digest(body)
+    assert event_columns(body).digest == digest(body)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ledger.model.bill import Bill, fold
 from ledger.model.bill_history import LoggedEvent, logged_event
-from ledger.model.event import BillEvent, Event, Unreadable, examine, read_event
+from ledger.model.event import BillEvent, Event, event_columns, read_event
+from ledger.model.unreadable import Unreadable
 
 # How fast the machine is today is no property of the fold.
 at_leisure = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,7 +60,7 @@ def log(bodies: list[bytes]) -> list[LoggedEvent]:
         event = read_event(body)
         assert isinstance(event, BillEvent)
         received_at = datetime.fromtimestamp(START, UTC) + timedelta(minutes=position)
-        key = examine(body).digest
+        key = event_columns(body).digest
         logged.setdefault(key, logged_event(position, received_at, key, event, imported=False))
     return list(logged.values())
 
@@ -166,7 +167,7 @@ def test_any_json_is_read_without_error_and_folded_if_readable(
 ) -> None:
     body = json.dumps({**payload, field: value}).encode()
     event = read_event(body)
-    found = examine(body)
+    found = event_columns(body)
     assert (found.unreadable is not None) == isinstance(event, Unreadable)
     if isinstance(event, BillEvent):
         received_at = datetime.fromtimestamp(START, UTC)
@@ -197,4 +198,4 @@ def test_how_long_a_body_is_and_how_it_is_spelled_makes_no_other_event(
 )
 def test_any_bytes_are_read_without_error(body: bytes) -> None:
     assert isinstance(read_event(body), Event | Unreadable)
-    assert len(examine(body).digest) == 32
+    assert len(event_columns(body).digest) == 32

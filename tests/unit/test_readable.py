@@ -6,19 +6,18 @@ from typing import Any
 import pytest
 
 from ledger.model.event import (
-    REASONS,
     BillData,
     BillEvent,
     Data,
     Event,
-    Unreadable,
-    examine,
+    event_columns,
     read_event,
 )
 from ledger.model.event import (
     Test as OneTest,
 )
 from ledger.model.json_text import MAX_DEPTH
+from ledger.model.unreadable import REASONS, Unreadable
 
 TIME = 1_705_747_800
 ABSENT = object()
@@ -56,12 +55,12 @@ def unreadable(body: bytes) -> tuple[str, str]:
     found = read_event(body)
     assert isinstance(found, Unreadable), found
     assert found.reason in REASONS
-    assert examine(body).unreadable == found
+    assert event_columns(body).unreadable == found
     return found.reason, found.path
 
 
 def is_readable(body: bytes) -> bool:
-    return isinstance(read_event(body), BillEvent) and examine(body).unreadable is None
+    return isinstance(read_event(body), BillEvent) and event_columns(body).unreadable is None
 
 
 # --- readable ---------------------------------------------------------------------------------
@@ -115,8 +114,6 @@ def test_the_documented_payload_is_read(event_type: str) -> None:
         pytest.param(
             body_with_bill_data(testData=[{"_id": "a", "status": None}]), id="test-status-null"
         ),
-        pytest.param(body_with_bill_data(status="\0 \ud800"), id="any-character-in-a-status"),
-        pytest.param(body_with_data(reportURL="\0 \ud800"), id="any-character-in-the-url"),
         pytest.param(body(labID="i" * 200), id="id-of-200-characters"),
         pytest.param(body(labID="\U0001f600" * 200), id="id-of-200-characters-beyond-16-bits"),
         pytest.param(body(labID=" "), id="id-of-white-space"),
@@ -129,10 +126,8 @@ def test_the_documented_payload_is_read(event_type: str) -> None:
         pytest.param(
             body_with_bill_data(testData=[{"_id": "a", "name": 1}]), id="an-unknown-field-of-a-test"
         ),
-        pytest.param(body_with_text('"\\ud800"'), id="half-a-surrogate-pair-ignored"),
-        pytest.param(
-            body()[:-1] + b', "\\ud800": 1}', id="half-a-surrogate-pair-in-the-name-of-a-field"
-        ),
+        pytest.param(body_with_text('"\\ud800"'), id="lone-surrogate-ignored"),
+        pytest.param(body()[:-1] + b', "\\ud800": 1}', id="lone-surrogate-in-the-name-of-a-field"),
         pytest.param(body_with_text('"\\u0000"'), id="nul-ignored"),
         pytest.param(body_with_text("1e400"), id="a-number-past-any-float-ignored"),
         pytest.param(body_with_text("9" * 5000), id="a-very-long-number-ignored"),
@@ -155,7 +150,7 @@ def test_readable(text: bytes) -> None:
 def test_an_event_of_another_type_is_read_and_is_no_bill_event(event_type: str) -> None:
     text = body(eventType=event_type)
     assert read_event(text) == Event(lab_id="L", event_type=event_type, event_time=TIME)
-    assert examine(text).unreadable is None
+    assert event_columns(text).unreadable is None
 
 
 @pytest.mark.parametrize(
@@ -251,9 +246,7 @@ def test_the_shortest_event_that_nests_too_deeply(event: bytes) -> None:
     ],
 )
 def test_missing_field(text: bytes, path: str) -> None:
-    reason, found = unreadable(text)
-    assert reason == "missing_field"
-    assert found in {path, path.replace("[0]", "[...]")}
+    assert unreadable(text) == ("missing_field", path)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +283,7 @@ def test_missing_field(text: bytes, path: str) -> None:
     ],
 )
 def test_wrong_type(text: bytes, path: str) -> None:
-    reason, found = unreadable(text)
-    assert reason == "wrong_type"
-    assert found in {path, path.replace("[0]", "[...]")}
+    assert unreadable(text) == ("wrong_type", path)
 
 
 @pytest.mark.parametrize(
@@ -316,9 +307,7 @@ def test_wrong_type(text: bytes, path: str) -> None:
     ],
 )
 def test_out_of_range(text: bytes, path: str) -> None:
-    reason, found = unreadable(text)
-    assert reason == "out_of_range"
-    assert found in {path, path.replace("[0]", "[...]")}
+    assert unreadable(text) == ("out_of_range", path)
 
 
 @pytest.mark.parametrize("character", [chr(0), chr(0xD800), chr(0xDFFF)])
@@ -331,10 +320,23 @@ def test_forbidden_character(character: str) -> None:
         "forbidden_character",
         "$.data.integratorID",
     )
-    tests = [{"_id": "a"}, {"_id": held}]
+    assert unreadable(body_with_data(reportURL=held)) == (
+        "forbidden_character",
+        "$.data.reportURL",
+    )
+    assert unreadable(body_with_bill_data(status=held)) == (
+        "forbidden_character",
+        "$.data.billData.status",
+    )
+    tests: list[dict[str, object]] = [{"_id": "a"}, {"_id": held}]
     assert unreadable(body_with_bill_data(testData=tests)) == (
         "forbidden_character",
         "$.data.billData.testData[1]._id",
+    )
+    tests = [{"_id": "a"}, {"_id": "b", "status": held}]
+    assert unreadable(body_with_bill_data(testData=tests)) == (
+        "forbidden_character",
+        "$.data.billData.testData[1].status",
     )
 
 
@@ -342,32 +344,32 @@ def test_forbidden_character(character: str) -> None:
 
 
 def test_columns_of_a_readable_body() -> None:
-    found = examine(body())
+    found = event_columns(body())
     assert (found.lab_id, found.bill_id) == ("L", "B")
     assert (found.event_type, found.event_time) == ("bill.created", TIME)
 
 
 def test_columns_of_an_event_of_another_type_name_its_bill_if_it_has_one() -> None:
-    assert examine(body(eventType="lead.created")).bill_id == "B"
-    assert examine(body(eventType="lead.created", data=None)).bill_id == ""
+    assert event_columns(body(eventType="lead.created")).bill_id == "B"
+    assert event_columns(body(eventType="lead.created", data=None)).bill_id == ""
 
 
 def test_columns_of_an_unreadable_body_hold_what_is_right_in_it() -> None:
-    found = examine(body(eventTime="soon"))
+    found = event_columns(body(eventTime="soon"))
     assert (found.lab_id, found.bill_id) == ("L", "B")
     assert (found.event_type, found.event_time) == ("bill.created", None)
-    found = examine(body(labID=5, data="B"))
+    found = event_columns(body(labID=5, data="B"))
     assert (found.lab_id, found.bill_id) == ("", "")
     assert (found.event_type, found.event_time) == ("bill.created", TIME)
 
 
 @pytest.mark.parametrize("wrong", ["", "i" * 201, "a\0", "a\ud800", 5, None, ["L"]])
 def test_columns_hold_no_identifier_that_breaks_the_rule(wrong: object) -> None:
-    found = examine(body(labID=wrong, eventType=wrong, data={"billID": wrong}))
+    found = event_columns(body(labID=wrong, eventType=wrong, data={"billID": wrong}))
     assert (found.lab_id, found.event_type, found.bill_id) == ("", "", "")
 
 
 @pytest.mark.parametrize("text", [b"", b"nonsense", b"[]", b"1", b'"labID"', b"\xff", b"[" * 999])
 def test_columns_of_what_is_no_object_are_empty(text: bytes) -> None:
-    found = examine(text)
+    found = event_columns(text)
     assert (found.lab_id, found.bill_id, found.event_type, found.event_time) == ("", "", "", None)

@@ -273,7 +273,7 @@ def test_what_is_asked_again_names_the_last_request_and_its_time() -> None:
             "bill completed is no longer missing since a report is open",
             [created(0, a="x"), report(4, a=DONE), report(5, b="open")],
             [requested(COMPLETED)],
-            [(1, "closed", None, "what came since shows that it was not sent yet")],
+            [(1, "closed", None, "later events show that it had not been sent yet")],
         ),
         rule(
             "a report that says the test open is not the one asked for",

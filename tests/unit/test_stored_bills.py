@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.model.bill import Report, Summary
+from ledger.model.bill import BillSummary, Report
 from ledger.model.event import RANK
 from ledger.projection.rows import encode
 from ledger.projection.stored import (
@@ -27,7 +27,7 @@ event_times = st.integers(946_684_800, 4_133_980_799).map(
 receptions = st.datetimes(timezones=st.just(UTC))
 counts = st.integers(0, 100_000)
 summaries = st.builds(
-    Summary,
+    BillSummary,
     lab_id=st.just("L"),
     bill_id=st.just("B"),
     integrator_id=st.none() | st.just("one"),
@@ -57,14 +57,14 @@ reports = st.builds(
 )
 
 
-def columns(bill: Summary, summary: bytes) -> BillColumns:
+def columns(bill: BillSummary, summary: bytes) -> BillColumns:
     return BillColumns(
         bill.lab_id, bill.bill_id, bill.state, bill.integrator_id, bill.position, summary
     )
 
 
 @given(bill=summaries)
-def test_a_summary_is_read_as_it_was_stored(bill: Summary) -> None:
+def test_a_summary_is_read_as_it_was_stored(bill: BillSummary) -> None:
     assert read_summary(columns(bill, encode(stored_summary(bill)))) == bill
 
 
@@ -76,7 +76,7 @@ def test_reports_are_read_as_they_were_stored(some: list[Report]) -> None:
 
 
 @given(bill=summaries, some=st.lists(reports, max_size=4))
-def test_what_version_3_stored_is_read(bill: Summary, some: list[Report]) -> None:
+def test_what_version_3_stored_is_read(bill: BillSummary, some: list[Report]) -> None:
     assert read_summary(columns(bill, encode(bill))) == bill
     assert read_reports(encode(some)) == some
     assert [read_report(encode(report)) for report in some] == some
@@ -89,7 +89,7 @@ def test_a_completed_report_takes_few_bytes() -> None:
 
 def test_receptions_are_stored_to_the_microsecond() -> None:
     moment = datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)
-    bill = Summary(
+    bill = BillSummary(
         "L", "B", None, "open", None, None, None, None, None, 0, 0, [], 1,
         moment - timedelta(microseconds=1), moment, datetime(2024, 1, 20, tzinfo=UTC), 1,
     )  # fmt: skip

@@ -27,7 +27,7 @@ from ledger.api.services import Services
 from ledger.errors import StateError
 from ledger.eventlog.read import COLUMNS, LogRow
 from ledger.model.bill import Bill as FoldedBill
-from ledger.model.bill import Report, State, Summary, fold
+from ledger.model.bill import BillSummary, Report, State, fold
 from ledger.model.bill_history import history_of
 from ledger.model.findings import Finding, findings
 from ledger.operations.missing_events.queries import SUBSCRIBED, decode_many, items, parameters
@@ -131,7 +131,7 @@ async def _bill_from_log(
 
 
 def _whole(
-    summary: Summary, reports: Sequence[Report], missing: Sequence[MissingEventItem]
+    summary: BillSummary, reports: Sequence[Report], missing: Sequence[MissingEventItem]
 ) -> bytes:
     parts = (encode(summary)[:-1], encode(reports), encode(missing))
     return b'%b,"reports":%b,"missing_events":%b}' % parts

@@ -31,7 +31,7 @@ from ledger.api.schemas import (
 )
 from ledger.api.services import Services
 from ledger.eventlog.read import SHOWN, LoggedDelivery
-from ledger.model.event import Reason
+from ledger.model.unreadable import Reason
 from ledger.projection.rows import encode
 from ledger.settings import Settings
 

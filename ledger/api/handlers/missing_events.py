@@ -22,7 +22,7 @@ from ledger.api.http.problem_handlers import ProblemError
 from ledger.api.http.responses import answer, ok, page
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
-from ledger.model.event import EventType
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, MissingState
 from ledger.operations.missing_events.queries import Filter, cursor_of, item_of, list_query
 from ledger.operations.missing_events.waive import Waived, unwaive, waive, waive_matching

@@ -9,7 +9,8 @@ from litestar.params import Parameter
 from msgspec import Meta, Struct
 
 from ledger.api.http.problem_handlers import ProblemError
-from ledger.model.event import EventType, Identifier
+from ledger.event_types import EventType
+from ledger.model.event import Identifier
 from ledger.model.missing_events import Certainty
 from ledger.model.operator_events import Moment, Words, is_storable
 from ledger.operations.support_requests.make import LineName

@@ -11,7 +11,8 @@ from ledger import __version__
 from ledger.api.http.bodies import BODIES
 from ledger.api.openapi.intake import EXAMPLE, INTAKE_PATHS, PROBLEM_RESPONSE
 from ledger.api.routes import make_routes
-from ledger.model.event import RANK, BillEvent
+from ledger.event_types import EVENT_TYPES
+from ledger.model.event import BillEvent
 from ledger.operations.render import MEDIA_TYPES
 from ledger.problems import Problem
 
@@ -64,13 +65,13 @@ def webhook_schema() -> dict[str, Any]:
     """Return the JSON Schema of the bodies that are folded, with an example."""
     schema = msgspec.json.schema(BillEvent)
     event = schema["$defs"]["BillEvent"]
-    event["properties"]["eventType"] = {"enum": sorted(RANK, key=RANK.__getitem__)}
+    event["properties"]["eventType"] = {"enum": list(EVENT_TYPES)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A webhook of Flabs that Ledger folds",
         "description": "Unknown further fields are ignored everywhere. Beyond this schema, "
-        "identifiers hold neither NUL nor half a surrogate pair, and eventTime is written without "
-        "fraction and exponent.",
+        "the strings that it names hold neither NUL nor lone surrogates, and eventTime is written "
+        "without a fraction or an exponent.",
         "examples": [EXAMPLE],
         **schema,
     }

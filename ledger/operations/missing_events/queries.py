@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from psycopg.sql import SQL, Composable, Composed
 
-from ledger.model.event import EventType
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem

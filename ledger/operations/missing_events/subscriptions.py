@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 from psycopg import Connection
 
-from ledger.model.event import EventType
+from ledger.event_types import EventType
 from ledger.model.operator_events import SubscriptionSet
 from ledger.operations.decisions import deciding, record, see
 from ledger.operations.policy import Policy

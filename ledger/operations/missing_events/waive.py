@@ -11,8 +11,8 @@ from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.errors import DecisionError, UnknownSubjectError
+from ledger.event_types import EventType
 from ledger.eventlog.read import Key
-from ledger.model.event import EventType
 from ledger.model.operator_events import AnyDecision, EventUnwaived, EventWaived
 from ledger.operations.decisions import catch_up, deciding, record, see
 from ledger.operations.missing_events.queries import (

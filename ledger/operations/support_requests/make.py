@@ -10,7 +10,7 @@ from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.errors import DecisionError, UnknownSubjectError
-from ledger.model.event import EventType
+from ledger.event_types import EventType
 from ledger.model.operator_events import (
     EventClosed,
     EventRequested,
