@@ -35,7 +35,7 @@ class Report(Struct, frozen=True, gc=False):
     evidence: str | None
 
 
-class BillSummary(Struct, frozen=True):
+class BillSummary(Struct, frozen=True, gc=False):
     """A bill without its reports. Times are UTC.
 
     `events` is the number of its distinct events, `position` the last of its positions in the log.
@@ -60,7 +60,7 @@ class BillSummary(Struct, frozen=True):
     position: int
 
 
-class Bill(Struct, frozen=True):
+class Bill(Struct, frozen=True, gc=False):
     """The state of a bill. Reports and missing events are sorted by test.
 
     `lines` are the lines of support requests about this bill, by request. `former_integrators` are
@@ -119,8 +119,13 @@ def fold(
         reports=reports,
         missing_events=missing,
         lines=lines,
-        former_integrators=sorted({*history.integrator_ids[:-1]} - {integrator_id}),
+        former_integrators=_former_integrators(history.integrator_ids),
     )
+
+
+def _former_integrators(integrator_ids: list[str]) -> list[str]:
+    *former, last = integrator_ids or [""]
+    return sorted({*former} - {last}) if former else []
 
 
 def _reports(history: BillHistory) -> list[Report]:

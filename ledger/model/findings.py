@@ -68,6 +68,8 @@ def _integrator_changed(history: BillHistory) -> Finding | None:
 
 
 def _report_completed_again(history: BillHistory) -> Finding | None:
+    if not history.reports and not history.resent:
+        return None
     # Resent events count here: a person must see that they are no correction.
     resent = [event for event in history.resent if event.type == "report.completed"]
     if len(history.reports) + len(resent) <= len(history.reported):

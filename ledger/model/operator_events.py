@@ -1,9 +1,9 @@
 """Operators' decisions as events: requests, waivers, closings, expected bills, subscriptions.
 
-A decision is a JSON body in the event log with the source `operator`. The structs below are the
-only statement of its shape. A decision about a missing event names a bill and is folded with it;
-the others name a lab or nothing. Only the source makes a body a decision: a webhook that looks like
-one is an ordinary event.
+Source: docs/rules.md, "Operators' decisions". A decision is a JSON body in the event log with the
+source `operator`. The structs below are the only statement of its shape. A decision about a missing
+event names a bill and is folded with it; the others name a lab or nothing. Only the source makes a
+body a decision: a webhook that looks like one is an ordinary event.
 """
 
 from collections.abc import Iterator
