@@ -184,7 +184,7 @@ def test_how_long_a_body_is_and_how_it_is_spelled_makes_no_other_event(
     """A short and plain one is read by a shorter way."""
     body = json.dumps({**payload, "more": more}).encode()
     assert read_event(body) == read_event(body + b" " * 1000)
-    if b"\\ud" not in body:  # half a pair can be spelled in one way only
+    if b"\\ud" not in body:  # a lone surrogate can be spelled in one way only
         spelled = json.dumps(json.loads(body), ensure_ascii=False).encode()
         assert read_event(spelled) == read_event(body)
 

@@ -1,4 +1,4 @@
-"""The rules of findings, one case per sentence of the design's section "Rules"."""
+"""The rules of findings, one case per sentence of docs/rules.md."""
 
 import pytest
 

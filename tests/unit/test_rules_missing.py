@@ -1,4 +1,4 @@
-"""The rules of missing events, one case per sentence of the design's section "Rules"."""
+"""The rules of missing events, one case per sentence of docs/rules.md."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The rules of the order of events, one case per sentence of the design's section "Rules"."""
+"""The rules of the order of events, one case per sentence of docs/rules.md."""
 
 from itertools import permutations
 
