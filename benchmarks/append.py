@@ -90,10 +90,10 @@ def _exported(url: str, size: int) -> list[bytes]:
     """Return the rows of a log in COPY's binary form, in parts of so many rows."""
     parts: list[bytes] = []
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT max(position) FROM event_log").fetchone()
+        row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
         for first in range(1, row[0] + 1 if row else 0, size):
             query = (
-                f"COPY (SELECT * FROM event_log WHERE position BETWEEN {first} AND "
+                f"COPY (SELECT * FROM ledger.event_log WHERE position BETWEEN {first} AND "
                 f"{first + size - 1} ORDER BY position) TO STDOUT (FORMAT binary)"
             )
             with connection.cursor().copy(query.encode()) as copy:

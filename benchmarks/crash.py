@@ -134,11 +134,11 @@ def _in_log(url: str) -> set[int]:
     """Return the positions of what wrk sent, having made sure that the log has no gap."""
     with psycopg.connect(url) as connection:
         row = connection.execute(
-            "SELECT count(*), count(DISTINCT position), max(position) FROM event_log"
+            "SELECT count(*), count(DISTINCT position), max(position) FROM ledger.event_log"
         ).fetchone()
         if not row or len(set(row)) != 1:
             raise MeasureError(f"events, different positions, last position: {row}")
-        query = "SELECT position FROM event_log WHERE position(%s::bytea IN body) > 0"
+        query = "SELECT position FROM ledger.event_log WHERE position(%s::bytea IN body) > 0"
         return {position for (position,) in connection.execute(query, [f"bill_{SEED}_".encode()])}
 
 

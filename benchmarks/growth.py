@@ -59,7 +59,7 @@ def _measured(run: Run, url: str, aspect: str, events: int, seed: str) -> float:
 def _leave_backlog(url: str, events: int) -> int:
     """Append about so many events of bills that the log does not have yet; return how many."""
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT max(position) FROM event_log").fetchone()
+        row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
     first = row[0] if row else 0  # more than there are bills
     bills = events // EVENTS_OF_A_BILL
     logs.fill(url, first, first + bills)

@@ -70,7 +70,7 @@ def rebuilt(run: Run, events: int) -> str:
     url = run.logs.url(events)
     with psycopg.connect(url) as connection:
         row = connection.execute(
-            "SELECT position = (SELECT max(position) FROM event_log) FROM state.checkpoint"
+            "SELECT position = (SELECT max(position) FROM ledger.event_log) FROM state.checkpoint"
         ).fetchone()
     if not (row and row[0]):
         rebuild(url, processes=2)
@@ -91,7 +91,7 @@ def _rebuild(url: str, processes: int) -> Rebuilt:
 def _copy_out(url: str, form: str) -> float:
     """Return the events per second that the readers got, from when all of them were ready."""
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT max(position) FROM event_log").fetchone()
+        row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
     events = row[0] if row else 0
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(READERS)
@@ -99,7 +99,7 @@ def _copy_out(url: str, form: str) -> float:
     readers = []
     for n in range(READERS):
         query = (
-            f"COPY (SELECT * FROM event_log WHERE position > {events * n // READERS}"
+            f"COPY (SELECT * FROM ledger.event_log WHERE position > {events * n // READERS}"
             f" AND position <= {events * (n + 1) // READERS}) TO STDOUT (FORMAT {form})"
         )
         readers.append(context.Process(target=_read, args=(url, query, ready, times)))

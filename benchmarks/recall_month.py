@@ -215,7 +215,7 @@ def _write_liveness(url: str, truth: Truth, end: datetime) -> None:
 
 def _alive(connection: psycopg.Connection, begin: datetime, end: datetime) -> None:
     connection.execute(
-        "INSERT INTO liveness (instance, alive_from, alive_until)"
+        "INSERT INTO ledger.liveness (instance, alive_from, alive_until)"
         " VALUES (gen_random_uuid(), %s, %s)",
         (begin, end),
     )

@@ -17,7 +17,7 @@ SEQUENCE = "CREATE SEQUENCE obvious_position"
 """What the obvious handler takes its positions from: to be made in its database."""
 
 INSERT = """
-INSERT INTO event_log
+INSERT INTO ledger.event_log
     (position, received_at, event_second, source_letter, lab_id, bill_id, type_code, digest, body)
 VALUES (
     nextval('obvious_position'), %s, event_second(%s), 'w', %s, %s, event_type_code(%s), %s, %s

@@ -64,7 +64,7 @@ def _size(url: str) -> Size:
     with psycopg.connect(url) as connection:
         row = connection.execute(
             "SELECT pg_total_relation_size('event_log')::float8, sum(octet_length(body))::float8,"
-            " count(*) FROM event_log"
+            " count(*) FROM ledger.event_log"
         ).fetchone()
     disk, body, events = row or (0, 0, 0)
     return Size(disk / events, body / events, events) if events else Size(0, 0, 0)

@@ -54,7 +54,7 @@ def measure(run: Run) -> list[Row]:
 def _check_positions(url: str) -> None:
     with psycopg.connect(url) as connection:
         row = connection.execute(
-            "SELECT count(*), count(DISTINCT position), max(position) FROM event_log"
+            "SELECT count(*), count(DISTINCT position), max(position) FROM ledger.event_log"
         ).fetchone()
     if not row or len(set(row)) != 1:
         raise MeasureError(f"events, different positions, last position: {row}")

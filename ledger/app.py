@@ -27,7 +27,7 @@ from ledger.credentials import Secrets
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Intake
 from ledger.logging_setup import configure_logging
-from ledger.operations.policy import Policy
+from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 
@@ -48,9 +48,9 @@ def create_app(settings: Settings | None = None) -> "Application":
     tokens = settings.require_tokens()
     lane = GroupCommit(url)
     keys = _admin_keys(settings)
-    policy = Policy.of(settings)
+    policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
-    litestar = make_litestar(settings, url, lane, reader)
+    litestar = make_litestar(settings, url, lane, reader, policy)
     bills = BillEndpoint(reader, keys, policy)
     intake = Intake(
         lane,
@@ -112,13 +112,14 @@ def _allowing_head(send: "Send") -> "Send":
     return send_more
 
 
-def make_litestar(settings: Settings, url: str, lane: GroupCommit, reader: BillReader) -> Litestar:
+def make_litestar(
+    settings: Settings, url: str, lane: GroupCommit, reader: BillReader, policy: Policy
+) -> Litestar:
     """Make the Litestar application that answers all but the intake."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
-        policy = Policy.of(settings)
         services = Services(
             settings, pool, CheckpointWatcher(url), _admin_keys(settings), url, policy
         )

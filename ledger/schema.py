@@ -1,54 +1,70 @@
-"""The database's schema: made by `ledger migrate`, checked by everything that starts."""
+"""The database's schema: `ledger migrate` creates it, everything that starts checks it."""
 
+from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg import Connection
 
-from ledger.errors import SchemaError
+from ledger.errors import SchemaError, one_line
+from ledger.operations import policy
 from ledger.postgres.connect import connect_as_login
+from ledger.postgres.locks import Lock, lock_transaction
 from ledger.projection import store
 
-SCHEMA_VERSION = "0005"
-"""The newest migration. Written here, too, so that a server need not load Alembic to compare it."""
+SCHEMA_VERSION = "0001"
+"""The newest migration. Repeated here, so that a server need not load Alembic to compare it."""
 
-# Given at each migration, for a dump does not hold what a cluster or a database grants.
-_GRANTS = """
-DO $$
-DECLARE
-    -- Since 16 a member of a role need not be one who may act as it.
-    needed text := CASE
-        WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER'
-    END;
-BEGIN
-    IF NOT pg_has_role(current_user, 'ledger_service', needed) THEN
-        EXECUTE format('GRANT ledger_service TO %I', current_user);
-    END IF;
-    -- A rebuild makes its tables in a schema of its own.
-    EXECUTE format('GRANT CREATE ON DATABASE %I TO ledger_service', current_database());
-EXCEPTION WHEN insufficient_privilege THEN
-    RAISE EXCEPTION '%', SQLERRM USING HINT = format(
-        'let a superuser run: GRANT ledger_service TO %I; '
-        'GRANT CREATE ON DATABASE %I TO ledger_service',
-        current_user, current_database()
-    );
-END $$
-"""
+TABLES = (
+    "event_log",
+    "repeat_delivery",
+    "liveness",
+    "import_run",
+    "policy",
+    "alert_subject",
+    "alert",
+    "alert_delivery",
+    "reconciliation_run",
+)
+"""The tables of the schema `ledger`, apart from the version."""
 
-_BESIDE_THE_PACKAGE = Path(__file__).parent.parent / "migrations"
+_NEXT_TO_THE_PACKAGE = Path(__file__).parent.parent / "migrations"
 _INSIDE_THE_PACKAGE = Path(__file__).parent / "_migrations"  # where a wheel has them
 
 
-def migrate(url: str, *, revision: str = "head") -> None:
-    """Bring the schema to a revision; to the newest with the state's tables.
+def migrate(url: str, given_policy: Mapping[str, Any] | None = None) -> None:
+    """Create the schema or bring it to the newest version; mend roles, owners and rights.
 
-    Safe to run twice, and from several places at once. Raises `DatabaseUnavailableError` or
-    `SchemaError`; a migration that failed is undone, and can be run again.
+    Puts the given settings of the policy in force. Safe to repeat, and to run from several places
+    at once. Raises `DatabaseUnavailableError` or `SchemaError`; a failed migration leaves nothing
+    behind.
     """
+    with connect_as_login(url, "migrate") as connection:
+        check_encoding(connection)
+        try:
+            _as_one(connection, _create_roles)
+        except psycopg.Error as error:
+            raise _refused(error) from error
+    _run_migrations(url)
+    with connect_as_login(url, "migrate") as connection:
+        try:
+            _check_tables(connection)
+            _as_one(connection, _grant)
+            store.create_if_absent(connection)
+            _as_one(connection, _grant)  # now that there is a state to own
+            policy.store(connection, given_policy or {}, by="ledger migrate")
+        except psycopg.Error as error:
+            raise _refused(error) from error
+
+
+def _run_migrations(url: str) -> None:
     # Alembic brings SQLAlchemy along, which only this command needs.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-    from sqlalchemy import create_engine, text  # noqa: PLC0415
-    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 -- see above
+    from alembic.config import Config  # noqa: PLC0415 -- see above
+    from sqlalchemy import create_engine, text  # noqa: PLC0415 -- see above
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415 -- see above
 
     def login() -> psycopg.Connection:
         connection = connect_as_login(url, "migrate")
@@ -60,52 +76,94 @@ def migrate(url: str, *, revision: str = "head") -> None:
     engine = create_engine("postgresql+psycopg://", creator=login, poolclass=NullPool)
     try:
         with engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(7402, 3)"))
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)  # noqa: S101 -- what `login` returned
+            lock_transaction(driver, Lock.MIGRATION)
+            _check_ownership(driver)
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS ledger"))
             config.attributes["connection"] = connection
-            if revision == "base":
-                command.downgrade(config, revision)
-            else:
-                command.upgrade(config, revision)
+            command.upgrade(config, "head")
     except psycopg.Error as error:
         raise _refused(error) from error
     except Exception as error:
         if isinstance(cause := error.__cause__, psycopg.Error):
             raise _refused(cause) from error
         raise
-    if revision == "head":
-        with connect_as_login(url, "migrate") as plain:
-            try:
-                _grant(plain)
-                store.make_if_absent(plain)
-            except psycopg.Error as error:
-                raise _refused(error) from error
 
 
-def _grant(connection: psycopg.Connection) -> None:
+def check_encoding(connection: Connection) -> None:
+    """Raise `SchemaError` unless the database stores UTF-8."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"the database {connection.info.dbname} is encoded in {encoding}, which cannot hold "
+            "every id that Flabs sends. Create one in UTF-8: "
+            f"CREATE DATABASE {connection.info.dbname}_utf8 ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _check_ownership(connection: Connection) -> None:
+    """Raise `SchemaError` if one of Ledger's schemas exists and is not Ledger's."""
+    if current_version(connection) is not None:
+        return
+    for name in ("ledger", "state"):
+        row = connection.execute("SELECT to_regnamespace(%s) IS NULL", (name,)).fetchone()
+        if not (row and row[0]):
+            raise SchemaError(
+                f"the database has a schema {name} that is not Ledger's: give Ledger a database of "
+                "its own, or rename that schema. Nothing was changed"
+            )
+
+
+def _check_tables(connection: Connection) -> None:
+    missing = [
+        table
+        for table in TABLES
+        if connection.execute("SELECT to_regclass(%s)", (f"ledger.{table}",)).fetchone() == (None,)
+    ]
+    if missing:
+        raise SchemaError(
+            f"the database says that its schema is {current_version(connection)}, but the tables "
+            f"{', '.join(f'ledger.{table}' for table in missing)} do not exist: restore the backup "
+            "as a whole, or drop the schema ledger if the log is empty"
+        )
+
+
+def _create_roles(connection: Connection) -> None:
+    connection.execute(files("ledger.postgres").joinpath("sql", "roles.sql").read_bytes())
+
+
+def _grant(connection: Connection) -> None:
+    connection.execute(files("ledger.postgres").joinpath("sql", "grants.sql").read_bytes())
+    store.grant_views(connection)
+
+
+def _as_one(connection: Connection, work: Callable[[Connection], None]) -> None:
+    """Do what changes roles, which another database of the cluster may be changing as well."""
     for last in (False, False, False, True):
         try:
             with connection.transaction():
-                connection.execute("SELECT pg_advisory_xact_lock(7402, 3)")
-                connection.execute(_GRANTS)
-        except psycopg.errors.InternalError_:
-            # "tuple concurrently updated": roles are the cluster's and the lock is the database's,
-            # so another database that is migrated now can be in the way, for a moment.
+                lock_transaction(connection, Lock.MIGRATION)
+                work(connection)
+        except psycopg.errors.InternalError_:  # "tuple concurrently updated", for a moment
             if last:
                 raise
         else:
             return
 
 
-def check(connection: psycopg.Connection) -> None:
-    """Raise `SchemaError` unless the schema is the one that this version works with."""
+def check(connection: Connection) -> None:
+    """Raise `SchemaError` unless the database and its schema are what this version works with."""
+    check_encoding(connection)
     judge(current_version(connection))
 
 
-def current_version(connection: psycopg.Connection) -> str | None:
-    """Return the newest migration that the database has, or None if it has none."""
+def current_version(connection: Connection) -> str | None:
+    """Return the newest migration of the database, or None if it has none."""
     try:
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except psycopg.errors.UndefinedTable:
+        with connection.transaction():  # so that a missing table does not end the caller's
+            row = connection.execute("SELECT version_num FROM ledger.schema_version").fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return None
     return str(row[0]) if row else None
 
@@ -127,12 +185,10 @@ def judge(version: str | None) -> None:
 
 
 def _migrations_folder() -> Path:
-    return _INSIDE_THE_PACKAGE if _INSIDE_THE_PACKAGE.is_dir() else _BESIDE_THE_PACKAGE
+    return _INSIDE_THE_PACKAGE if _INSIDE_THE_PACKAGE.is_dir() else _NEXT_TO_THE_PACKAGE
 
 
 def _refused(error: psycopg.Error) -> SchemaError:
-    words = error.diag.message_primary or str(error)
+    words = error.diag.message_primary or one_line(error)
     hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-    return SchemaError(
-        f"the migration was refused: {words}{hint}. Run it again when that is mended"
-    )
+    return SchemaError(f"the migration was refused: {words}{hint}. Run it again once that is fixed")

@@ -167,6 +167,22 @@ def given_settings(environment: Mapping[str, str] | None = None) -> dict[str, st
     }
 
 
+POLICY = ("events", "retry_interval", "retry_count", "retry_timeout", "ask_again_after")
+"""The settings on which all processes must agree; the database keeps them."""
+
+
+def given_policy(settings: "Settings") -> dict[str, Any]:
+    """Return those of `POLICY` that were set, with their values."""
+    given = {name.removeprefix(PREFIX).lower() for name in given_settings()}
+    default = Settings()
+    values = {name: getattr(settings, name) for name in POLICY}
+    return {
+        name: value
+        for name, value in values.items()
+        if name in given or value != getattr(default, name)
+    }
+
+
 _SERVICE_LINK = re.compile(
     r"LEDGER_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )

@@ -1,9 +1,7 @@
 """Fixtures that any test may ask for."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import psycopg
 import pytest
 
 from ledger import schema
@@ -28,11 +26,6 @@ def migrated_template(postgres_url: str) -> Iterator[str]:
     """Name of a database that was migrated once, to be cloned."""
     with new_database(postgres_url) as name:
         schema.migrate(database_of(postgres_url, name))
-        # Until a migration holds it.
-        create = Path("ledger/eventlog/sql/import_run.sql").read_bytes()
-        with psycopg.connect(database_of(postgres_url, name), autocommit=True) as owner:
-            owner.execute(b"CREATE SCHEMA ledger; GRANT USAGE ON SCHEMA ledger TO ledger_service")
-            owner.execute(create)
         yield name
 
 

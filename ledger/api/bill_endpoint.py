@@ -12,6 +12,7 @@ from ledger.api.handlers.bills import bill_content
 from ledger.api.http.paths import identifier
 from ledger.api.http.responses import POSITION_HEADER
 from ledger.credentials import Secrets, without_scheme
+from ledger.model.json_text import is_encodable
 from ledger.operations.policy import Policy
 
 if TYPE_CHECKING:
@@ -39,11 +40,9 @@ class BillEndpoint:
                 return False
         if scope["method"] != "GET" or scope["query_string"] or not self._admits(scope):
             return False
-        try:
-            encoded = (key[0].encode(), key[1].encode())
-        except UnicodeEncodeError:  # half a surrogate pair: there is no such bill
+        if not (is_encodable(key[0]) and is_encodable(key[1])):  # there is no such bill
             return False
-        stored = await self._reader.read(encoded)
+        stored = await self._reader.read(key)
         if stored is None:
             return False
         content = bill_content(stored, self._policy, datetime.now(UTC))

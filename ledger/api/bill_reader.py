@@ -9,22 +9,29 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import LiteralString, NamedTuple, cast
+from operator import attrgetter
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 import structlog
 
 from ledger.errors import StateError
-from ledger.model.bill import State
+from ledger.eventlog.read import Key
+from ledger.model.bill import BillSummary, Report
 from ledger.operations.missing_events.queries import COLUMNS, LAST_POSITION, SUBSCRIBED
 from ledger.operations.policy import Policy
-from ledger.postgres.binary import int8, packed_text_array
 from ledger.postgres.connect import connect
 from ledger.postgres.prepared_statement import PreparedStatement
-from ledger.projection.stored import BillColumns
 
 MOST = 64
 """Bills in one query."""
+
+SUMMARY_COLUMNS: LiteralString = """
+    b.integrator_id, b.state, b.flabs_status, b.created_at, b.completed_at, b.deleted_at,
+    b.report_url, b.reports_total, b.reports_completed, b.findings, b.events, b.first_received_at,
+    b.last_received_at, b.last_event_at, b.position
+"""
+"""The columns of a row of state.bill b that follow its key in a `BillSummary`."""
 
 QUERIES = 4
 """Queries that may be under way at a time."""
@@ -46,49 +53,55 @@ SELECT
         FROM state.parked_bill p
         WHERE p.lab_id = k.lab_id AND p.bill_id = k.bill_id
     ) END AS error,
-    b.state,
-    b.integrator_id,
-    b.position,
-    b.summary,
-    b.reports,
+    k.lab_id,
+    k.bill_id,
+    {SUMMARY_COLUMNS},
+    r.test_ids,
+    r.statuses,
+    r.completion_times,
+    r.evidence,
     CASE WHEN b.missing > 0 THEN (
-        SELECT json_agg(json_build_array({COLUMNS}) ORDER BY m.test_id, m.event_type)
+        SELECT json_agg(json_build_array({COLUMNS}) ORDER BY m.test_id, m.event_type)::text
         FROM state.missing_event m
         WHERE m.lab_id = k.lab_id AND m.bill_id = k.bill_id AND {SUBSCRIBED}
     ) END AS missing
 FROM state.checkpoint c
 CROSS JOIN unnest(%(labs)s::text[], %(bills)s::text[]) WITH ORDINALITY AS k (lab_id, bill_id, nth)
--- What `missing` below stands for where the table has no such column: in state of version 3.
-CROSS JOIN (VALUES (1)) AS version_3 (missing)
 LEFT JOIN LATERAL (
-    SELECT state, integrator_id, position, summary, reports, missing
+    SELECT *
     FROM state.bill
     WHERE lab_id = k.lab_id AND bill_id = k.bill_id
 ) b ON true
+CROSS JOIN LATERAL (
+    SELECT
+        array_agg(test_id) AS test_ids,
+        array_agg(status) AS statuses,
+        array_agg(completed_at) AS completion_times,
+        array_agg(evidence) AS evidence
+    FROM state.report
+    WHERE lab_id = k.lab_id AND bill_id = k.bill_id
+) r
 ORDER BY k.nth
 """  # noqa: S608 -- our own columns and condition
-"""Reads bills in the order in which they are named: the parts of `StoredBill`, without the key."""
+"""Reads bills in the order in which they are named: the fields that `stored_bill` takes."""
 
 _BY_NUMBER = BILLS % {"labs": "$1", "bills": "$2", "events": "$3", "position": "$4"}
-
-Key = tuple[bytes, bytes]
-"""`(lab_id, bill_id)`, as UTF-8."""
 
 _log = structlog.get_logger(__name__)
 
 
 class StoredBill(NamedTuple):
-    """What the state, at its `position`, has of a bill.
+    """What the state, at its `position`, holds of a bill.
 
-    The columns of its row, `missing` as an array of `StoredMissing`; or the error of one parked; or
-    nothing.
+    Its summary and reports, with `missing` as JSON, an array of `StoredMissing`; or the error of a
+    parked bill; or nothing.
     """
 
     position: int
     error: str | None
-    columns: BillColumns | None
-    reports: bytes | None
-    missing: bytes | None
+    summary: BillSummary | None
+    reports: list[Report]
+    missing: str | None
 
 
 _Waiting = tuple[Key, asyncio.Future[StoredBill | None]]
@@ -99,7 +112,7 @@ class BillReader:
 
     def __init__(self, url: str, policy: Policy) -> None:
         self._url = url
-        self._events = packed_text_array(name.encode() for name in policy.events)
+        self._events = list(policy.events)
         self._waiting: deque[_Waiting] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[PreparedStatement] = []
@@ -161,19 +174,15 @@ class BillReader:
         async with asyncio.timeout(PATIENCE):
             rows = await select.run(
                 (
-                    packed_text_array(lab for lab, _ in keys),
-                    packed_text_array(bill for _, bill in keys),
+                    [lab for lab, _ in keys],
+                    [bill for _, bill in keys],
                     self._events,
-                    int8(LAST_POSITION),
+                    LAST_POSITION,
                 )
             )
-        if not rows.ntuples:
+        if not rows:
             raise StateError("state.checkpoint is empty: run `ledger rebuild`")
-        value, columns = rows.get_value, range(rows.nfields)
-        return [
-            _stored_bill(key, [value(nth, column) for column in columns])
-            for nth, key in enumerate(keys)
-        ]
+        return [stored_bill(row) for row in rows]
 
     def _disconnect(self) -> None:
         while self._idle:
@@ -202,20 +211,22 @@ def _connect(url: str) -> PreparedStatement:
         raise
 
 
-def _stored_bill(key: Key, row: Sequence[bytes | None]) -> StoredBill:
-    as_of, error, state, integrator_id, position, summary, reports, missing = row
-    columns = None
-    if state and position and summary:
-        columns = BillColumns(
-            key[0].decode(),
-            key[1].decode(),
-            cast("State", state.decode()),
-            _text(integrator_id),
-            int.from_bytes(position, "big"),
-            summary,
-        )
-    return StoredBill(int.from_bytes(as_of or b"", "big"), _text(error), columns, reports, missing)
+def stored_bill(row: Sequence[Any]) -> StoredBill:
+    """Return the bill of a row of `BILLS`; times are UTC, as of every connection of Ledger's."""
+    position, error, lab_id, bill_id, *columns, tests, statuses, times, evidence, missing = row
+    summary = None
+    reports = []
+    if columns[1] is not None:  # its state
+        summary = bill_summary(lab_id, bill_id, columns)
+        if tests:
+            reports = list(map(Report, tests, statuses, times, evidence))
+            reports.sort(key=_by_test)
+    return StoredBill(position, error, summary, reports, missing)
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
+def bill_summary(lab_id: str, bill_id: str, columns: Sequence[Any]) -> BillSummary:
+    """Return the summary of a row of state.bill: its key, and `SUMMARY_COLUMNS`."""
+    return BillSummary(lab_id, bill_id, *columns)
+
+
+_by_test = attrgetter("test_id")

@@ -11,6 +11,7 @@ from ledger.eventlog.append import Source
 from ledger.eventlog.read import LoggedDelivery
 from ledger.model.bill import BillSummary, Report
 from ledger.model.digest import is_json
+from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
 
 T = TypeVar("T")
@@ -111,13 +112,13 @@ def shown_body(body: bytes) -> tuple[msgspec.Raw, str | None]:
     return NULL, base64.b64encode(body).decode()
 
 
-def attempt(row: LoggedDelivery, interval: int, count: int) -> int | None:
-    """Return which attempt reached us, or None where the clocks don't say.
+def attempt(row: LoggedDelivery, policy: Policy) -> int | None:
+    """Return which attempt of the sender arrived, 0 for the first, or None if the times don't tell.
 
-    Attempts are `interval` seconds apart, so the nearest multiple names it. What is further off
-    than half an interval was not sent when it happened, or by another clock.
+    Attempts are an interval apart, so the nearest multiple names it. A delivery that is further off
+    than half an interval was not sent when the event occurred, or by another clock.
     """
     if row.event_time is None or row.source != "webhook":
         return None
-    nearest = round((row.received_at - row.event_time).total_seconds() / interval)
-    return nearest if 0 <= nearest <= count else None
+    nearest = round((row.received_at - row.event_time) / policy.retry_interval)
+    return nearest if 0 <= nearest <= policy.retry_count else None

@@ -4,16 +4,16 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import rich_click as click
+from msgspec.json import encode
 
 from ledger.cli.common import json_option, prepared_database
 from ledger.cli.missing import COLUMNS, cells
 from ledger.cli.table import print_table
 from ledger.model.bill import Report
 from ledger.operations.bill_details import FoldedBill, LoggedItem, read_bill
-from ledger.operations.policy import Policy
+from ledger.operations.policy import agree
 from ledger.operations.render.words import clock, count, shown, utc
 from ledger.postgres.connect import connect
-from ledger.projection.rows import encode
 from ledger.settings import Settings
 
 REPORT_COLUMNS = ("test", "status", "completed (UTC)", "evidence")
@@ -30,7 +30,7 @@ def bill(*, lab: str, bill_id: str, as_json: bool) -> None:
     The bill is folded from the log when the command runs, so it is right even if no projector runs.
     """
     url = prepared_database()
-    policy = Policy.of(Settings.from_environment())
+    policy = agree(url, Settings.from_environment())
     with closing(connect(url, "bill")) as connection:
         found = read_bill(connection, policy, lab, bill_id, datetime.now(UTC))
     if as_json:

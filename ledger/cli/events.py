@@ -4,6 +4,7 @@ from contextlib import closing
 from typing import Any
 
 import rich_click as click
+from msgspec.json import encode
 from psycopg.sql import Composed
 
 from ledger.api.handlers.events import ALL, ALL_UNREADABLE, event_item, unreadable_item
@@ -11,9 +12,9 @@ from ledger.api.schemas import EventItem, UnreadableEventItem
 from ledger.cli.common import json_lines_option, prepared_database
 from ledger.cli.table import print_table
 from ledger.model.unreadable import REASONS
+from ledger.operations.policy import agree
 from ledger.operations.render.words import clock
 from ledger.postgres.connect import connect
-from ledger.projection.rows import encode
 from ledger.settings import Settings
 
 COLUMNS = ("position", "received (UTC)", "happened (UTC)", "source", "event", "lab", "bill")
@@ -44,11 +45,12 @@ def events(*, unreadable: bool, reason: str | None, after: int, limit: int, as_j
     """
     if reason is not None and not unreadable:
         raise click.UsageError("--reason goes with --unreadable")
-    settings = Settings.from_environment()
+    url = prepared_database()
+    policy = agree(url, Settings.from_environment())
     query, values = (ALL_UNREADABLE, [reason, reason]) if unreadable else (ALL, [])
     found = [
-        (unreadable_item if unreadable else event_item)(row, settings)
-        for row in _read(prepared_database(), query, values, after=after, limit=limit + 1)
+        (unreadable_item if unreadable else event_item)(row, policy)
+        for row in _read(url, query, values, after=after, limit=limit + 1)
     ]
     if as_json:
         for item in found[:limit]:

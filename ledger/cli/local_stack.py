@@ -22,7 +22,7 @@ import rich_click as click
 from ledger import embedded, schema
 from ledger.errors import LedgerError
 from ledger.postgres.connect import connect_as_login
-from ledger.settings import Settings, child_environment, given_settings
+from ledger.settings import POLICY, Settings, child_environment, given_settings
 
 TOKEN_FILE = "webhook-token"  # noqa: S105 -- the name of a file
 KEY_FILE = "admin-key"
@@ -80,7 +80,7 @@ class Stack:
             self._postgres_port = postgres.port
             self.database_url = postgres.dsn("ledger")
             self._report_ignored_settings()
-            migrate(self.database_url)
+            self._migrate()
             # Made last, because they are shown once: a start that fails earlier must not make them.
             tokens = self._given.webhook_tokens
             self.token = self._secret(TOKEN_FILE, tokens[0] if tokens else "")
@@ -120,6 +120,18 @@ class Stack:
             _write_secret(path, secrets.token_urlsafe(24) + "\n")
             self._new_secrets.add(file)
         return path.read_text().strip()
+
+    def _migrate(self) -> None:
+        """Migrate the database, and say so for an older one, because a large log takes a while.
+
+        The policy is that of this start, so that a demo's quick retries end with the demo.
+        """
+        with closing(connect_as_login(self.database_url, "migrate")) as connection:
+            version = schema.current_version(connection)
+        if version and version < schema.SCHEMA_VERSION:
+            _say(f"Bringing the database from schema {version} to {schema.SCHEMA_VERSION} ...")
+        settings = Settings.from_environment(child_environment(self._more_settings))
+        schema.migrate(self.database_url, {name: getattr(settings, name) for name in POLICY})
 
     def _exports(self) -> str:
         """Return the shell code that lets other commands work with this stack."""
@@ -272,15 +284,6 @@ def _error_of_binding(port: int) -> OSError | None:
 def _quoted(path: Path) -> str:
     """Quote an absolute path for a shell, so that a pasted line works in any folder."""
     return shlex.quote(str(path))
-
-
-def migrate(url: str) -> None:
-    """Migrate a database, and say so for an older one, because a large log takes a while."""
-    with closing(connect_as_login(url, "migrate")) as connection:
-        version = schema.current_version(connection)
-    if version and version < schema.SCHEMA_VERSION:
-        _say(f"Bringing the database from schema {version} to {schema.SCHEMA_VERSION} ...")
-    schema.migrate(url)
 
 
 def _say(words: str) -> None:

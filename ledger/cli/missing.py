@@ -5,16 +5,16 @@ from datetime import UTC, datetime
 from typing import get_args
 
 import rich_click as click
+from msgspec.json import encode
 
 from ledger.cli.common import json_lines_option, prepared_database
 from ledger.cli.table import print_table
 from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, MissingState
 from ledger.operations.missing_events.queries import Filter, item_of, list_query
-from ledger.operations.policy import Policy
+from ledger.operations.policy import agree
 from ledger.operations.read_models import MissingEventItem
 from ledger.postgres.connect import connect
-from ledger.projection.rows import encode
 from ledger.settings import Settings
 
 COLUMNS = ("lab", "bill", "event", "test", "certainty", "state", "due (UTC)", "request")
@@ -52,7 +52,7 @@ def missing(
     An event is missing if another event proves that it was sent, or makes it likely.
     """
     url = prepared_database()
-    policy = Policy.of(Settings.from_environment())
+    policy = agree(url, Settings.from_environment())
     wanted = Filter(state=state, lab_id=lab, event_type=event_type, certainty=certainty)
     now = datetime.now(UTC)
     query, values = list_query(wanted, policy, now, limit=limit + 1, after=None)

@@ -10,7 +10,7 @@ from ledger.cli.common import check_schema_if_reachable
 from ledger.logging_setup import configure_logging
 from ledger.operations.alerts.channels import check_channels
 from ledger.operations.alerts.watcher import AlertWatcher
-from ledger.operations.policy import Policy
+from ledger.operations.policy import agree_if_reachable
 from ledger.projection.projector import Projector
 from ledger.settings import Settings
 
@@ -32,7 +32,7 @@ def project(*, end_with_parent: bool) -> None:
         check_channels(settings.alert_urls)
     check_schema_if_reachable(url)
     projector = Projector(url)
-    alerts = AlertWatcher(url, Policy.of(settings), settings.alert_urls)
+    alerts = AlertWatcher(url, agree_if_reachable(url, settings), settings.alert_urls)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         projector.stop()

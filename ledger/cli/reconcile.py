@@ -19,7 +19,7 @@ from ledger.cli.common import (
 )
 from ledger.cli.output import check_writable, written
 from ledger.operations.decisions import catch_up
-from ledger.operations.policy import Policy
+from ledger.operations.policy import Policy, agree
 from ledger.operations.read_models import ReconciliationReport
 from ledger.operations.reconciliation import runs
 from ledger.operations.reconciliation.report import Question
@@ -104,7 +104,7 @@ def reconcile(
     )
     moment = read_time(as_of, "--as-of") or datetime.now(UTC)
     url = prepared_database()
-    policy = Policy.of(Settings.from_environment())
+    policy = agree(url, Settings.from_environment())
     if request:
         made = _request(
             url,

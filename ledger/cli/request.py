@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import rich_click as click
+from msgspec.json import encode
 
 from ledger.cli.common import (
     PATIENCE,
@@ -25,7 +26,6 @@ from ledger.operations.render.words import count
 from ledger.operations.support_requests.make import LineName, close_request
 from ledger.operations.support_requests.queries import list_requests, read_request
 from ledger.postgres.connect import connect
-from ledger.projection.rows import encode
 from ledger.settings import Settings
 
 COLUMNS = ("request", "state", "made (UTC)", "by", "lab", "requested", "received", "closed")

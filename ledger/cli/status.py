@@ -12,16 +12,10 @@ from ledger.errors import StateError
 from ledger.model.bill import FOLD_VERSION
 from ledger.operations.render.words import count, lasting, shown, utc
 from ledger.postgres.connect import connect
+from ledger.postgres.locks import Lock, held
 from ledger.projection.status import PARKED, REBUILD, STATUS, StatusRow
 
-# The leading projector holds this lock for as long as it runs.
-_LEADER = """
-SELECT EXISTS (
-    SELECT FROM pg_locks
-    WHERE locktype = 'advisory' AND classid = 7402 AND objid = 4 AND granted
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-)
-"""
+_LEADER = f"SELECT {held(Lock.LEADER)}"
 
 
 @click.command()
@@ -35,7 +29,7 @@ def status(*, as_json: bool) -> None:
         found = StatusRow(*row)
         parked = connection.execute(PARKED).fetchall()
         progress = connection.execute(REBUILD).fetchone() if found.rebuild_runs else None
-        led = connection.execute(_LEADER).fetchone() == (True,)
+        led = connection.execute(_LEADER.encode()).fetchone() == (True,)
     now = datetime.now(UTC)
     if as_json:
         content = {

@@ -19,7 +19,7 @@ from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty
 from ledger.operations.missing_events.queries import Filter
 from ledger.operations.missing_events.waive import unwaive_matching, waive_matching
-from ledger.operations.policy import Policy
+from ledger.operations.policy import agree
 from ledger.operations.render.words import count
 from ledger.settings import Settings
 
@@ -87,7 +87,7 @@ def waive(
     if not undo and reason is None:
         raise click.UsageError("--reason is missing: say why they will not be asked for")
     url = prepared_database()
-    policy = Policy.of(Settings.from_environment())
+    policy = agree(url, Settings.from_environment())
 
     def run(*, only_count: bool) -> dict[str, dict[str, int]]:
         if undo or reason is None:

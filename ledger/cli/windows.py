@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import get_args
 
 import rich_click as click
+from msgspec.json import encode
 
 from ledger.cli.common import (
     PATIENCE,
@@ -21,11 +22,10 @@ from ledger.cli.table import print_table
 from ledger.errors import UnknownSubjectError
 from ledger.operations.loss_windows import close_window, read_windows
 from ledger.operations.missing_events.queries import LAST_POSITION
-from ledger.operations.policy import Policy
+from ledger.operations.policy import Policy, agree
 from ledger.operations.read_models import LossWindow, WindowState
 from ledger.operations.render.words import count, up_to
 from ledger.postgres.connect import connect
-from ledger.projection.rows import encode
 from ledger.settings import Settings
 
 COLUMNS = ("from", "to", "state", "labs")
@@ -80,7 +80,7 @@ def windows(
         raise click.UsageError("--state selects windows to list: give it without --close")
     times = span and tuple(read_time(text, "--close") for text in span)
     url = prepared_database()
-    policy = Policy.of(Settings.from_environment())
+    policy = agree(url, Settings.from_environment())
     found = [
         window
         for window in _read(url, policy)

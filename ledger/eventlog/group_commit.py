@@ -285,15 +285,10 @@ class GroupCommit:
 
 
 def _connect(url: str) -> Appender:
-    """Open the lane's connection, which blocks."""
+    """Open the connection that appends, which blocks."""
     connection = connect(url, "lane")
     try:
-        # Never less durable than "on", whatever the server's default; more is the operator's.
-        connection.execute(
-            f"SET statement_timeout = {STATEMENT_TIMEOUT};"
-            "SELECT set_config('synchronous_commit', 'on', false)"
-            " WHERE current_setting('synchronous_commit') = 'off'"
-        )
+        connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT}")
         return Appender(connection)
     except psycopg.Error:
         connection.close()

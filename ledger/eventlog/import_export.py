@@ -66,19 +66,19 @@ class Imported(Struct):
 
     def add(self, delivery: Delivery, outcome: Outcome, number: int) -> None:
         """Count an event that is in the log now."""
-        examined = delivery.examined
+        columns = delivery.columns
         if not outcome.recorded:
             self.duplicate += 1
-        elif examined.unreadable:
-            self.add_unreadable(number, examined.unreadable)
+        elif columns.unreadable:
+            self.add_unreadable(number, columns.unreadable)
             self.unreadable_recorded += 1
         else:
             self.recorded += 1
         self.ranges = _extended(self.ranges, outcome.position)
         if len(self.ranges) > _RANGES_APART:
             self.ranges = _merged(self.ranges)
-        if self.keys is not None and examined.bill_id:
-            self.keys.add((examined.lab_id, examined.bill_id))
+        if self.keys is not None and columns.bill_id:
+            self.keys.add((columns.lab_id, columns.bill_id))
             if len(self.keys) > _KEYS_REMEMBERED:
                 self.keys = None
 
@@ -174,12 +174,12 @@ def preview_import(connection: Connection, file: ImportFile, options: Options) -
         for number, value in batch:
             if not isinstance(value, Delivery):
                 imported.add_unreadable(number, value)
-            elif value.examined.digest not in new:
+            elif value.columns.digest not in new:
                 imported.duplicate += 1
             else:
-                new.remove(value.examined.digest)
-                if value.examined.unreadable:
-                    imported.add_unreadable(number, value.examined.unreadable)
+                new.remove(value.columns.digest)
+                if value.columns.unreadable:
+                    imported.add_unreadable(number, value.columns.unreadable)
                     imported.unreadable_recorded += 1
                 else:
                     imported.recorded += 1
@@ -215,7 +215,7 @@ def export_lines(
         if value is not None:
             conditions.append(condition.format(Literal(value)))
     query = SQL(
-        "COPY (SELECT position, received_at, source_name(source_letter), body FROM event_log"
+        "COPY (SELECT position, received_at, source, body FROM ledger.event_log"
         " WHERE {} ORDER BY position) TO STDOUT (FORMAT binary)"
     ).format(SQL(" AND ").join(conditions))
     with connection.cursor().copy(query) as copy:
@@ -309,7 +309,7 @@ INSERT INTO pg_temp.import_preview (lab_id, bill_id, digest)
 SELECT f.lab_id, f.bill_id, f.digest
 FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS f (lab_id, bill_id, digest)
 WHERE NOT EXISTS (
-    SELECT FROM event_log e
+    SELECT FROM ledger.event_log e
     WHERE e.lab_id = f.lab_id AND e.bill_id = f.bill_id AND e.digest = f.digest
 )
 ON CONFLICT DO NOTHING
@@ -319,13 +319,13 @@ RETURNING digest
 
 def _digests_of_new(connection: Connection, batch: list[Entry]) -> set[bytes]:
     """Return the digests that are neither in the log nor in an earlier batch."""
-    said = [entry.value.examined for entry in batch if isinstance(entry.value, Delivery)]
-    columns = [
-        [examined.lab_id for examined in said],
-        [examined.bill_id for examined in said],
-        [examined.digest for examined in said],
-    ]
-    return {digest for (digest,) in connection.execute(_PREVIEW, columns)}
+    said = [entry.value.columns for entry in batch if isinstance(entry.value, Delivery)]
+    parameters = (
+        [columns.lab_id for columns in said],
+        [columns.bill_id for columns in said],
+        [columns.digest for columns in said],
+    )
+    return {digest for (digest,) in connection.execute(_PREVIEW, parameters)}
 
 
 def _batches(reading: Reading, options: Options) -> Iterator[list[Entry]]:

@@ -1,7 +1,7 @@
 """Records when a process could make deliveries durable; what nobody recorded is an outage.
 
-Source: design, "Loss windows". Elapsed time is measured by a clock that is never set, so that a
-step of the other one invents no outage.
+Source: docs/rules.md, "Loss windows". Elapsed time is measured by a clock that is never set, so
+that a step of the wall clock invents no outage.
 """
 
 import time
@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 from psycopg import Connection
 
+from ledger.postgres.session import KEEP_COMMITS_DURABLE
+
 BEAT_SECONDS = 2.0
 """Between two records."""
 
@@ -17,7 +19,7 @@ LONGEST_GAP = 5.0
 """Seconds between two records that are no outage yet: an attempt waits longer than that."""
 
 
-_TAKE_BACK = "DELETE FROM liveness WHERE instance = %s AND alive_from = %s"
+_TAKE_BACK = "DELETE FROM ledger.liveness WHERE instance = %s AND alive_from = %s"
 
 
 def steady_clock() -> float:
@@ -57,7 +59,11 @@ class Liveness:
             rows = [*rows, (now, -step)]
         elif len(rows) > 1 and abs(step - rows[-1][1]) <= LONGEST_GAP:
             wrong, rows = rows[-1][0], rows[:-1]
-        connection.execute("SELECT record_liveness(%s, %s, %s)", (self._instance, rows[-1][0], now))
+        # The server may ask for more durable commits than when the connection was opened.
+        connection.execute(KEEP_COMMITS_DURABLE)
+        connection.execute(
+            "SELECT ledger.record_liveness(%s, %s, %s)", (self._instance, rows[-1][0], now)
+        )
         if wrong:
             connection.execute(_TAKE_BACK, (self._instance, wrong))
         self._rows = rows

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from psycopg import Connection
 
 from ledger.eventlog.append import Source
-from ledger.postgres.binary import text_array
 
 Key = tuple[str, str]
 """`(lab_id, bill_id)`."""
@@ -25,15 +24,13 @@ class LogRow(NamedTuple):
     source: Source
 
 
-COLUMNS = (
-    "position, received_at, digest, lab_id, bill_id, body, source_name(source_letter) AS source"
-)
+COLUMNS = "position, received_at, digest, lab_id, bill_id, body, source"
 """What is selected from the log for a `LogRow`."""
 
 BATCH_BYTES = 16 * 1024 * 1024
 """Of bodies that `after` returns at the most; the last may go beyond. Bodies can be large."""
 
-HEAD = "SELECT event_log_head()"
+HEAD = "SELECT ledger.event_log_head()"
 
 # Sizes are known without the bodies' being read from the disk.
 _AFTER = f"""
@@ -43,7 +40,7 @@ FROM (
         l.*, sum(octet_length(l.body)) OVER (ORDER BY l.position) - octet_length(l.body) AS before
     FROM (
         SELECT {COLUMNS}
-        FROM event_log
+        FROM ledger.event_log
         WHERE position > %s AND position <= %s
         ORDER BY position
         LIMIT %s
@@ -57,10 +54,10 @@ ORDER BY position
 # look-up apart, + 0 keeps it off the index on position, ORDER BY on the key.
 _OF_BILLS = f"""
 SELECT e.*
-FROM unnest(%s, %s) AS k (lab_id, bill_id)
+FROM unnest(%s::text[], %s::text[]) AS k (lab_id, bill_id)
 CROSS JOIN LATERAL (
     SELECT {COLUMNS}
-    FROM event_log l
+    FROM ledger.event_log l
     WHERE l.lab_id = k.lab_id AND l.bill_id = k.bill_id AND l.position + 0 <= %s
     ORDER BY l.lab_id, l.bill_id
     OFFSET 0
@@ -104,7 +101,7 @@ def of_bills(connection: Connection, keys: Sequence[Key], upto: int) -> Iterator
     cursor = connection.cursor(binary=True)
     cursor.execute(
         _OF_BILLS,
-        (text_array(lab for lab, _ in keys), text_array(bill for _, bill in keys), upto),
+        ([lab for lab, _ in keys], [bill for _, bill in keys], upto),
         prepare=True,
     )
     yield from map(LogRow._make, cursor.fetchall())
@@ -123,7 +120,4 @@ class LoggedDelivery(NamedTuple):
     body: bytes
 
 
-SHOWN = (
-    "position, event_type_name(type_code) AS event_type, event_time(event_second) AS event_time,"
-    " received_at, source_name(source_letter) AS source, lab_id, bill_id, body"
-)
+SHOWN = "position, event_type, event_time, received_at, source, lab_id, bill_id, body"

@@ -19,7 +19,7 @@ from ledger.operations.missing_events.queries import items
 from ledger.operations.missing_events.subscriptions import read_subscription
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
-from ledger.projection.rows import BillEvents, Read, read_row
+from ledger.projection.read_event import BillEvents, Read, read_row
 
 
 class FoldedBill(BillSummary, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append
 from ledger.model.operator_events import AnyDecision, write_decision
 from ledger.postgres.connect import connect
+from ledger.postgres.locks import Lock, lock_session, try_lock_session
 from ledger.projection import store
 from ledger.projection.projector import follow_once
 
@@ -36,7 +37,7 @@ def deciding(url: str, *, patience: float) -> Iterator[Connection]:
     with closing(connect(url, "desk")) as connection:
         connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         try:
-            connection.execute("SELECT pg_advisory_lock(7402, 6)")
+            lock_session(connection, Lock.DECISION)
         except psycopg.errors.LockNotAvailable:
             raise DecisionError(
                 "another operator's decision is under way; try again when it is done"
@@ -85,8 +86,7 @@ def see(url: str, connection: Connection, *, patience: float, position: int | No
 def _follow(url: str, upto: int, deadline: float) -> bool:
     """Fold in a projector's place, if none leads; tell whether this did."""
     with closing(connect(url, "desk")) as connection:
-        row = connection.execute("SELECT pg_try_advisory_lock(7402, 4)").fetchone()
-        if not (row and row[0]):
+        if not try_lock_session(connection, Lock.LEADER):
             return False
         read.keep_to_indexes(connection)
         while time.monotonic() < deadline and follow_once(connection, upto).events:
@@ -106,7 +106,7 @@ def record(connection: Connection, decisions: Sequence[AnyDecision]) -> int:
         for decision in decisions
     ]
     for delivery in deliveries:
-        if unreadable := delivery.examined.unreadable:
+        if unreadable := delivery.columns.unreadable:
             raise QuestionError(f"this cannot be decided: {unreadable.detail}")
     try:
         outcomes = append(connection, deliveries)

@@ -1,10 +1,9 @@
 """Loss windows: the times whose events were lost with all attempts, lab by lab."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
 
-import msgspec
 from psycopg import Connection
 
 from ledger.errors import UnknownSubjectError
@@ -17,7 +16,7 @@ from ledger.model.loss_windows import (
     outages,
     union,
 )
-from ledger.model.operator_events import AnyDecision, RequestClosed, RequestMade, Span, WindowClosed
+from ledger.model.operator_events import Span, WindowClosed
 from ledger.operations.decisions import deciding, record, see
 from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.policy import Policy
@@ -27,7 +26,7 @@ from ledger.projection import store
 ANY_LAB = ""
 """Stands for the lab of a window in which no lab is known to have sent."""
 
-_ALIVE = "SELECT alive_from, alive_until FROM liveness"
+_ALIVE = "SELECT alive_from, alive_until FROM ledger.liveness"
 
 # Seen before and after: a lab that came later had nothing to lose, and of one that was not heard of
 # since nobody knows yet whether it still sends.
@@ -43,13 +42,13 @@ _HEARD = """
 SELECT EXISTS (
     SELECT
     FROM (
-        SELECT lab_id, bill_id, position, received_at, source_letter
-        FROM event_log
+        SELECT lab_id, bill_id, position, received_at, source
+        FROM ledger.event_log
         WHERE position > %s AND position <= %s
         ORDER BY position
         LIMIT 200000
     ) e
-    WHERE e.lab_id = %s AND e.received_at BETWEEN %s AND %s AND e.source_letter <> 'o'
+    WHERE e.lab_id = %s AND e.received_at BETWEEN %s AND %s AND e.source <> 'operator'
         AND NOT EXISTS (
             SELECT FROM state.unreadable_event u
             WHERE u.lab_id = e.lab_id AND u.bill_id = e.bill_id AND u.position = e.position
@@ -57,16 +56,33 @@ SELECT EXISTS (
 )
 """
 
-_RECEIVED = "SELECT received_at FROM event_log WHERE position = %s"
+_RECEIVED = "SELECT received_at FROM ledger.event_log WHERE position = %s"
 
-_DECIDED = """
-SELECT decision::text
-FROM state.desk_event
-WHERE kind IN ('request.made', 'request.closed', 'window.closed') AND position <= %s
-ORDER BY position
+_REQUESTED = """
+SELECT w.begins_at, w.ends_at, w.labs
+FROM state.support_request r
+JOIN state.support_request_window w ON w.lab_id = r.lab_id AND w.position = r.position
+WHERE r.made_at <= %(now)s AND r.position <= %(position)s
 """
 
-_read = msgspec.json.Decoder(AnyDecision).decode
+_CLOSED = """
+SELECT w.begins_at, w.ends_at, w.labs
+FROM state.support_request_window w
+WHERE
+    w.position <= %(position)s
+    AND EXISTS (
+        SELECT
+        FROM state.support_request_closing c
+        WHERE
+            c.request = w.request
+            AND c.closed_at <= %(now)s
+            AND c.position <= %(position)s
+    )
+UNION ALL
+SELECT c.begins_at, c.ends_at, c.labs
+FROM state.loss_window_closing c
+WHERE c.closed_at <= %(now)s AND c.position <= %(position)s
+"""
 
 
 def read_windows(
@@ -96,7 +112,7 @@ def read_windows(
             and ((is_newest and last <= now) or _heard(connection, lab, window.end, now, position))
         ]
         for lab in concerned or ([] if lab_id else [ANY_LAB]):
-            # Who closed a window of which no lab was known meant it for whichever it is.
+            # A window closed while no lab was known is closed for every lab.
             done = union([*closed[lab], *closed[ANY_LAB]])
             for state, some in _by_state([window], asked[lab], done):
                 for part in some:
@@ -121,7 +137,7 @@ def _heard(
 
 def _position_at(connection: Connection, moment: datetime) -> int:
     """Return a position before which all was received before a time: nearly so, as the log is."""
-    row = connection.execute("SELECT max(position) FROM event_log").fetchone()
+    row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
     low, high = 0, (row and row[0]) or 0
     while low < high:
         middle = (low + high) // 2
@@ -157,32 +173,27 @@ Spans = defaultdict[str, list[Interval]]
 
 
 def _decided(connection: Connection, now: datetime, position: int) -> tuple[Spans, Spans]:
-    """Return, by lab, which times were asked for, and which are done with."""
-    asked, closed = Spans(list), Spans(list)
-    requests: dict[int, list[Span]] = {}
-    for (text,) in connection.execute(_DECIDED, (position,)):
-        decision = _read(text if isinstance(text, bytes) else str(text))
-        if decision.at > now:
-            continue
-        if isinstance(decision, RequestMade):
-            requests[decision.request] = decision.windows
-            _spread(asked, decision.windows)
-        elif isinstance(decision, RequestClosed):
-            _spread(closed, requests.get(decision.request, []))
-        elif isinstance(decision, WindowClosed):
-            _spread(closed, [decision.window])
-    return asked, closed
+    """Return, by lab, which times were asked for, and which are closed."""
+    parameters = {"now": now, "position": position}
+    return _spans(connection, _REQUESTED, parameters), _spans(connection, _CLOSED, parameters)
 
 
 def closed_windows(connection: Connection) -> Spans:
-    """Return, by lab, which times are done with now."""
-    return _decided(connection, datetime.max.replace(tzinfo=UTC), LAST_POSITION)[1]
+    """Return, by lab, which times are closed now."""
+    return _spans(connection, _CLOSED, {"now": _ANY_TIME, "position": LAST_POSITION})
 
 
-def _spread(by_lab: Spans, spans: Iterable[Span]) -> None:
-    for span in spans:
-        for lab in span.labs or [ANY_LAB]:
-            by_lab[lab] = union([*by_lab[lab], Interval(span.begin, span.end)])
+_ANY_TIME = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def _spans(connection: Connection, query: LiteralString, parameters: dict[str, Any]) -> Spans:
+    by_lab = Spans(list)
+    for begin, end, labs in connection.execute(query, parameters):
+        for lab in labs or [ANY_LAB]:
+            by_lab[lab] = union(
+                [*by_lab[lab], Interval(begin.astimezone(UTC), end.astimezone(UTC))]
+            )
+    return by_lab
 
 
 def _by_state(

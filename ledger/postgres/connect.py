@@ -1,13 +1,15 @@
-"""Connections to PostgreSQL: all are made here, with the same limits and the service's role."""
+"""Opens every connection to PostgreSQL, with the same limits, settings and role."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.abc import Query
 from psycopg_pool import AsyncConnectionPool
 
-from ledger.errors import DatabaseUnavailableError, SchemaError
+from ledger.errors import DatabaseUnavailableError, SchemaError, one_line
+from ledger.postgres.session import hold_settings
 
 SERVICE_ROLE = "ledger_service"
 
@@ -20,9 +22,9 @@ CONTENT_ERRORS = (
     psycopg.NotSupportedError,
     psycopg.errors.ProgramLimitExceeded,
 )
-"""What a statement's own values can cause. All else, such as a full disk, is not their fault."""
+"""What a statement's own values can cause. Any other error, such as a full disk, is not theirs."""
 
-# A host that is gone without a word is noticed within about ten seconds.
+# An unreachable host is noticed within about ten seconds.
 _LIMITS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT,
     "keepalives_idle": 4,
@@ -34,13 +36,13 @@ _LIMITS: dict[str, Any] = {
 
 
 def connect(url: str, purpose: str) -> Connection:
-    """Open a connection in autocommit mode, acting as the service's role.
+    """Open a connection in autocommit mode that acts as the service's role.
 
-    `purpose` shows in pg_stat_activity. Raises `DatabaseUnavailableError` or `SchemaError`.
+    `purpose` appears in pg_stat_activity. Raises `DatabaseUnavailableError` or `SchemaError`.
     """
     connection = connect_as_login(url, purpose)
     try:
-        connection.execute(_as_service())
+        connection.execute(_AS_SERVICE)
     except psycopg.Error as error:
         connection.close()
         raise role_error(error) from error
@@ -48,13 +50,19 @@ def connect(url: str, purpose: str) -> Connection:
 
 
 def connect_as_login(url: str, purpose: str) -> Connection:
-    """Open a connection in autocommit mode with the rights of whoever logs in: for migrations."""
+    """Open a connection in autocommit mode with the login's own rights: for migrations."""
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             url, autocommit=True, application_name=f"ledger {purpose}", **_LIMITS
         )
     except psycopg.Error as error:
         raise unavailable(error) from error
+    try:
+        connection.execute(_HOLD_SETTINGS)
+    except psycopg.Error as error:
+        connection.close()
+        raise unavailable(error) from error
+    return connection
 
 
 async def connect_async(url: str, purpose: str) -> AsyncConnection:
@@ -66,7 +74,7 @@ async def connect_async(url: str, purpose: str) -> AsyncConnection:
     except psycopg.Error as error:
         raise unavailable(error) from error
     try:
-        await connection.execute(_as_service())
+        await _prepare(connection)
     except psycopg.Error as error:
         await connection.close()
         raise role_error(error) from error
@@ -80,13 +88,13 @@ def make_pool(
     size: int,
     configure: Callable[[AsyncConnection], Awaitable[None]],
 ) -> AsyncConnectionPool:
-    """Make a pool, to be opened by the caller, of connections like those of `connect`.
+    """Make a pool of connections like those of `connect`; the caller opens it.
 
-    Who waits for a connection for `CONNECT_TIMEOUT` seconds gets `psycopg_pool.PoolTimeout`.
+    A caller that waits `CONNECT_TIMEOUT` seconds for a connection gets `psycopg_pool.PoolTimeout`.
     """
 
     async def prepare(connection: AsyncConnection) -> None:
-        await connection.execute(_as_service())
+        await _prepare(connection)
         await configure(connection)
 
     return AsyncConnectionPool(
@@ -101,21 +109,20 @@ def make_pool(
     )
 
 
-def _as_service() -> str:
-    return (
-        f"SET ROLE {SERVICE_ROLE};"
-        # The driver gives times the session's zone.
-        "SET TIME ZONE 'UTC';"
-        # Who waits for a lock must see afterwards what its holder committed.
-        "SET default_transaction_isolation = 'read committed'"
-    )
+async def _prepare(connection: AsyncConnection) -> None:
+    await connection.execute(_HOLD_SETTINGS)
+    await connection.execute(_AS_SERVICE)
+
+
+_HOLD_SETTINGS: Query = cast("Query", hold_settings())
+_AS_SERVICE: Query = f"SET ROLE {SERVICE_ROLE}"
 
 
 def unavailable(error: psycopg.Error) -> DatabaseUnavailableError:
-    """Say in one line that the database is away."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    """Say in one line that the database cannot be reached."""
     return DatabaseUnavailableError(
-        f"the database does not answer: {words}. Check LEDGER_DATABASE_URL and that PostgreSQL runs"
+        f"the database does not answer: {one_line(error) or type(error).__name__}. "
+        "Check LEDGER_DATABASE_URL and that PostgreSQL runs"
     )
 
 

@@ -18,14 +18,14 @@ _SEEN = """(
 )"""
 
 
-class Expected(Struct, frozen=True):
+class LoggedExpectation(Struct, frozen=True):
     """An expectation with its position in the log: of one id, the last counts."""
 
     position: int
     decision: BillExpected
 
 
-def write(connection: Connection, schema: str, expected: Sequence[Expected]) -> None:
+def write(connection: Connection, schema: str, expected: Sequence[LoggedExpectation]) -> None:
     """Store expectations, each unless a later one of its id is there."""
     last = {one.decision.integrator_id: one for one in sorted(expected, key=_position)}
     if not last:
@@ -83,5 +83,5 @@ def contradiction(connection: Connection) -> str | None:
     return f"state.expected_bill {row[0]}: is_seen is {row[1]} and the bills say {not row[1]}"
 
 
-def _position(expected: Expected) -> int:
+def _position(expected: LoggedExpectation) -> int:
     return expected.position

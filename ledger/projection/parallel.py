@@ -57,7 +57,7 @@ def chunks(connection: Connection, *, events: int = CHUNK_EVENTS) -> Iterator[Ch
     while True:
         where = Chunk(after, None).where()
         query = SQL(
-            "SELECT lab_id, bill_id FROM event_log WHERE {}"
+            "SELECT lab_id, bill_id FROM ledger.event_log WHERE {}"
             " ORDER BY lab_id, bill_id OFFSET {} LIMIT 1"
         ).format(where, Literal(events))
         row = connection.execute(query).fetchone()
@@ -73,7 +73,7 @@ def histories(
 ) -> Iterator[tuple[Key, Iterator[LogRow]]]:
     """Yield each bill of a chunk, in order, with its events up to a position, read as they come."""
     query = SQL(
-        "SELECT {columns} FROM event_log WHERE {where} AND position + 0 <= {upto}"
+        "SELECT {columns} FROM ledger.event_log WHERE {where} AND position + 0 <= {upto}"
         " ORDER BY lab_id, bill_id"
     ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
     # Streamed, for a chunk can be one key with any number of events: those that name no bill.
@@ -89,13 +89,12 @@ def run(
     work: Callable[..., Result],
     *,
     processes: int,
-    connections: int = 1,
     prepare: str = "",
 ) -> Iterator[Result]:
     """Yield the result of `work` for each job, as they end, done by several processes.
 
     This process is one of them, and works while the others start. `work` must be importable; its
-    arguments are so many connections, which the process has for itself, and the job. `prepare` is
+    arguments are a connection, which the process has for itself, and the job. `prepare` is
     SQL that is run on each connection first. Raises what a job raised, and `LedgerError` if a
     process was killed; other jobs are given up.
     """
@@ -104,17 +103,15 @@ def run(
         max(others, 1),  # none is started that gets no job
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin,
-        initargs=(url, purpose, connections, prepare),
+        initargs=(url, purpose, prepare),
     )
     waiting = iter(jobs)
     running: set[Future[Result]] = set()
     try:
         with ExitStack() as stack:
-            mine: list[Connection] = []
-            for _ in range(connections):
-                mine.append(_connect(url, purpose, prepare))
-                # Not rolled back: who was stopped in the midst of a stream still holds its lock.
-                stack.callback(mine[-1].close)
+            mine = _connect(url, purpose, prepare)
+            # Not rolled back: an interrupted stream still holds its lock.
+            stack.callback(mine.close)
             ready = [pool.submit(_be_ready) for _ in range(others)]
             while True:
                 # Only as many are handed out as keep the others busy, once they are there: what
@@ -124,7 +121,7 @@ def run(
                     running.add(pool.submit(_work, work, job))
                 own = next(waiting, None)
                 if own is not None:
-                    yield work(*mine, own)
+                    yield work(mine, own)
                 elif not running:
                     return
                 patience = None if own is None else 0
@@ -137,14 +134,15 @@ def run(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_connections: list[Connection] = []
+_connection: list[Connection] = []
+"""The connection of a started process, once it has one."""
 
 
-def _begin(url: str, purpose: str, connections: int, prepare: str) -> None:
+def _begin(url: str, purpose: str, prepare: str) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     # For the life of the process.
-    _connections.extend(_connect(url, purpose, prepare) for _ in range(connections))
+    _connection.append(_connect(url, purpose, prepare))
 
 
 def _connect(url: str, purpose: str, prepare: str) -> Connection:
@@ -160,7 +158,7 @@ def _be_ready() -> None:
 
 
 def _work(work: Callable[..., Result], job: Job) -> Result:
-    return work(*_connections, job)
+    return work(_connection[0], job)
 
 
 def _compare(operator: str, key: Key) -> Composed:

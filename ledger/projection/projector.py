@@ -18,18 +18,17 @@ from ledger.eventlog.read import Key
 from ledger.model.bill_history import LoggedEvent
 from ledger.model.operator_events import LoggedDecision
 from ledger.postgres.connect import CONTENT_ERRORS, connect
+from ledger.postgres.locks import Lock, lock_transaction, try_lock_session
 from ledger.projection import delivery_stats, expected_bills, store
-from ledger.projection.gc_pause import gc_paused
-from ledger.projection.rows import (
-    BillEvents,
-    Made,
-    Rows,
+from ledger.projection.fold_bills import (
+    Projected,
     add_bill,
+    add_independent,
     add_parked,
-    no_rows,
-    note,
-    read_row,
 )
+from ledger.projection.gc_pause import gc_paused
+from ledger.projection.read_event import BillEvents, read_row
+from ledger.projection.rows import Rows, no_rows
 from ledger.projection.store import LIVE
 
 BATCH = 2000
@@ -61,7 +60,7 @@ def lock_projection(connection: Connection) -> None:
     Taken before any state table is named: a rebuild that swaps the schemas holds it too, and a name
     that was looked up before the swap would lead into the old tables.
     """
-    connection.execute("SELECT pg_advisory_xact_lock(7402, 2)")
+    lock_transaction(connection, Lock.PROJECTION)
 
 
 @gc_paused()
@@ -82,20 +81,20 @@ def follow_once(
         if not new:
             return Batch(0, 0, checkpoint.position)
         position = new[-1].position
-        made = Made.nothing()
+        projected = Projected.nothing()
         touched: dict[Key, BillEvents] = {}
         for row in new:
             event = read_row(row)
-            note(made, row, event)
+            add_independent(projected, row, event)
             if isinstance(event, (LoggedEvent, LoggedDecision)):
                 touched.setdefault((row.lab_id, row.bill_id), BillEvents([], [])).add(event)
         for (lab_id, _), history in touched.items():
-            made.delivery_stats.add(lab_id, history.events)
-        store.copy_in(connection, schema, made.rows)
-        delivery_stats.write(connection, schema, made.delivery_stats)
-        expected_bills.write(connection, schema, made.expected)
+            projected.delivery_stats.add(lab_id, history.events)
+        store.copy_in(connection, schema, projected.rows)
+        delivery_stats.write(connection, schema, projected.delivery_stats)
+        expected_bills.write(connection, schema, projected.expected)
         integrators = fold_bills(connection, touched, checkpoint.position, schema=schema)
-        integrators |= {one.decision.integrator_id for one in made.expected}
+        integrators |= {one.decision.integrator_id for one in projected.expected}
         expected_bills.settle(connection, schema, sorted(integrators))
         store.move_checkpoint(connection, schema, checkpoint, position)
         connection.execute("NOTIFY ledger_state")
@@ -201,8 +200,7 @@ class Projector:
                     pass
 
     def _is_leader(self, connection: Connection) -> bool:
-        row = connection.execute("SELECT pg_try_advisory_lock(7402, 4)").fetchone()
-        return bool(row and row[0])
+        return try_lock_session(connection, Lock.LEADER)
 
     def _drain(self, connection: Connection) -> None:
         # In this order: a rebuild may end between the two, and the head only grows.

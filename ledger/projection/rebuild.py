@@ -18,21 +18,20 @@ from ledger.errors import RebuildError, SchemaError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key
 from ledger.postgres.connect import connect
+from ledger.postgres.locks import Lock, try_lock_session, unlock_session
 from ledger.projection import delivery_stats, expected_bills, parallel, store
 from ledger.projection.delivery_stats import DeliveryStats
+from ledger.projection.fold_bills import Projected, add_history
 from ledger.projection.gc_pause import gc_paused
 from ledger.projection.parallel import Chunk
 from ledger.projection.projector import fold_bills, follow_once, lock_projection
-from ledger.projection.rows import BillEvents, Made, add_history
+from ledger.projection.read_event import BillEvents
 from ledger.projection.store import LIVE, NEXT
 
 OLD = "state_old"
 
 NEAR = 2_000
 """Events. The rebuild catches up without stopping the live projector until it is this near."""
-
-FLUSH = 100
-"""Bills whose rows are sent to PostgreSQL together."""
 
 _log = structlog.get_logger(__name__)
 
@@ -84,7 +83,7 @@ def rebuild(
         counts = Counts()
         jobs = (Job(chunk, upto) for chunk in parallel.chunks(connection))
         heard = DeliveryStats.none()
-        chunks = parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes, connections=2)
+        chunks = parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes)
         for done, arrived in chunks:
             counts += done
             heard.merge(arrived)
@@ -93,7 +92,7 @@ def rebuild(
         if counts.events != upto:
             _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=upto)
         connection.execute("SET maintenance_work_mem = '256MB'")
-        store.make_indexes(connection, NEXT)
+        store.create_indexes(connection, NEXT)
         delivery_stats.write(connection, NEXT, heard)
         expected_bills.settle(connection, NEXT, None)
         store.move_checkpoint(connection, NEXT, store.read_checkpoint(connection, NEXT), upto)
@@ -102,7 +101,7 @@ def rebuild(
         position = _swap(connection)
         connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(OLD)))
         # The server would let go of it a moment after the connection is closed.
-        connection.execute("SELECT pg_advisory_unlock(7402, 5)")
+        unlock_session(connection, Lock.REBUILD)
     return Rebuilt(counts, position)
 
 
@@ -132,39 +131,30 @@ def rebuild_bill(url: str, key: Key) -> str | None:
 
 
 @gc_paused()
-def fold_chunk(reading: Connection, writing: Connection, job: Job) -> tuple[Counts, DeliveryStats]:
+def fold_chunk(connection: Connection, job: Job) -> tuple[Counts, DeliveryStats]:
     """Fold the bills of a chunk into the tables of the rebuild, in one transaction.
 
-    What is counted over all bills is returned: processes that added it to the same rows would wait
+    What is counted across bills is returned: processes that added it to the same rows would wait
     for each other.
     """
-    made = Made.nothing()
-    rows = made.rows
-    events = bills = 0
-    with writing.transaction():
-        with store.adding(writing, NEXT, "bill") as add:
-            for key, history in parallel.histories(reading, job.chunk, job.upto):
-                events += add_history(made, key, history)
-                # PostgreSQL stores them while the next are folded.
-                if len(rows["bill"]) == FLUSH:
-                    add(rows["bill"])
-                    bills += FLUSH
-                    rows["bill"] = []
-        bills += len(rows["bill"])
-        store.copy_in(writing, NEXT, rows)
-        expected_bills.write(writing, NEXT, made.expected)
+    projected = Projected.nothing()
+    events = 0
+    for key, history in parallel.histories(connection, job.chunk, job.upto):
+        events += add_history(projected, key, history)
+    with connection.transaction():
+        store.copy_in(connection, NEXT, projected.rows)
+        expected_bills.write(connection, NEXT, projected.expected)
     counts = Counts(
         events=events,
-        bills=bills,
-        unreadable=len(rows["unreadable_event"]),
-        parked=len(rows["parked_bill"]),
+        bills=len(projected.rows["bill"]),
+        unreadable=len(projected.rows["unreadable_event"]),
+        parked=len(projected.rows["parked_bill"]),
     )
-    return counts, made.delivery_stats
+    return counts, projected.delivery_stats
 
 
 def _claim(connection: Connection) -> None:
-    row = connection.execute("SELECT pg_try_advisory_lock(7402, 5)").fetchone()
-    if not (row and row[0]):
+    if not try_lock_session(connection, Lock.REBUILD):
         raise RebuildError("another rebuild or a verify runs; run it again when that is done")
 
 
@@ -173,16 +163,17 @@ def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
         connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
     with connection.transaction():
         try:
-            store.make(connection, NEXT)
+            store.create(connection, NEXT)
+            store.run_file(connection, NEXT, "rebuild")
         except psycopg.errors.InsufficientPrivilege as error:  # as after a restore
             raise SchemaError(
                 f"no schema can be made in this database: {error}. Run `ledger migrate`"
             ) from error
         connection.execute(
-            "CREATE TABLE state_next.rebuild"
-            " (events_done bigint, events_total bigint, started_at timestamptz)"
+            "INSERT INTO state_next.rebuild (events_done, events_total, started_at)"
+            " VALUES (0, %s, %s)",
+            (upto, started_at),
         )
-        connection.execute("INSERT INTO state_next.rebuild VALUES (0, %s, %s)", (upto, started_at))
 
 
 def _analyze(connection: Connection) -> None:
@@ -213,5 +204,6 @@ def _swap(connection: Connection) -> int:
         position = store.read_checkpoint(connection, NEXT).position
         connection.execute("DROP TABLE state_next.rebuild")
         connection.execute("ALTER SCHEMA state_next RENAME TO state")
+        store.replace_views(connection)
         connection.execute("NOTIFY ledger_state")
     return position

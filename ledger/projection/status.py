@@ -4,25 +4,27 @@ from datetime import datetime
 
 from msgspec import Struct
 
-STATUS = """
+from ledger.postgres.locks import Lock, held
+
+STATUS = f"""
 SELECT
     c.fold_version,
     c.position,
     greatest(
         c.position,
-        coalesce((SELECT position FROM event_log ORDER BY position DESC LIMIT 1), 0)
+        coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0)
     ) AS head,
     (
-        SELECT received_at FROM event_log WHERE position > c.position ORDER BY position LIMIT 1
+        SELECT received_at
+        FROM ledger.event_log
+        WHERE position > c.position
+        ORDER BY position
+        LIMIT 1
     ) AS oldest_not_folded,
     (SELECT count(*) FROM state.parked_bill) AS parked,
-    to_regclass('state_next.rebuild') IS NOT NULL AND EXISTS (
-        SELECT FROM pg_locks
-        WHERE locktype = 'advisory' AND classid = 7402 AND objid = 5 AND mode = 'ExclusiveLock'
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    ) AS rebuild_runs
+    to_regclass('state_next.rebuild') IS NOT NULL AND {held(Lock.REBUILD)} AS rebuild_runs
 FROM state.checkpoint c
-"""
+"""  # noqa: S608 -- our own condition
 
 REBUILD = "SELECT events_done, events_total, started_at FROM state_next.rebuild"
 

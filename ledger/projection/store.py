@@ -1,7 +1,6 @@
-"""Makes the state tables, replaces rows in them, and moves the checkpoint."""
+"""Creates the state tables and public views, replaces rows in them, and moves the checkpoint."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.resources import files
 
 import psycopg
@@ -12,51 +11,88 @@ from psycopg.sql import SQL, Identifier
 from ledger.errors import CheckpointError, FoldVersionError, StateError
 from ledger.eventlog.read import Key
 from ledger.model.bill import FOLD_VERSION
-from ledger.postgres.binary import COPY_BEGIN, COPY_END, copy_rows, text_array
 from ledger.postgres.connect import SERVICE_ROLE
+from ledger.postgres.locks import Lock, lock_transaction
 from ledger.projection.rows import COLUMNS, Row, Rows
 
 LIVE = "state"
 NEXT = "state_next"
 
+READER_ROLE = "ledger_reader"
+
+_TABLE_FILES = (
+    "bill",
+    "report",
+    "missing_event",
+    "request_line",
+    "support_request",
+    "former_integrator",
+    "subscription",
+    "expected_bill",
+    "delivery_stats",
+    "unreadable_event",
+    "parked_bill",
+    "checkpoint",
+)
+
+VIEWS = (
+    "missing_event",
+    "bill",
+    "report",
+    "support_request",
+    "support_request_line",
+    "loss_window",
+    "lab",
+    "event",
+    "delivery",
+)
+"""The public views, in the order in which they depend on each other."""
+
 BILL_TABLES = (
-    "bill", "missing_event", "parked_bill", "request_line", "former_integrator",
-)  # fmt: skip
-"""The tables whose rows of a bill are replaced when it is folded again. The others' rows are of one
-event each, and never change while the code does not."""
+    "bill",
+    "report",
+    "missing_event",
+    "request_line",
+    "former_integrator",
+    "parked_bill",
+)
+"""The tables whose rows of a bill are replaced when it is folded again. Rows of the other tables
+belong to one event each, and change only with the code."""
 
 TABLES = (*COLUMNS, "expected_bill", "lab", "delay")
-"""All that hold what the log says."""
+"""All tables that hold what the log says."""
 
 
 class Checkpoint(Struct, frozen=True):
-    """Up to which position the state is true, and which version of the fold made it."""
+    """The position that the state reflects, and the version of the fold that computed it."""
 
     position: int
     fold_version: int
 
 
-def make_if_absent(connection: Connection) -> None:
-    """Make the live state's tables, empty, in a database that has none; as whoever logs in."""
+def create_if_absent(connection: Connection) -> None:
+    """Create the live state, empty, with the public views, in a database that has none."""
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(7402, 3)")
+        lock_transaction(connection, Lock.MIGRATION)
         if schema_exists(connection, LIVE):
             return
         connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(SERVICE_ROLE)))
-        make(connection, LIVE)
-        make_indexes(connection, LIVE)
+        create(connection, LIVE)
+        create_indexes(connection, LIVE)
+        replace_views(connection)
 
 
 def schema_exists(connection: Connection, schema: str) -> bool:
-    """Tell whether there is such a schema, whatever it holds."""
+    """Return whether there is such a schema, whatever it holds."""
     row = connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone()
     return bool(row and row[0])
 
 
-def make(connection: Connection, schema: str) -> None:
-    """Make the tables without their indexes, and a checkpoint at the log's beginning."""
+def create(connection: Connection, schema: str) -> None:
+    """Create the tables without their indexes, and a checkpoint at the beginning of the log."""
     connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
-    _run(connection, schema, "tables.sql")
+    for name in _TABLE_FILES:
+        run_file(connection, schema, name)
     connection.execute(
         SQL("INSERT INTO {}.checkpoint (position, fold_version) VALUES (0, %s)").format(
             Identifier(schema)
@@ -65,9 +101,43 @@ def make(connection: Connection, schema: str) -> None:
     )
 
 
-def make_indexes(connection: Connection, schema: str) -> None:
-    """Make the keys and indexes."""
-    _run(connection, schema, "indexes.sql")
+def create_indexes(connection: Connection, schema: str) -> None:
+    """Create the keys and indexes."""
+    run_file(connection, schema, "indexes")
+
+
+def replace_views(connection: Connection) -> None:
+    """Point the public views at the live state.
+
+    They are replaced and never dropped, so views that others built on them stay.
+    """
+    for name in VIEWS:
+        connection.execute(_sql_file(f"views/{name}"))
+
+
+def grant_views(connection: Connection) -> None:
+    """Let the reader's role read the public views that exist, and nothing else."""
+    for name in VIEWS:
+        view = f"ledger.{name}"
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (view,)).fetchone()
+        if row and row[0]:
+            connection.execute(
+                SQL("GRANT SELECT ON ledger.{} TO {}").format(
+                    Identifier(name), Identifier(READER_ROLE)
+                )
+            )
+
+
+def run_file(connection: Connection, schema: str, name: str) -> None:
+    """Run an SQL file whose unqualified names are of a schema."""
+    with connection.transaction():
+        connection.execute(SQL("SET LOCAL search_path = {}").format(Identifier(schema)))
+        connection.execute(_sql_file(name))
+        connection.execute("SET LOCAL search_path = pg_catalog")
+
+
+def _sql_file(name: str) -> bytes:
+    return files("ledger.projection").joinpath("sql", f"{name}.sql").read_bytes()
 
 
 def read_checkpoint(connection: Connection, schema: str = LIVE) -> Checkpoint:
@@ -87,7 +157,7 @@ def check_version(checkpoint: Checkpoint) -> None:
     """Raise `FoldVersionError` if the state is of another version than this code's."""
     if checkpoint.fold_version != FOLD_VERSION:
         raise FoldVersionError(
-            f"the state was made by version {checkpoint.fold_version} of the fold and this is "
+            f"the state was computed by version {checkpoint.fold_version} of the fold and this is "
             f"version {FOLD_VERSION}: run `ledger rebuild`. Until then the old state is served as "
             f"it was at position {checkpoint.position}"
         )
@@ -108,21 +178,22 @@ def move_checkpoint(connection: Connection, schema: str, before: Checkpoint, pos
 
 
 def replace_bills(connection: Connection, schema: str, known: Sequence[Key], rows: Rows) -> None:
-    """Put rows in, some perhaps in the place of the rows of bills that are `known` already."""
+    """Add rows, having deleted the rows of the bills that are `known` already."""
     if known:
         _delete_bills(connection, schema, known)
     copy_in(connection, schema, rows)
 
 
 def _delete_bills(connection: Connection, schema: str, keys: Sequence[Key]) -> None:
-    labs, bills = text_array(lab for lab, _ in keys), text_array(bill for _, bill in keys)
+    parameters = ([lab for lab, _ in keys], [bill for _, bill in keys])
     for table in BILL_TABLES:
         connection.execute(
             SQL(
-                "DELETE FROM {}.{} t USING unnest(%s, %s) AS k (lab_id, bill_id)"
+                "DELETE FROM {}.{} t"
+                " USING unnest(%s::text[], %s::text[]) AS k (lab_id, bill_id)"
                 " WHERE t.lab_id = k.lab_id AND t.bill_id = k.bill_id"
             ).format(Identifier(schema), Identifier(table)),
-            (labs, bills),
+            parameters,
         )
 
 
@@ -130,27 +201,16 @@ def copy_in(connection: Connection, schema: str, rows: Rows) -> None:
     """Add rows to their tables."""
     for table, some in rows.items():
         if some:
-            with adding(connection, schema, table) as add:
-                add(some)
+            _copy(connection, schema, table, some)
 
 
-@contextmanager
-def adding(
-    connection: Connection, schema: str, table: str
-) -> Iterator[Callable[[Sequence[Row]], None]]:
-    """Yield what adds rows to a table, until the block ends: by one COPY."""
-    columns = SQL(", ").join(map(Identifier, COLUMNS[table]))
+def _copy(connection: Connection, schema: str, table: str, rows: Sequence[Row]) -> None:
+    columns = COLUMNS[table]
     statement = SQL("COPY {}.{} ({}) FROM STDIN (FORMAT binary)").format(
-        Identifier(schema), Identifier(table), columns
+        Identifier(schema), Identifier(table), SQL(", ").join(map(Identifier, columns))
     )
     with connection.cursor().copy(statement) as copy:
-        copy.write(COPY_BEGIN)
-        yield lambda rows: copy.write(copy_rows(rows))
-        copy.write(COPY_END)
-
-
-def _run(connection: Connection, schema: str, script: str) -> None:
-    with connection.transaction():
-        connection.execute(SQL("SET LOCAL search_path = {}").format(Identifier(schema)))
-        connection.execute(files("ledger.projection").joinpath(script).read_bytes())
-        connection.execute("SET LOCAL search_path TO DEFAULT")
+        copy.set_types(list(columns.values()))
+        write_row = copy.write_row
+        for row in rows:
+            write_row(row)

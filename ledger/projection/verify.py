@@ -6,6 +6,7 @@ and the projector.
 
 import itertools
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, LiteralString
 
 from msgspec import Struct
@@ -13,31 +14,19 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ledger.errors import RebuildError
-from ledger.eventlog.append import examine_row, from_unix
-from ledger.postgres.binary import NULL, field
+from ledger.eventlog.append import columns_of, from_unix
 from ledger.postgres.connect import connect
+from ledger.postgres.locks import Lock, try_lock_session, unlock_session
 from ledger.projection import delivery_stats, expected_bills, parallel, store
 from ledger.projection.delivery_stats import DeliveryStats
-from ledger.projection.expected_bills import Expected
+from ledger.projection.expected_bills import LoggedExpectation
+from ledger.projection.fold_bills import Projected, add_history
 from ledger.projection.gc_pause import gc_paused
 from ledger.projection.parallel import Chunk
-from ledger.projection.rows import COLUMNS, Made, Row, Rows, add_history
+from ledger.projection.rows import COLUMNS, KEYS, Row, Rows
 
 RANGE = 20_000
 """Positions of the log that one job reads."""
-
-KEYS = {
-    "bill": 2,
-    "missing_event": 4,
-    "unreadable_event": 3,
-    "parked_bill": 2,
-    "request_line": 5,
-    "former_integrator": 3,
-    "desk_event": 2,
-    "subscription": 2,
-    "expectation": 2,
-}
-"""By table: how many of its first columns tell one row from another."""
 
 
 class Difference(Struct, frozen=True):
@@ -88,13 +77,13 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
     """
     with connect(url, "verify") as connection:
         connection.execute("SET enable_seqscan = off")  # as for the chunks
-        if not _one(connection, "SELECT pg_try_advisory_lock_shared(7402, 5)"):
+        if not try_lock_session(connection, Lock.REBUILD, shared=True):
             # It would exchange the tables under the names by which they are read here.
             raise RebuildError("a rebuild runs: verify when it is done")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         checkpoint = store.read_checkpoint(connection)
         store.check_version(checkpoint)
-        head = _one(connection, "SELECT coalesce(max(position), 0) FROM event_log")
+        head = _one(connection, "SELECT coalesce(max(position), 0) FROM ledger.event_log")
         snapshot = _one(connection, "SELECT pg_export_snapshot()")
         prepare = (
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
@@ -129,16 +118,15 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
                 first = found
         first = first or _contradiction_over_all(connection, heard)
         connection.execute("COMMIT")
-        connection.execute("SELECT pg_advisory_unlock_shared(7402, 5)")
+        unlock_session(connection, Lock.REBUILD, shared=True)
     return Verified(head, checkpoint.position, bills, first)
 
 
 _LOG = """
 COPY (
     SELECT
-        position, lab_id, bill_id, event_type_name(type_code), event_time(event_second), digest,
-        source_name(source_letter), body
-    FROM event_log
+        position, lab_id, bill_id, event_type, event_time, digest, source, body
+    FROM ledger.event_log
     WHERE position > {} AND position <= {}
     ORDER BY position
 ) TO STDOUT (FORMAT binary)
@@ -172,20 +160,20 @@ def check_log(connection: Connection, job: LogJob) -> Checked:
 @gc_paused()
 def check_state(connection: Connection, job: StateJob) -> Checked:
     """Check that a chunk's rows in the state are those that the fold makes of its events."""
-    made = Made.nothing()
-    folded = made.rows
+    projected = Projected.nothing()
+    folded = projected.rows
     events = 0
     for key, history in parallel.histories(connection, job.chunk, job.upto):
-        events += add_history(made, key, history)
+        events += add_history(projected, key, history)
     stored = {table: list(_stored(connection, table, job.chunk)) for table in COLUMNS}
     found = _first_difference(stored, folded) or _expected_otherwise(
-        connection, job.chunk, made.expected
+        connection, job.chunk, projected.expected
     )
-    return Checked(events, len(folded["bill"]), found, made.delivery_stats)
+    return Checked(events, len(folded["bill"]), found, projected.delivery_stats)
 
 
 def _expected_otherwise(
-    connection: Connection, chunk: Chunk, expected: list[Expected]
+    connection: Connection, chunk: Chunk, expected: list[LoggedExpectation]
 ) -> Difference | None:
     """Return the first expectation of a chunk that is not stored as its last event says."""
     said = {one.position: one.decision for one in expected}
@@ -238,7 +226,7 @@ def _with_bill_id(table: str) -> SQL | Composed:
 
 def _contradiction(position: int, said: list[Any], body: bytes) -> str | None:
     lab_id, bill_id, event_type, event_time, digest, source = said
-    found = examine_row(body, source)
+    found = columns_of(body, source)
     told_time = None if found.event_time is None else from_unix(found.event_time)
     if digest != found.digest:
         return (
@@ -262,10 +250,8 @@ def _stored(connection: Connection, table: str, chunk: Chunk) -> Iterator[Row]:
         columns, _with_bill_id(table), chunk.where()
     )
     with connection.cursor().copy(query) as copy:
-        # Every type read as bytea: the fields are compared in the form in which they were written.
-        copy.set_types(["bytea"] * len(COLUMNS[table]))
-        for row in copy.rows():
-            yield tuple([NULL if value is None else field(value) for value in row])
+        copy.set_types(list(COLUMNS[table].values()))
+        yield from copy.rows()
 
 
 def _first_difference(stored: Rows, folded: Rows) -> Difference | None:
@@ -286,34 +272,23 @@ def _by_key(table: str, rows: list[Row]) -> dict[Row, Row]:
 
 
 def _difference(table: str, stored: Row | None, folded: Row | None, key: Row) -> Difference:
-    name = "/".join(_show(COLUMNS[table][index], value) for index, value in enumerate(key))
-    place = (*(_show(COLUMNS[table][index], value) for index, value in enumerate(key[:2])), table)
+    name = "/".join(map(_show, key))
+    place = (*map(_show, key[:2]), table)
     if stored is None:
         return Difference(place, f"state.{table} {name} is missing: the fold has it")
     if folded is None:
         return Difference(place, f"state.{table} {name} should not be there: the fold has none")
     for column, is_, should in zip(COLUMNS[table], stored, folded, strict=True):
         if is_ != should:
-            words = f"is {_show(column, is_)} and the fold says {_show(column, should)}"
+            words = f"is {_show(is_)} and the fold says {_show(should)}"
             return Difference(place, f"state.{table} {name}: {column} {words}")
     raise AssertionError("two rows that differ have a field that differs")
 
 
-_NUMBERS = (
-    "position", "missing", "count", "evidence_position", "is_completed", "decided", "request",
-    "received_position",
-)  # fmt: skip
-
-
-def _show(column: str, of_row: bytes) -> str:
-    if of_row == NULL:
+def _show(value: object) -> str:
+    if value is None:
         return "null"
-    value = of_row[4:]  # after its size
-    if column in _NUMBERS:
-        return str(int.from_bytes(value, "big"))
-    if column.endswith(("_time", "_at")):
-        return f"{int.from_bytes(value, 'big', signed=True)} us after 2000"
-    return value.decode("utf-8", "backslashreplace")
+    return f"{value:%F %T.%f} UTC" if isinstance(value, datetime) else str(value)
 
 
 def _at(position: int, words: str) -> Difference:

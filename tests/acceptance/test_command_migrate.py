@@ -23,7 +23,7 @@ def test_a_database_that_was_not_prepared_is_a_sentence(
 
 def test_an_old_schema_is_a_sentence(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+        connection.execute("UPDATE ledger.schema_version SET version_num = '0000'")
     for command in ("serve", "project"):
         done = run_ledger(command, settings=settings_of(database_url), timeout=20)
         assert_sentence(done, "ledger migrate")
@@ -31,7 +31,7 @@ def test_an_old_schema_is_a_sentence(database_url: str) -> None:
 
 def test_a_newer_schema_is_a_sentence(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE ledger.schema_version SET version_num = '9999'")
     for command in ("serve", "project"):
         done = run_ledger(command, settings=settings_of(database_url), timeout=20)
         assert_sentence(done, "newer")

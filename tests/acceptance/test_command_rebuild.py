@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.acceptance.conftest import history, whole_day
+from tests.acceptance.conftest import history
 from tests.support.answers import answers_of
 from tests.support.commands import assert_sentence
 from tests.support.payloads import event
@@ -17,7 +17,6 @@ from tests.support.server import (
     Process,
     wait_until,
 )
-from tests.support.version_3 import to_version_3
 
 
 @contextmanager
@@ -139,36 +138,3 @@ def test_an_interrupted_rebuild_leaves_the_state_untouched_and_the_next_succeeds
     assert done.returncode == 0, done.stderr
     assert answers_of(own_server) == before
     assert own_server.run("verify").returncode == 0
-
-
-def test_state_of_the_version_before_is_served_until_it_is_rebuilt(
-    own_server: LedgerServer, database_url: str, lab: str
-) -> None:
-    """Byte for byte, also where a status is such that it was stored as an escape."""
-    hostile = {"test_001": "\ud800", "test_002": "\0"}
-    own_server.record(*whole_day(lab), event(lab, "b2", tests=hostile), event(lab, "b3"))
-    own_server.settle()
-    questions: list[tuple[str, dict[str, str]]] = [
-        *((f"/v1/labs/{lab}/bills/{bill}", {}) for bill in ("bill_12345", "b2", "b3", "none")),
-        (f"/v1/labs/{lab}/bills/bill_12345", {"min_position": "1"}),
-        *(("/v1/bills", question) for question in ({}, {"state": "open"})),
-        *(
-            ("/v1/reports", question)
-            for question in ({}, {"test_id": "test_001"}, {"completed": "true"})
-        ),
-        ("/v1/changes", {}),
-        ("/v1/missing-events", {}),
-    ]
-
-    def answers() -> list[bytes]:
-        return [own_server.get(path, **question).content for path, question in questions]
-
-    before = answers()
-    own_server.kill_projector()
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SET ROLE ledger_service")
-        to_version_3(connection)
-        assert answers() == before
-        done = own_server.run("rebuild", "--yes")
-        assert done.returncode == 0, done.stderr
-        assert answers() == before

@@ -30,9 +30,11 @@ def test_verify_proves_an_empty_log(database_url: str) -> None:
 def tampered(url: str, statement: str) -> None:
     """Change what only a superuser who takes the walls down can change."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("ALTER TABLE event_log DISABLE TRIGGER event_log_is_append_only")
+        connection.execute("ALTER TABLE ledger.event_log DISABLE TRIGGER event_log_is_append_only")
         connection.execute(statement.encode())
-        connection.execute("ALTER TABLE event_log ENABLE ALWAYS TRIGGER event_log_is_append_only")
+        connection.execute(
+            "ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only"
+        )
 
 
 @pytest.mark.parametrize(
@@ -54,19 +56,19 @@ def tampered(url: str, statement: str) -> None:
         ),
         (
             (
-                "UPDATE event_log SET body = convert_to(replace(convert_from(body, 'UTF8'),"
+                "UPDATE ledger.event_log SET body = convert_to(replace(convert_from(body, 'UTF8'),"
                 " 'b00001', 'b00009'), 'UTF8') WHERE position IN (3, 4)"
             ),
             ["digest", "position 3"],
         ),
         (
-            "UPDATE event_log SET event_second = event_second + 1 WHERE position = 5",
+            "UPDATE ledger.event_log SET event_second = event_second + 1 WHERE position = 5",
             ["event_time", "position 5"],
         ),
-        ("DELETE FROM event_log WHERE position IN (7, 9)", ["position 7", "missing"]),
-        ("UPDATE event_log SET position = 8 WHERE position = 9", ["position 8", "twice"]),
+        ("DELETE FROM ledger.event_log WHERE position IN (7, 9)", ["position 7", "missing"]),
+        ("UPDATE ledger.event_log SET position = 8 WHERE position = 9", ["position 8", "twice"]),
         (
-            "DELETE FROM event_log WHERE position = (SELECT max(position) FROM event_log)",
+            "DELETE FROM ledger.event_log WHERE position = (SELECT max(position) FROM ledger.event_log)",
             ["position 65", "64"],
         ),
     ],

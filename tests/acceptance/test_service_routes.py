@@ -59,7 +59,7 @@ def test_the_server_is_not_ready_on_an_old_schema_and_says_what_to_do(
     own_server: LedgerServer, database_url: str
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+        connection.execute("UPDATE ledger.schema_version SET version_num = '0000'")
     answer = own_server.anonymous.get("/health/ready")
     assert "ledger migrate" in assert_problem(answer, 503)
     assert own_server.anonymous.get("/health/live").status_code == 200

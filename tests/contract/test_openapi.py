@@ -146,7 +146,7 @@ def every_answer_of_the_desk(server: LedgerServer) -> Iterator[httpx.Response]:
     ]
     with psycopg.connect(server.settings["LEDGER_DATABASE_URL"]) as connection:
         connection.execute(
-            "INSERT INTO liveness VALUES (gen_random_uuid(), '2023-12-31Z', '2024-01-01Z')"
+            "INSERT INTO ledger.liveness VALUES (gen_random_uuid(), '2023-12-31Z', '2024-01-01Z')"
         )
     for method, path, bodies in operations:
         for body in bodies:

@@ -101,12 +101,12 @@ def subjects(*numbers: int, kind: Kind = "overdue") -> list[Subject]:
 
 
 def deliveries(connection: Connection, *columns: str) -> list[tuple[Any, ...]]:
-    query = f"SELECT {', '.join(columns)} FROM alert_delivery ORDER BY alert_id, channel"
+    query = f"SELECT {', '.join(columns)} FROM ledger.alert_delivery ORDER BY alert_id, channel"
     return connection.execute(query.encode()).fetchall()
 
 
 def alerts(connection: Connection) -> int:
-    return int(one(connection, "SELECT count(*) FROM alert"))
+    return int(one(connection, "SELECT count(*) FROM ledger.alert"))
 
 
 @contextmanager
@@ -304,10 +304,10 @@ def test_old_alerts_are_deleted_when_a_new_one_is_made_but_not_what_they_were_ab
     note(service, subjects(2), channels, NOW)  # never sent: it must stay
     later = NOW + timedelta(days=31)
     assert note(service, subjects(1, 2, 3), channels, later) == 1
-    made = service.execute("SELECT title, made_at FROM alert ORDER BY id").fetchall()
+    made = service.execute("SELECT title, made_at FROM ledger.alert ORDER BY id").fetchall()
     assert [at for _, at in made] == [NOW, later]
     assert len(deliveries(service, "channel")) == 2
-    assert one(service, "SELECT count(*) FROM alert_subject") == 3
+    assert one(service, "SELECT count(*) FROM ledger.alert_subject") == 3
 
 
 # --- sending ----------------------------------------------------------------------------------
@@ -460,7 +460,7 @@ def test_the_good_channel_is_noted_as_sent_while_another_still_hangs(
     channels = [receiver.channel("hangs"), receiver.channel("good")]
     receiver.held.add("hangs")
     note(service, subjects(1), channels, NOW)
-    sent = "SELECT count(*) FROM alert_delivery WHERE sent_at IS NOT NULL"
+    sent = "SELECT count(*) FROM ledger.alert_delivery WHERE sent_at IS NOT NULL"
     with in_thread(lambda: send_due(service, channels, NOW)):
         wait_until(lambda: one(owner, sent) == 1, "the good channel's delivery is noted")
         assert receiver.count("hangs") == 1
@@ -703,6 +703,6 @@ def test_no_secret_is_ever_said(
     said = "".join(capfd.readouterr())
     assert said.count("channel 2 (json)") == 2, "the log must be what is looked at"
     kept = service.execute(
-        "SELECT string_agg(a::text, ' ') || string_agg(d::text, ' ') FROM alert a, alert_delivery d"
+        "SELECT string_agg(a::text, ' ') || string_agg(d::text, ' ') FROM ledger.alert a, alert_delivery d"
     ).fetchone()
     assert "SECRET" not in said + caplog.text + str(kept)

@@ -84,7 +84,9 @@ def test_two_who_press_at_once_make_one_request(database_url: str, service: Conn
     with ThreadPoolExecutor(4) as pool:
         numbers = list(pool.map(lambda _: press(database_url), range(4)))
     assert sorted(numbers, key=str) == [1, None, None, None]
-    assert one(service, "SELECT count(*) FROM event_log WHERE type_code = '=request.made'") == 1
+    assert (
+        one(service, "SELECT count(*) FROM ledger.event_log WHERE type_code = '=request.made'") == 1
+    )
     [line] = read_request(service, 1).lines
     assert (line.bill_id, line.event_type, line.state) == ("B", "bill.created", "requested")
 
@@ -140,7 +142,7 @@ def test_the_lock_is_free_after_an_error(database_url: str, owner: Connection) -
 def test_decisions_that_are_many_are_recorded_all_or_none(
     database_url: str, service: Connection, owner: Connection
 ) -> None:
-    owner.execute("ALTER TABLE event_log ADD CONSTRAINT no CHECK (bill_id <> 'refused')")
+    owner.execute("ALTER TABLE ledger.event_log ADD CONSTRAINT no CHECK (bill_id <> 'refused')")
     refused = [waived(key=("L", "B")), waived(key=("L", "refused")), waived(key=("L", "C"))]
     with deciding(database_url, patience=LONG) as connection:
         with pytest.raises(psycopg.errors.CheckViolation):

@@ -92,14 +92,14 @@ def test_an_ordinary_delivery_is_not_the_applications(
     database_url: str, service: Connection, sent: bytes
 ) -> None:
     assert status_of(sent, database_url) == (200, [])
-    assert one(service, "SELECT body FROM event_log") == body()
+    assert one(service, "SELECT body FROM ledger.event_log") == body()
 
 
 @pytest.mark.parametrize("sent", OTHERS.values(), ids=OTHERS)
 def test_all_else_is(database_url: str, service: Connection, sent: bytes) -> None:
     path = sent.split()[1].decode().removesuffix("?x")
     assert status_of(sent, database_url) == (418, [path])
-    assert one(service, "SELECT count(*) FROM event_log") == 0
+    assert one(service, "SELECT count(*) FROM ledger.event_log") == 0
 
 
 def test_ledgers_own_application_has_an_intake() -> None:

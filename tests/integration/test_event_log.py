@@ -37,7 +37,7 @@ CHANGES = {
     " WHEN MATCHED THEN DELETE",
 }
 UPSERT = (
-    "INSERT INTO event_log SELECT * FROM event_log"
+    "INSERT INTO ledger.event_log SELECT * FROM ledger.event_log"
     " ON CONFLICT (lab_id, bill_id, substr(digest, 1, 12)) DO UPDATE SET body = 'other'"
 )
 REFUSALS = [
@@ -65,7 +65,7 @@ WHO = {
     ),
     "the service": (AS_SERVICE, (InsufficientPrivilege, "permission denied")),
     "a service that was granted the right": (
-        f"GRANT ALL ON event_log, repeat_delivery TO ledger_service; {AS_SERVICE}",
+        f"GRANT ALL ON ledger.event_log, repeat_delivery TO ledger_service; {AS_SERVICE}",
         BY_TRIGGER,
     ),
 }
@@ -101,15 +101,15 @@ def test_the_service_holds_exactly_select_and_insert(undone: Connection, table: 
 @pytest.mark.parametrize(
     "statement",
     [
-        "ALTER TABLE event_log DISABLE TRIGGER ALL",
-        "ALTER TABLE repeat_delivery DISABLE TRIGGER ALL",
-        "DROP TRIGGER event_log_is_append_only ON event_log",
-        "DROP TABLE event_log",
-        "DROP TABLE repeat_delivery",
-        "ALTER TABLE event_log RENAME TO forgotten",
+        "ALTER TABLE ledger.event_log DISABLE TRIGGER ALL",
+        "ALTER TABLE ledger.repeat_delivery DISABLE TRIGGER ALL",
+        "DROP TRIGGER event_log_is_append_only ON ledger.event_log",
+        "DROP TABLE ledger.event_log",
+        "DROP TABLE ledger.repeat_delivery",
+        "ALTER TABLE ledger.event_log RENAME TO forgotten",
         "CREATE RULE quiet AS ON INSERT TO event_log DO INSTEAD NOTHING",
         "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE sql AS 'SELECT 1'",
-        "SELECT * FROM event_log FOR UPDATE",
+        "SELECT * FROM ledger.event_log FOR UPDATE",
         "SET session_replication_role = replica",
     ],
 )
@@ -132,7 +132,7 @@ def test_the_service_cannot_take_the_walls_down(undone: Connection, statement: s
 )
 def test_a_body_is_kept_byte_for_byte(undone: Connection, event: bytes) -> None:
     assert append(undone, [delivery(event)]) == [Outcome(1, recorded=True)]
-    rows = undone.execute("SELECT body, digest FROM event_log").fetchall()
+    rows = undone.execute("SELECT body, digest FROM ledger.event_log").fetchall()
     assert rows == [(event, digest(event))]
 
 
@@ -177,7 +177,7 @@ def test_events_take_their_places_in_the_order_given(service: Connection) -> Non
     given = [delivery(event, received=-number) for number, event in enumerate(events)]
     outcomes = append(service, given[:20]) + append(service, given[20:])
     assert outcomes == [Outcome(number + 1, recorded=True) for number in range(50)]
-    stored = service.execute("SELECT body FROM event_log ORDER BY position").fetchall()
+    stored = service.execute("SELECT body FROM ledger.event_log ORDER BY position").fetchall()
     assert [found for (found,) in stored] == events
 
 
@@ -196,7 +196,9 @@ def test_a_repeat_within_a_batch_has_the_position_of_the_first(service: Connecti
         Outcome(1, recorded=False),
         Outcome(2, recorded=False),
     ]
-    bodies = service.execute("SELECT position, body FROM event_log ORDER BY position").fetchall()
+    bodies = service.execute(
+        "SELECT position, body FROM ledger.event_log ORDER BY position"
+    ).fetchall()
     assert bodies == [(1, one_event), (2, other)]
 
 
@@ -218,12 +220,12 @@ def test_a_repeat_of_what_is_no_json_is_one_of_equal_bytes(service: Connection) 
 def test_events_whose_digests_begin_alike_are_not_one(service: Connection) -> None:
     """The key holds 12 bytes. Who makes two such events of a bill has the second one refused."""
     first = delivery(body(bill="B"))
-    alike = first.examined.digest[:12] + bytes(20)
-    second = replace(delivery(body(bill="B", at=1)), examined=replace(first.examined, digest=alike))
+    alike = first.columns.digest[:12] + bytes(20)
+    second = replace(delivery(body(bill="B", at=1)), columns=replace(first.columns, digest=alike))
     append(service, [first])
     with pytest.raises(UniqueViolation):
         append(service, [second])
-    other_bill = replace(second, examined=replace(second.examined, bill_id="C"))
+    other_bill = replace(second, columns=replace(second.columns, bill_id="C"))
     assert append(service, [first, other_bill]) == [
         Outcome(1, recorded=False),
         Outcome(2, recorded=True),
@@ -236,7 +238,7 @@ def test_each_repeat_is_noted_with_its_event_and_its_own_time(service: Connectio
     append(service, [delivery(respelled(event), received=5, source="import")])
     append(service, [delivery(unreadable, received=6), delivery(body(bill="new"), received=7)])
     noted = service.execute(
-        "SELECT lab_id, position, received_at, source_name(source_letter) FROM repeat_delivery"
+        "SELECT lab_id, position, received_at, source FROM ledger.repeat_delivery"
         " ORDER BY received_at"
     ).fetchall()
     assert noted == [
@@ -292,8 +294,8 @@ def test_an_event_takes_less_than_one_and_four_fifths_of_its_body(
         events.append(start + b" " * (size - len(start)))
     append(service, deliveries(events))
     query = "SELECT sum(octet_length(body)) * 1.8 > pg_total_relation_size('event_log')"
-    assert one(service, f"{query} FROM event_log")
-    assert one(service, "SELECT max(octet_length(body)) FROM event_log") == size
+    assert one(service, f"{query} FROM ledger.event_log")
+    assert one(service, "SELECT max(octet_length(body)) FROM ledger.event_log") == size
 
 
 @pytest.mark.parametrize(
@@ -376,7 +378,7 @@ def test_appends_of_one_transaction_follow_each_other(service: Connection) -> No
 def test_a_batch_of_which_one_is_refused_is_not_stored_at_all(
     service: Connection, owner: Connection
 ) -> None:
-    owner.execute("ALTER TABLE event_log ADD CONSTRAINT no CHECK (bill_id <> 'refused')")
+    owner.execute("ALTER TABLE ledger.event_log ADD CONSTRAINT no CHECK (bill_id <> 'refused')")
     batch = deliveries([body(bill="B1"), body(bill="refused"), body(bill="B1")])
     with pytest.raises(psycopg.errors.CheckViolation):
         append(service, batch)

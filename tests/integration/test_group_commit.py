@@ -90,7 +90,7 @@ def test_those_who_wait_go_in_one_transaction(database_url: str, owner: Connecti
 
     asyncio.run(use())
     # The first may have gone before the others had come.
-    assert one(owner, "SELECT count(DISTINCT xmin::text) FROM event_log") <= 2
+    assert one(owner, "SELECT count(DISTINCT xmin::text) FROM ledger.event_log") <= 2
 
 
 def test_more_than_a_batch_goes_in_several(
@@ -105,7 +105,7 @@ def test_more_than_a_batch_goes_in_several(
         assert outcomes == [Outcome(number + 1, recorded=True) for number in range(95)]
 
     asyncio.run(use())
-    assert one(owner, "SELECT count(DISTINCT xmin::text) FROM event_log") >= 10
+    assert one(owner, "SELECT count(DISTINCT xmin::text) FROM ledger.event_log") >= 10
 
 
 def test_hostile_bodies_do_not_touch_those_beside_them(database_url: str) -> None:
@@ -124,7 +124,7 @@ def test_hostile_bodies_do_not_touch_those_beside_them(database_url: str) -> Non
 def test_a_delivery_that_the_database_refuses_fails_alone(
     database_url: str, owner: Connection
 ) -> None:
-    owner.execute("ALTER TABLE event_log ADD CONSTRAINT no CHECK (bill_id <> 'refused')")
+    owner.execute("ALTER TABLE ledger.event_log ADD CONSTRAINT no CHECK (bill_id <> 'refused')")
     names = [f"B{number}" for number in range(10)]
     given = deliveries(body(bill=name) for name in [*names[:5], "refused", *names[5:]])
 
@@ -152,7 +152,7 @@ def test_what_is_more_than_a_socket_takes_is_sent_whole(
             assert await lane.append(delivery(body())) == Outcome(2, recorded=True)
 
     asyncio.run(use())
-    assert one(owner, "SELECT body FROM event_log WHERE position = 1") == long_one.body
+    assert one(owner, "SELECT body FROM ledger.event_log WHERE position = 1") == long_one.body
 
 
 def test_liveness_is_recorded_while_one_batch_follows_the_other(
@@ -160,7 +160,7 @@ def test_liveness_is_recorded_while_one_batch_follows_the_other(
 ) -> None:
     monkeypatch.setattr(lane_module, "MAX_BATCH", 10)
     monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.05)
-    query = "SELECT max(alive_until) FROM liveness"
+    query = "SELECT max(alive_until) FROM ledger.liveness"
     stopped = threading.Event()
 
     def recorded_since(last: datetime) -> bool:
@@ -246,11 +246,11 @@ def test_a_killed_database_fails_all_who_wait_and_the_same_lane_recovers(
             await asyncio.to_thread(postgres_server.start)
             after = await lane.append(delivery(body(bill="after")))
             with connect(url, "test") as connection:
-                query = "SELECT position FROM event_log WHERE bill_id LIKE %s ORDER BY 1"
+                query = "SELECT position FROM ledger.event_log WHERE bill_id LIKE %s ORDER BY 1"
                 kept = connection.execute(query, ("before%",)).fetchall()
                 assert kept == [(1,), (2,), (3,), (4,), (5,)]
                 assert connection.execute(query, ("after",)).fetchall() == [(after.position,)]
-                assert one(connection, "SELECT max(position) = count(*) FROM event_log")
+                assert one(connection, "SELECT max(position) = count(*) FROM ledger.event_log")
 
     asyncio.run(use())
 
@@ -269,7 +269,7 @@ def test_a_lock_that_somebody_holds_fails_who_waits_in_time(
             assert sorted(_position(outcome) for outcome in outcomes) == [1, 2, 3]
 
     asyncio.run(use())
-    assert one(owner, "SELECT count(*) FROM event_log") == 3
+    assert one(owner, "SELECT count(*) FROM ledger.event_log") == 3
 
 
 def test_patience_ends_before_the_sender_hangs_up() -> None:
@@ -304,7 +304,7 @@ def test_a_waiter_who_gives_up_takes_nobody_along(database_url: str, owner: Conn
             for gone in (first, second):
                 with pytest.raises(asyncio.CancelledError):
                     await gone
-            query = "SELECT bill_id FROM event_log WHERE position = %s"
+            query = "SELECT bill_id FROM ledger.event_log WHERE position = %s"
             assert one(owner, query, outcome.position) == "third"
             assert (await lane.append(delivery(body(bill="fourth")))).recorded
 
@@ -356,7 +356,7 @@ def test_stopping_commits_what_waits_and_takes_no_more(
         assert [_position(outcome) for outcome in await answers] == list(range(1, 21))
 
     asyncio.run(use())
-    assert one(owner, "SELECT count(*) FROM event_log") == 20
+    assert one(owner, "SELECT count(*) FROM ledger.event_log") == 20
     wait_until(lambda: not sessions_named(owner, "lane"), "the lane's connection is closed")
     assert not [thread for thread in threading.enumerate() if thread.name == "lane"]
 
@@ -378,7 +378,7 @@ def test_the_lane_commits_durably_whatever_the_default_is(
             INSERT INTO noted VALUES (current_setting('synchronous_commit'));
             RETURN NULL;
         END $$;
-        CREATE TRIGGER note AFTER INSERT ON event_log FOR EACH STATEMENT EXECUTE FUNCTION note();
+        CREATE TRIGGER note AFTER INSERT ON ledger.event_log FOR EACH STATEMENT EXECUTE FUNCTION note();
         """.encode()
     )
 

@@ -67,7 +67,7 @@ def import_file(connection: Connection, path: Path) -> Imported:
 
 
 def stored(connection: Connection) -> list[bytes]:
-    query = "SELECT body FROM event_log ORDER BY position"
+    query = "SELECT body FROM ledger.event_log ORDER BY position"
     return [found for (found,) in connection.execute(query)]
 
 
@@ -109,7 +109,7 @@ def test_a_hostile_body_goes_out_and_in_byte_for_byte(undone: Connection, name: 
     [made] = import_export._events(line.strip(), options())  # noqa: SLF001
     assert isinstance(made, Delivery)
     assert (made.body, made.received_at, made.source) == (row[0][-1], row[0][1], "webhook")
-    assert made.examined.digest == row[0][-2]
+    assert made.columns.digest == row[0][-2]
 
 
 def test_all_hostile_bodies_go_out_and_in_together(service: Connection, other: Connection) -> None:
@@ -169,7 +169,7 @@ def test_payloads_are_events_of_the_source_import(undone: Connection) -> None:
     imported = import_bytes(undone, b"\n".join(payloads(3)))
     assert (imported.recorded, imported.duplicate, imported.unreadable) == (3, 0, 0)
     assert stored(undone) == payloads(3)
-    rows = undone.execute("SELECT source_letter, received_at FROM event_log").fetchall()
+    rows = undone.execute("SELECT source_letter, received_at FROM ledger.event_log").fetchall()
     assert {letter for letter, _ in rows} == {"i"}
     assert all(before <= moment <= datetime.now(UTC) for _, moment in rows)
 
@@ -227,7 +227,7 @@ def test_an_export_of_somebody_else_is_imported_as_payloads(
     before = datetime.now(UTC)
     imported = import_bytes(other, b"".join(export_lines(service)), exports=False)
     assert (imported.recorded, imported.unreadable, imported.unreadable_recorded) == (2, 2, 0)
-    rows = other.execute("SELECT source_letter, received_at, body FROM event_log").fetchall()
+    rows = other.execute("SELECT source_letter, received_at, body FROM ledger.event_log").fetchall()
     assert {letter for letter, _, _ in rows} == {"i"}
     assert all(before <= moment for _, moment, _ in rows)
     assert sorted(found for _, _, found in rows) == [spaced, payloads(1)[0]]
@@ -277,7 +277,7 @@ def test_batches_are_limited_by_bytes_too(
 ) -> None:
     monkeypatch.setattr(import_export, "BATCH_BYTES", 1000)
     import_bytes(service, b"\n".join(body(bill=f"B{n}", reportURL="x" * 600) for n in range(6)))
-    assert one(service, "SELECT count(DISTINCT xmin::text) FROM event_log") == 3
+    assert one(service, "SELECT count(DISTINCT xmin::text) FROM ledger.event_log") == 3
 
 
 # --- wrappings --------------------------------------------------------------------------------

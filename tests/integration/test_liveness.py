@@ -55,7 +55,7 @@ def process(service: Connection) -> Process:
 
 
 def rows(connection: Connection) -> list[tuple[float, float]]:
-    query = "SELECT alive_from, alive_until FROM liveness ORDER BY alive_from, alive_until"
+    query = "SELECT alive_from, alive_until FROM ledger.liveness ORDER BY alive_from, alive_until"
     return [
         ((begin - NOON).total_seconds(), (end - NOON).total_seconds())
         for begin, end in connection.execute(query)
@@ -118,7 +118,7 @@ def test_several_instances_write_rows_of_their_own(process: Process, service: Co
     other.steady += 4
     other.live(20)
     assert rows(service) == [(0, 10), (4, 24)]
-    assert one(service, "SELECT count(DISTINCT instance) FROM liveness") == 2
+    assert one(service, "SELECT count(DISTINCT instance) FROM ledger.liveness") == 2
 
 
 # --- clocks -----------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_where_nothing_can_be_written_there_is_no_beat(
     reader = f"reader_of_{owner.info.dbname}"
     owner.execute(
         f"CREATE ROLE {reader}; GRANT {reader} TO ledger_service;"
-        f"GRANT SELECT, INSERT, UPDATE ON liveness TO {reader}".encode()
+        f"GRANT SELECT, INSERT, UPDATE ON ledger.liveness TO {reader}".encode()
     )
     try:
         process.live(10)
@@ -227,7 +227,7 @@ def test_a_lane_that_could_not_write_begins_a_new_row(
     def beats(at_least: int) -> None:
         wait_until(
             lambda: (
-                one(owner, "SELECT count(*) FROM liveness WHERE alive_until > alive_from")
+                one(owner, "SELECT count(*) FROM ledger.liveness WHERE alive_until > alive_from")
                 >= at_least
             ),
             f"{at_least} rows grow",
@@ -254,7 +254,7 @@ def test_a_lane_that_could_not_write_begins_a_new_row(
             await lane.stop()
 
     asyncio.run(use())
-    assert one(owner, "SELECT count(DISTINCT instance) FROM liveness") == 1
+    assert one(owner, "SELECT count(DISTINCT instance) FROM ledger.liveness") == 1
     with connect(database_url, "test") as service:
         assert len(rows(service)) >= 2
 

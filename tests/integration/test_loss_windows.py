@@ -105,7 +105,7 @@ def log(connections: tuple[Connection, Connection]) -> Log:
 def start(connection: Connection, runs: Runs, heard: dict[str, list[int]]) -> None:
     for begin, length in runs:
         connection.execute(
-            "INSERT INTO liveness VALUES (gen_random_uuid(), %s, %s)",
+            "INSERT INTO ledger.liveness VALUES (gen_random_uuid(), %s, %s)",
             (moment(begin), moment(begin + length)),
         )
     events = sorted((second, lab) for lab, seconds in heard.items() for second in seconds)

@@ -74,10 +74,10 @@ def test_an_append_waits_until_the_one_before_it_ends(
         outcomes: list[Outcome] = []
         with in_thread(lambda: outcomes.extend(append(quick, [delivery(body(bill="quick"))]))):
             wait_until_blocked(owner, pid_of(quick))
-            assert one(owner, "SELECT count(*) FROM event_log") == 0
+            assert one(owner, "SELECT count(*) FROM ledger.event_log") == 0
             finish(slow, owner)
         assert outcomes == [Outcome(appended + 1, recorded=True)]
-        assert one(owner, "SELECT count(*) FROM event_log") == appended + 1
+        assert one(owner, "SELECT count(*) FROM ledger.event_log") == appended + 1
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -94,7 +94,7 @@ def test_the_same_event_from_two_writers_is_recorded_once(
             wait_until_blocked(owner, pid_of(quick))
             finish(slow, owner)
         assert outcomes == [Outcome(1, recorded=not appended)]
-        assert one(owner, "SELECT count(*) FROM repeat_delivery") == appended
+        assert one(owner, "SELECT count(*) FROM ledger.repeat_delivery") == appended
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
@@ -140,7 +140,7 @@ def test_the_head_is_told_only_when_all_before_it_can_be_seen(
             wait_until_blocked(owner, pid_of(reader))
             slow.commit()
         assert heads == [2]
-        assert one(reader, "SELECT count(*) FROM event_log") == 2
+        assert one(reader, "SELECT count(*) FROM ledger.event_log") == 2
 
 
 def test_a_killed_process_leaves_neither_its_events_nor_its_lock(
@@ -185,21 +185,21 @@ class Follower:
         head = self._head(connection)
         last = self.seen[-1] if self.seen else 0
         new = connection.execute(
-            "SELECT position FROM event_log WHERE position > %s AND position <= %s"
+            "SELECT position FROM ledger.event_log WHERE position > %s AND position <= %s"
             " ORDER BY position",
             (last, head),
         )
         self.seen += [position for (position,) in new]
         self.rounds += 1
         row = connection.execute(
-            "SELECT count(*), coalesce(max(position), 0), count(DISTINCT position) FROM event_log"
+            "SELECT count(*), coalesce(max(position), 0), count(DISTINCT position) FROM ledger.event_log"
         ).fetchone()
         assert row
         assert row[0] == row[1] == row[2], "a reader saw a position, and not all before it"
 
 
 def plain_maximum(connection: Connection) -> int:
-    return int(one(connection, "SELECT coalesce(max(position), 0) FROM event_log"))
+    return int(one(connection, "SELECT coalesce(max(position), 0) FROM ledger.event_log"))
 
 
 class Writer:
@@ -304,7 +304,7 @@ def test_no_reader_skips_a_position_whatever_the_writers_do(
     positions = {digest: position for position, digest in _places(owner)}
     count = len(positions)
     assert sorted(positions.values()) == list(range(1, count + 1))
-    assert one(owner, "SELECT count(*) FROM event_log") == count
+    assert one(owner, "SELECT count(*) FROM ledger.event_log") == count
     for follower in followers:
         assert follower.seen == list(range(1, count + 1))
         assert follower.rounds > 5, "it was over before anybody could read beside it"
@@ -331,4 +331,4 @@ def _answers(batches: list[list[bytes]], answers: Pipe) -> tuple[dict[bytes, int
 
 
 def _places(owner: Connection) -> list[tuple[int, bytes]]:
-    return owner.execute("SELECT position, digest FROM event_log").fetchall()
+    return owner.execute("SELECT position, digest FROM ledger.event_log").fetchall()

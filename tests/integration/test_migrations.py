@@ -6,29 +6,20 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import LiteralString
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 import pytest
-from msgspec.structs import replace
 from psycopg import Connection, sql
 
-from benchmarks.rivals import INSERT, SEQUENCE
 from ledger import schema
 from ledger.cli import local_stack
 from ledger.errors import SchemaError
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append, from_unix
-from ledger.model.event import RANK
-from ledger.model.operator_events import write_decision
-from ledger.operations.policy import Policy
-from ledger.operations.reconciliation.report import Question, reconcile
 from ledger.postgres.connect import connect
 from ledger.projection import rebuild
-from ledger.settings import Settings
-from tests.support.decisions import waived
 from tests.support.histories import RECEIVED, body, deliveries, delivery
 from tests.support.postgres import (
     THROW_AWAY,
@@ -62,7 +53,7 @@ def objects(url: str) -> list[str]:
         return sorted(
             name
             for (name,) in connection.execute(query)
-            if "pg_toast" not in name and "alembic_version" not in name
+            if "pg_toast" not in name and "ledger.schema_version" not in name
         )
 
 
@@ -89,56 +80,11 @@ def test_a_second_migration_changes_nothing(empty_database_url: str) -> None:
     works(empty_database_url)
 
 
-def test_a_downgrade_of_an_empty_log_leaves_nothing_and_can_be_taken_back(
-    empty_database_url: str,
-) -> None:
-    nothing = objects(empty_database_url)
-    schema.migrate(empty_database_url)
-    made = objects(empty_database_url)
-    schema.migrate(empty_database_url, revision="base")
-    assert objects(empty_database_url) == nothing
-    schema.migrate(empty_database_url)
-    assert objects(empty_database_url) == made
-    works(empty_database_url)
-
-
-def test_a_downgrade_of_a_log_with_events_is_refused_and_changes_nothing(
-    database_url: str, service: Connection
-) -> None:
-    append(service, [delivery(b"one")])
-    drain(service)
-    before = objects(database_url)
-    with pytest.raises(SchemaError, match="holds events"):
-        schema.migrate(database_url, revision="base")
-    assert objects(database_url) == before
-    assert one(service, "SELECT body FROM event_log") == b"one"
-    assert one(service, "SELECT position FROM state.checkpoint") == 1
-    schema.check(service)
-
-
-def test_a_downgrade_waits_for_an_append_and_then_keeps_its_event(
-    database_url: str, service: Connection, owner: Connection
-) -> None:
-    """What was acknowledged while it waited must not be destroyed."""
-    service.autocommit = False
-    append(service, [delivery(body())])
-
-    def downgrade() -> None:
-        with pytest.raises(SchemaError, match="holds events"):
-            schema.migrate(database_url, revision="base")
-
-    with in_thread(downgrade):
-        wait_until(lambda: sessions_named(owner, "migrate"), "the downgrade has begun")
-        wait_until_blocked(owner, *sessions_named(owner, "migrate"))
-        service.commit()
-    assert one(owner, "SELECT count(*) FROM event_log") == 1
-
-
 def append_as_before(connection: Connection, given: list[Delivery]) -> list[int]:
     """Append to a log of a former shape, and return the positions."""
-    said = [one.examined for one in given]
+    said = [one.columns for one in given]
     rows = connection.execute(
-        "SELECT at_position FROM append_events("
+        "SELECT at_position FROM ledger.append_events("
         "%s::timestamptz[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::text[],"
         " %s::bytea[], %s::bytea[])",
         (
@@ -155,99 +101,11 @@ def append_as_before(connection: Connection, given: list[Delivery]) -> list[int]
     return [position for (position,) in rows]
 
 
-BUILT_BEFORE = {
-    "nothing": "",
-    "the index": "CREATE UNIQUE INDEX event_log_key ON event_log (lab_id, bill_id, digest)",
-    "an interrupted build of it": """
-        CREATE UNIQUE INDEX event_log_key ON event_log (lab_id, bill_id, digest);
-        UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'event_log_key'::regclass
-    """,
-}
-
-
-@pytest.mark.parametrize("before", BUILT_BEFORE)
-def test_a_log_with_the_former_keys_gets_the_present_one(
-    empty_database_url: str, before: str
-) -> None:
-    """Whether or not its index was built beforehand, as for a large log."""
-    schema.migrate(empty_database_url, revision="0002")
-    with psycopg.connect(empty_database_url, autocommit=True) as owner:
-        given = deliveries([body(), b"hello", body(lab="M"), body()])
-        assert append_as_before(owner, given) == [1, 2, 3, 1]
-        owner.execute(BUILT_BEFORE[before].encode())
-        indexed = owner.execute("SELECT to_regclass('event_log_key')::oid").fetchone()
-        schema.migrate(empty_database_url, revision="0003")
-        keys = (
-            "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
-            " WHERE conrelid = 'event_log'::regclass AND contype IN ('p', 'u')"
-        )
-        assert owner.execute(keys.encode()).fetchall() == [
-            ("PRIMARY KEY (lab_id, bill_id, digest)",)
-        ]
-        oid = "SELECT conindid FROM pg_constraint WHERE conname = 'event_log_pkey'"
-        assert (one(owner, oid) == (indexed and indexed[0])) == (before == "the index")
-        assert append_as_before(owner, deliveries([body(lab="M"), b"new"])) == [3, 4]
-    schema.migrate(empty_database_url)
-    works(empty_database_url)
-
-
-FORMER_SHAPES: dict[str, tuple[LiteralString, LiteralString, LiteralString]] = {
-    "0003": ("source", "event_type", "event_time"),
-    "0004": ("source_name(source_letter)", "event_type", "event_time"),
-}
 PRESENT_SHAPE: tuple[LiteralString, LiteralString, LiteralString] = (
-    "source_name(source_letter)",
+    "source",
     "event_type_name(type_code)",
     "event_time(event_second)",
 )
-
-
-@pytest.mark.parametrize("revision", FORMER_SHAPES)
-def test_a_log_of_a_former_shape_is_kept_event_by_event(
-    empty_database_url: str, revision: str
-) -> None:
-    """A large log is written anew by these migrations: nothing of it may change but its size."""
-    types = [*RANK, "lead.created", "r", "=r", "é" * 200]
-    events = [delivery(body(name, bill=name)) for name in types]
-    events += [delivery(b"hello", source="import"), delivery(b"{}", source="operator")]
-    events += [delivery(b'{"eventTime":946684800}'), delivery(b'{"eventTime":4133980799}')]
-    schema.migrate(empty_database_url, revision=revision)
-    with psycopg.connect(empty_database_url, autocommit=True) as owner:
-        append_as_before(owner, events)
-        append_as_before(owner, [delivery(b"hello", received=1)])
-
-        def kept(shape: tuple[LiteralString, ...]) -> list[list[tuple[object, ...]]]:
-            rows = (
-                "SELECT position, received_at, lab_id, bill_id, digest, body, {}, {}, {}"
-                " FROM event_log ORDER BY position"
-            )
-            repeats = "SELECT lab_id, position, received_at, {} FROM repeat_delivery"
-            return [owner.execute(q.format(*shape).encode()).fetchall() for q in (rows, repeats)]
-
-        before = kept(FORMER_SHAPES[revision])
-        assert [row[7] for row in before[0]] == [*types, "", "", "", ""]
-        schema.migrate(empty_database_url)
-        assert kept(PRESENT_SHAPE) == before
-        again = append(owner, deliveries([b"hello", b"new"]))
-        assert [made.position for made in again] == [len(types) + 1, len(events) + 1]
-    works(empty_database_url)
-
-
-def test_a_decision_of_a_time_that_no_event_can_have_is_kept_without_it(
-    empty_database_url: str,
-) -> None:
-    """Only an import can bring one in, and the log has no such second."""
-    schema.migrate(empty_database_url, revision="0004")
-    far = replace(waived(), at=datetime(2900, 1, 1, tzinfo=UTC))
-    with psycopg.connect(empty_database_url, autocommit=True) as owner:
-        given = delivery(write_decision(far), source="operator")
-        append_as_before(owner, [given])
-        owner.execute("ALTER TABLE event_log DISABLE TRIGGER ALL")
-        owner.execute("UPDATE event_log SET event_time = %s", (far.at,))
-        schema.migrate(empty_database_url)
-        assert one(owner, "SELECT event_second FROM event_log") is None
-        assert given.examined.event_time is None
-    works(empty_database_url)
 
 
 def test_the_stack_says_that_it_brings_an_older_database_up(
@@ -259,17 +117,6 @@ def test_the_stack_says_that_it_brings_an_older_database_up(
     local_stack.migrate(empty_database_url)
     assert not capsys.readouterr().err
     works(empty_database_url)
-
-
-def test_the_rival_of_the_benchmarks_can_write_this_schema(
-    empty_database_url: str,
-) -> None:
-    """Else nobody would notice until the next measurement."""
-    schema.migrate(empty_database_url)
-    said = (RECEIVED, 1_705_747_800, "L", "B", "bill.created", bytes(32), b"{}")
-    with psycopg.connect(empty_database_url, autocommit=True) as owner:
-        owner.execute(SEQUENCE)
-        assert [owner.execute(INSERT, said).fetchone() for _ in range(2)] == [(1,), None]
 
 
 def test_threads_that_migrate_one_database_at_once_all_succeed(empty_database_url: str) -> None:
@@ -468,15 +315,6 @@ def test_a_database_without_a_schema_is_told(empty_database_url: str) -> None:
         schema.check(connection)
 
 
-def test_a_downgraded_database_is_told_apart_from_none(database_url: str) -> None:
-    schema.migrate(database_url, revision="base")
-    with (
-        connect(database_url, "test") as connection,
-        pytest.raises(SchemaError, match="run `ledger migrate`"),
-    ):
-        schema.check(connection)
-
-
 @pytest.mark.parametrize(
     ("version", "words"),
     [
@@ -487,14 +325,14 @@ def test_a_downgraded_database_is_told_apart_from_none(database_url: str) -> Non
 def test_another_schema_is_told_with_both_versions(
     service: Connection, owner: Connection, version: str, words: str
 ) -> None:
-    owner.execute("UPDATE alembic_version SET version_num = %s", (version,))
+    owner.execute("UPDATE ledger.schema_version SET version_num = %s", (version,))
     words = words.replace("0001", schema.SCHEMA_VERSION)
     with pytest.raises(SchemaError, match=words):
         schema.check(service)
 
 
 def test_the_version_that_is_checked_is_the_newest_migration(owner: Connection) -> None:
-    assert one(owner, "SELECT version_num FROM alembic_version") == schema.SCHEMA_VERSION
+    assert one(owner, "SELECT version_num FROM ledger.schema_version") == schema.SCHEMA_VERSION
 
 
 def test_a_cloned_log_goes_on_where_it_was(
@@ -507,33 +345,3 @@ def test_a_cloned_log_goes_on_where_it_was(
         schema.migrate(url)
         with connect(url, "test") as clone:
             assert append(clone, [delivery(b"3")])[0].position == 3
-
-
-def test_state_of_the_version_before_can_be_asked_until_it_is_rebuilt(
-    empty_database_url: str,
-) -> None:
-    """The projector leaves it alone, but what it says of missing events is still told."""
-    schema.migrate(empty_database_url, revision="0001")
-    with psycopg.connect(empty_database_url) as connection:
-        connection.execute("""
-            CREATE SCHEMA state AUTHORIZATION ledger_service;
-            CREATE TABLE state.missing_event (
-                lab_id text, bill_id text, event_type text, test_id text, certainty text,
-                count integer, integrator_id text, evidence_position bigint,
-                evidence_event_type text, evidence_event_time timestamptz,
-                evidence_received_at timestamptz
-            );
-            CREATE TABLE state.checkpoint (position bigint, fold_version integer);
-            INSERT INTO state.checkpoint VALUES (7, 1);
-            INSERT INTO state.missing_event VALUES
-                ('L', 'B', 'bill.created', '', 'certain', 1, NULL, 7, 'bill.deleted',
-                    '2024-01-20Z', '2024-01-20Z');
-            GRANT SELECT ON ALL TABLES IN SCHEMA state TO ledger_service;
-        """)
-    schema.migrate(empty_database_url)
-    policy = Policy.of(Settings())
-    with connect(empty_database_url, "test") as service:
-        question = Question(as_of=datetime(2024, 1, 21, tzinfo=UTC))
-        with reconcile(service, policy, question) as (report, missing_events):
-            assert report.totals["overdue"] == 1
-            assert [item.bill_id for item in missing_events] == ["B"]

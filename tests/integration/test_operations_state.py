@@ -52,7 +52,7 @@ def told(draw: st.DrawFn, decisions: st.SearchStrategy[AnyDecision]) -> list[Del
         moment = RECEIVED + timedelta(microseconds=7 * number)
         source = draw(st.sampled_from(["webhook", "webhook", "import"]))
         delivery = Delivery.of(event, received_at=moment, source=source)  # type: ignore[arg-type]
-        made.setdefault(delivery.examined.digest, delivery)
+        made.setdefault(delivery.columns.digest, delivery)
     taken = draw(st.lists(decisions.map(decided), max_size=12))
     return draw(st.permutations([*made.values(), *taken]))
 
@@ -198,7 +198,7 @@ def fill(connection: Connection) -> None:
 
 @pytest.fixture
 def filled(log: Log) -> Log:
-    if one(log.service, "SELECT count(*) FROM event_log WHERE lab_id = 'filled'") == 0:
+    if one(log.service, "SELECT count(*) FROM ledger.event_log WHERE lab_id = 'filled'") == 0:
         log.empty()
         fill(log.service)
         assert found_by_verify(log) == ""

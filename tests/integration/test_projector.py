@@ -344,9 +344,9 @@ def test_a_projector_finds_events_of_which_no_notification_came(
         # As the lane writes them, but without its hint.
         event = delivery(body(bill="B2"))
         service.execute(
-            "INSERT INTO event_log SELECT 2, received_at, event_second, source_letter, lab_id,"
-            " 'B2', type_code, %s, %s FROM event_log",
-            (event.examined.digest, event.body),
+            "INSERT INTO ledger.event_log SELECT 2, received_at, event_second, source_letter, lab_id,"
+            " 'B2', type_code, %s, %s FROM ledger.event_log",
+            (event.columns.digest, event.body),
         )
         reached(service, 2)
     assert bills(owner) == ["B1", "B2"]

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ledger.projection.stored import BillColumns, read_reports, read_summary
 from psycopg import Connection
 
 from ledger.eventlog import read
@@ -22,7 +23,6 @@ from ledger.projection.parallel import chunks
 from ledger.projection.projector import follow_once
 from ledger.projection.rows import read_row
 from ledger.projection.store import TABLES
-from ledger.projection.stored import BillColumns, read_reports, read_summary
 from tests.support.histories import RECEIVED, TYPES, body, respelled
 from tests.support.sessions import drain, state_rows, state_without_positions
 
@@ -58,7 +58,7 @@ def _received(events: list[bytes]) -> list[Delivery]:
     for number, event in enumerate(events):
         moment = RECEIVED + timedelta(microseconds=7 * number)
         delivery = Delivery.of(event, received_at=moment, source="webhook")
-        made.setdefault(delivery.examined.digest, delivery)
+        made.setdefault(delivery.columns.digest, delivery)
     return list(made.values())
 
 
@@ -75,7 +75,7 @@ def told_otherwise(draw: st.DrawFn) -> tuple[list[Delivery], list[list[Delivery]
         Delivery.of(
             respelled(delivery.body), received_at=delivery.received_at, source=delivery.source
         )
-        if draw(st.booleans()) and not delivery.examined.unreadable
+        if draw(st.booleans()) and not delivery.columns.unreadable
         else delivery
         for delivery in shuffled
     ]
@@ -113,12 +113,12 @@ class Log:
     def empty(self) -> None:
         self._owner.execute(
             f"""
-            ALTER TABLE event_log DISABLE TRIGGER event_log_is_append_only;
-            ALTER TABLE repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
-            TRUNCATE event_log, repeat_delivery, {", ".join(f"state.{table}" for table in TABLES)};
+            ALTER TABLE ledger.event_log DISABLE TRIGGER event_log_is_append_only;
+            ALTER TABLE ledger.repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
+            TRUNCATE ledger.event_log, repeat_delivery, {", ".join(f"state.{table}" for table in TABLES)};
             UPDATE state.checkpoint SET position = 0;
-            ALTER TABLE event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
-            ALTER TABLE repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
+            ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
+            ALTER TABLE ledger.repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
             """.encode()
         )
 

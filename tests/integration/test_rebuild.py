@@ -470,7 +470,7 @@ def test_chunks_of_any_size_hold_each_bill_whole_and_once(undone: Connection, si
             groups.append(key)
             found += [(row.lab_id, row.bill_id, row.position) for row in history]
     stored = undone.execute(
-        "SELECT lab_id, bill_id, position FROM event_log ORDER BY lab_id, bill_id"
+        "SELECT lab_id, bill_id, position FROM ledger.event_log ORDER BY lab_id, bill_id"
     ).fetchall()
     assert sorted(found) == sorted(stored)
     assert len(groups) == len(set(groups))

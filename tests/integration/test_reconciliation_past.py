@@ -107,7 +107,7 @@ def start(log: Log, runs: list[tuple[int, int]], entries: list[Delivery]) -> int
     for begin, length in runs:
         alive_from = BEGIN + begin * SECOND
         log.service.execute(
-            "INSERT INTO liveness VALUES (gen_random_uuid(), %s, %s)",
+            "INSERT INTO ledger.liveness VALUES (gen_random_uuid(), %s, %s)",
             (alive_from, alive_from + length * SECOND),
         )
     return go_on(log, entries)
@@ -345,7 +345,7 @@ def test_a_time_before_the_first_event_is_empty(service: Connection) -> None:
 MANY, MISSING = 50_000, 100
 
 _FILL = f"""
-INSERT INTO event_log
+INSERT INTO ledger.event_log
 SELECT
     n, '{RECEIVED}'::timestamptz + n * interval '50 ms', event_second(1705708800), 'w',
     'L' || n %% 7, 'B' || n, event_type_code(event_type), sha256(body), body
@@ -376,7 +376,7 @@ def large(database_url: str, owner: Connection, service: Connection) -> Connecti
     rebuild.rebuild(database_url, processes=1, started_at=RECEIVED, on_progress=lambda *_: None)
     for begin, end in ((-9, 100), (1_000, 10**9)):
         service.execute(
-            "INSERT INTO liveness VALUES (gen_random_uuid(), %s, %s)",
+            "INSERT INTO ledger.liveness VALUES (gen_random_uuid(), %s, %s)",
             (RECEIVED + begin * SECOND, RECEIVED + end * SECOND),
         )
     assert one(service, "SELECT count(*) FROM state.missing_event") == MISSING

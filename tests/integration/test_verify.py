@@ -87,43 +87,46 @@ def test_a_parked_bill_whose_fold_still_fails_is_no_difference(
 
 
 LOG = {
-    "gap": ("DELETE FROM event_log WHERE position = 3", "position 3 is missing"),
+    "gap": ("DELETE FROM ledger.event_log WHERE position = 3", "position 3 is missing"),
     "gap at the beginning": (
-        "DELETE FROM event_log WHERE position = 1",
+        "DELETE FROM ledger.event_log WHERE position = 1",
         "position 1 is missing",
     ),
     "doubled position": (
-        "UPDATE event_log SET position = 5 WHERE position = 8",
+        "UPDATE ledger.event_log SET position = 5 WHERE position = 8",
         "position 5 stands in the log twice",
     ),
     "body": (
-        "UPDATE event_log SET body = body || '{}' WHERE position = 5",
+        "UPDATE ledger.event_log SET body = body || '{}' WHERE position = 5",
         "the digest of position 5",
     ),
     "body that is no JSON": (
-        "UPDATE event_log SET body = 'Broken' WHERE position = 4",
+        "UPDATE ledger.event_log SET body = 'Broken' WHERE position = 4",
         "the digest of position 4",
     ),
     "digest": (
-        "UPDATE event_log SET digest = sha256('x') WHERE position = 6",
+        "UPDATE ledger.event_log SET digest = sha256('x') WHERE position = 6",
         "the digest of position 6",
     ),
-    "lab": ("UPDATE event_log SET lab_id = 'M' WHERE position = 2", "lab_id of position 2"),
-    "bill": ("UPDATE event_log SET bill_id = 'B3' WHERE position = 2", "bill_id of position 2"),
+    "lab": ("UPDATE ledger.event_log SET lab_id = 'M' WHERE position = 2", "lab_id of position 2"),
+    "bill": (
+        "UPDATE ledger.event_log SET bill_id = 'B3' WHERE position = 2",
+        "bill_id of position 2",
+    ),
     "type": (
-        "UPDATE event_log SET type_code = 'd' WHERE position = 8",
+        "UPDATE ledger.event_log SET type_code = 'd' WHERE position = 8",
         "event_type of position 8",
     ),
     "time": (
-        "UPDATE event_log SET event_second = event_second + 1 WHERE position = 7",
+        "UPDATE ledger.event_log SET event_second = event_second + 1 WHERE position = 7",
         "event_time of position 7",
     ),
     "no time": (
-        "UPDATE event_log SET event_second = NULL WHERE position = 7",
+        "UPDATE ledger.event_log SET event_second = NULL WHERE position = 7",
         "event_time of position 7",
     ),
     "a time that no body says": (
-        "UPDATE event_log SET event_second = 0 WHERE position = 4",
+        "UPDATE ledger.event_log SET event_second = 0 WHERE position = 4",
         "event_time of position 4",
     ),
 }
@@ -138,7 +141,7 @@ def test_a_change_of_the_log_is_named_with_its_position(
     statement, expected = LOG[change]
     fill(undone)
     tamper(undone, statement)
-    head = one(undone, "SELECT max(position) FROM event_log")
+    head = one(undone, "SELECT max(position) FROM ledger.event_log")
     checked = [
         verify.check_log(undone, verify.LogJob(after, min(after + ranges, head)))
         for after in range(0, head, ranges)
@@ -294,7 +297,7 @@ def test_a_last_event_that_is_gone_is_named(
     database_url: str, service: Connection, owner: Connection
 ) -> None:
     fill(service)
-    tamper(owner, "DELETE FROM event_log WHERE position = 8")
+    tamper(owner, "DELETE FROM ledger.event_log WHERE position = 8")
     assert "8" in words(database_url)
 
 

@@ -286,12 +286,12 @@ class Log:
         names = ", ".join(f"state.{table}" for table in store.TABLES)
         self._owner.execute(
             f"""
-            ALTER TABLE event_log DISABLE TRIGGER event_log_is_append_only;
-            ALTER TABLE repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
-            TRUNCATE liveness, event_log, repeat_delivery, {names};
+            ALTER TABLE ledger.event_log DISABLE TRIGGER event_log_is_append_only;
+            ALTER TABLE ledger.repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
+            TRUNCATE ledger.liveness, event_log, repeat_delivery, {names};
             UPDATE state.checkpoint SET position = 0;
-            ALTER TABLE event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
-            ALTER TABLE repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
+            ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
+            ALTER TABLE ledger.repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
             """.encode()
         )
 

@@ -107,7 +107,7 @@ def drain(connection: Connection) -> int:
 
 def log_rows(connection: Connection) -> list[tuple[Any, ...]]:
     """Return the whole log in order of position."""
-    return connection.execute("SELECT * FROM event_log ORDER BY position, digest").fetchall()
+    return connection.execute("SELECT * FROM ledger.event_log ORDER BY position, digest").fetchall()
 
 
 def state_rows(connection: Connection, schema: str = "state") -> dict[str, list[str]]:
@@ -136,7 +136,7 @@ def state_without_positions(connection: Connection) -> dict[str, list[tuple[Any,
         " integrator_id, evidence_event_type, evidence_event_time, evidence_received_at"
         " FROM state.missing_event",
         "unreadable_event": "SELECT u.lab_id, u.bill_id, u.reason, u.path, u.detail, e.digest"
-        " FROM state.unreadable_event u JOIN event_log e USING (lab_id, bill_id, position)",
+        " FROM state.unreadable_event u JOIN ledger.event_log e USING (lab_id, bill_id, position)",
         "parked_bill": "SELECT lab_id, bill_id, error FROM state.parked_bill",
     }
     return {
@@ -148,7 +148,7 @@ def state_without_positions(connection: Connection) -> dict[str, list[tuple[Any,
 def tamper(owner: Connection, statement: str) -> None:
     """Change the log behind the back of its walls, as only an owner can; one row is changed."""
     with owner.transaction():
-        owner.execute("ALTER TABLE event_log DISABLE TRIGGER event_log_is_append_only")
+        owner.execute("ALTER TABLE ledger.event_log DISABLE TRIGGER event_log_is_append_only")
         changed = owner.execute(statement.encode()).rowcount
-        owner.execute("ALTER TABLE event_log ENABLE ALWAYS TRIGGER event_log_is_append_only")
+        owner.execute("ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only")
     assert changed == 1, f"{changed} rows changed by: {statement}"

@@ -73,8 +73,8 @@ def refused(body: bytes) -> Unreadable:
     found = read_decision(body)
     assert isinstance(found, Unreadable)
     delivery = Delivery.of(body, received_at=DECIDED, source="operator")
-    assert delivery.examined.unreadable == found
-    assert (delivery.examined.bill_id, delivery.examined.event_time) == ("", None)
+    assert delivery.columns.unreadable == found
+    assert (delivery.columns.bill_id, delivery.columns.event_time) == ("", None)
     return found
 
 
@@ -96,7 +96,7 @@ def test_the_log_s_columns_say_what_it_is_about_and_when_it_was_taken(
 
 
 def row(body: bytes, source: Any) -> LogRow:  # noqa: ANN401 -- as the log has it
-    examined = Delivery.of(body, received_at=DECIDED, source=source).examined
+    examined = Delivery.of(body, received_at=DECIDED, source=source).columns
     return LogRow(1, DECIDED, examined.digest, examined.lab_id, examined.bill_id, body, source)
 
 
@@ -231,7 +231,7 @@ def test_any_value_of_any_field_is_read_or_refused_and_never_raises(
     field = data.draw(st.sampled_from(sorted(plain(decision))))
     body = json.dumps(plain(decision, **{field: value})).encode()
     found = read_decision(body)
-    examined = Delivery.of(body, received_at=DECIDED, source="operator").examined
+    examined = Delivery.of(body, received_at=DECIDED, source="operator").columns
     assert (examined.unreadable is None) == (not isinstance(found, Unreadable))
     if not isinstance(found, Unreadable):
         assert read_decision(write_decision(found)) == found

@@ -8,7 +8,13 @@ from litestar import Response, get
 from litestar.params import Parameter, QueryParameter
 from psycopg.sql import SQL, Composable, Placeholder
 
-from ledger.api.bill_reader import BILLS, StoredBill
+from ledger.api.bill_reader import (
+    BILLS,
+    SUMMARY_COLUMNS,
+    StoredBill,
+    bill_summary,
+    stored_bill,
+)
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
@@ -21,7 +27,7 @@ from ledger.api.http.parameters import (
 )
 from ledger.api.http.paths import identifier
 from ledger.api.http.problem_handlers import ProblemError
-from ledger.api.http.responses import answer, ok, page, with_members
+from ledger.api.http.responses import answer, encode, ok, page, with_members
 from ledger.api.schemas import Bill, BillItem, Page
 from ledger.api.services import Services
 from ledger.errors import StateError
@@ -33,26 +39,27 @@ from ledger.model.findings import Finding, findings
 from ledger.operations.missing_events.queries import SUBSCRIBED, decode_many, items, parameters
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
-from ledger.projection.rows import BillEvents, encode, read_row
-from ledger.projection.stored import BillColumns, read_reports, read_summary
+from ledger.projection.read_event import BillEvents, read_row
 
 _BILLS = SQL(BILLS)
 
 _HISTORY = SQL(f"""
 SELECT {COLUMNS}
-FROM event_log
-WHERE lab_id = %s AND bill_id = %s AND received_at <= %s AND (%s OR event_time(event_second) <= %s)
+FROM ledger.event_log
+WHERE lab_id = %s AND bill_id = %s AND received_at <= %s AND (%s OR event_time <= %s)
 """)  # noqa: S608 -- our own names
 
 _SUBSCRIPTION = SQL("""
 SELECT s.events
 FROM state.subscription s
-JOIN event_log e ON e.lab_id = s.lab_id AND e.position = s.position
+JOIN ledger.event_log e ON e.lab_id = s.lab_id AND e.position = s.position
 WHERE s.lab_id = %s AND e.received_at <= %s
 ORDER BY s.position DESC LIMIT 1
 """)
 
-_HEAD = SQL("SELECT coalesce((SELECT position FROM event_log ORDER BY position DESC LIMIT 1), 0)")
+_HEAD = SQL(
+    "SELECT coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0)"
+)
 
 
 @get(
@@ -85,11 +92,10 @@ async def get_bill(
     rows = await services.fetch(_BILLS, values)
     if not rows:
         raise StateError("state.checkpoint is empty: run `ledger rebuild`")
-    position, error, *columns, reports, missing = rows[0]
-    if error is not None:
-        raise _parked(key, error)
-    found = None if columns[0] is None else BillColumns(*key, *columns)
-    stored = StoredBill(position, error, found, reports, missing)
+    stored = stored_bill(rows[0])
+    position = stored.position
+    if stored.error is not None:
+        raise _parked(key, stored.error)
     content = bill_content(stored, services.policy, now)
     if content is None:
         raise unknown_bill(key, position)
@@ -98,15 +104,15 @@ async def get_bill(
 
 def bill_content(stored: StoredBill, policy: Policy, now: datetime) -> bytes | None:
     """Return what is answered of a stored bill; None if the state has no such bill."""
-    if stored.columns is None or stored.reports is None:
+    summary = stored.summary
+    if summary is None:
         return None
-    summary = read_summary(stored.columns)
     shown = []
     if stored.missing:
         folded = (missing.folded() for missing in decode_many(stored.missing))
         key = (summary.lab_id, summary.bill_id)
         shown = items(folded, key, summary.integrator_id, policy, now)
-    return _whole(summary, read_reports(stored.reports), shown)
+    return _whole(summary, stored.reports, shown)
 
 
 async def _bill_from_log(
@@ -179,17 +185,15 @@ SELECT
     c.position,
     b.lab_id,
     b.bill_id,
-    b.state,
-    b.integrator_id,
-    b.position,
-    b.summary,
-    (
-        SELECT count(*) FROM state.missing_event m
+    {columns},
+    CASE WHEN b.missing > 0 THEN (
+        SELECT count(*)
+        FROM state.missing_event m
         WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id AND {subscribed}
-    ) AS missing
+    ) ELSE 0 END AS missing
 FROM state.checkpoint c
 LEFT JOIN LATERAL (
-    SELECT b.lab_id, b.bill_id, b.state, b.integrator_id, b.position, b.summary
+    SELECT *
     FROM state.bill b
     WHERE {where}
     ORDER BY b.position {direction}
@@ -216,16 +220,17 @@ async def bill_items(
         where.append(SQL(comparison) + Placeholder(f"value_{number}"))
         values[f"value_{number}"] = value
     query = SQL(_LIST).format(
+        columns=SQL(SUMMARY_COLUMNS),
         subscribed=SQL(SUBSCRIBED),
         where=SQL(" AND ").join(where),
         direction=SQL("DESC" if newest_first else "ASC"),
     )
     rows = await services.fetch(query, values)
     found = [
-        (bill.position, with_members(encode(read_summary(bill)), missing=b"%d" % missing))
-        for _, *columns, missing in rows
-        if columns[0] is not None
-        for bill in [BillColumns(*columns)]
+        (bill.position, with_members(encode(bill), missing=b"%d" % missing))
+        for _, lab_id, bill_id, *columns, missing in rows
+        if lab_id is not None
+        for bill in [bill_summary(lab_id, bill_id, columns)]
     ]
     return rows[0][0], found
 

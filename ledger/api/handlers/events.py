@@ -32,8 +32,8 @@ from ledger.api.schemas import (
 from ledger.api.services import Services
 from ledger.eventlog.read import SHOWN, LoggedDelivery
 from ledger.model.unreadable import Reason
+from ledger.operations.policy import Policy
 from ledger.projection.rows import encode
-from ledger.settings import Settings
 
 Row = tuple[Any, ...]
 
@@ -60,7 +60,7 @@ LEFT JOIN LATERAL (
 ) e ON true
 ORDER BY e.position
 """
-_HEAD = "SELECT coalesce((SELECT position FROM event_log ORDER BY position DESC LIMIT 1), 0)"
+_HEAD = "SELECT coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0)"
 
 
 def _part(position: LiteralString, rows: LiteralString) -> Composed:
@@ -70,12 +70,12 @@ def _part(position: LiteralString, rows: LiteralString) -> Composed:
 _OF_BILL = _part(
     _HEAD,
     # + 0 keeps it off the index on position, along which other bills' events lie between.
-    f"SELECT {SHOWN} FROM event_log WHERE lab_id = %s AND bill_id = %s AND position + 0 > %s"  # noqa: S608 -- our own names
+    f"SELECT {SHOWN} FROM ledger.event_log WHERE lab_id = %s AND bill_id = %s AND position + 0 > %s"  # noqa: S608 -- our own names
     " ORDER BY position + 0 LIMIT %s",
 )
 ALL = _part(
     _HEAD,
-    f"SELECT {SHOWN} FROM event_log WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
+    f"SELECT {SHOWN} FROM ledger.event_log WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
 )
 _UNREADABLE = """
     SELECT
@@ -90,7 +90,7 @@ _UNREADABLE = """
         ORDER BY position
         LIMIT %s
     ) u
-    JOIN event_log e ON e.lab_id = u.lab_id AND e.position = u.position
+    JOIN ledger.event_log e ON e.lab_id = u.lab_id AND e.position = u.position
 """
 ALL_UNREADABLE = _part("SELECT position FROM state.checkpoint", _UNREADABLE)
 
@@ -114,7 +114,7 @@ async def list_bill_events(
     rows = await services.fetch(_OF_BILL, [*key, after[0] if after else 0, limit + 1])
     if rows[0][1] is None and not after:
         raise unknown_bill(key, rows[0][0])
-    return await _answer(rows, limit, services.settings, _bill_item)
+    return await _answer(rows, limit, services.policy, _bill_item)
 
 
 @get(
@@ -131,7 +131,7 @@ async def list_events(
 ) -> Response[bytes]:
     """List the log."""
     rows = await services.fetch(ALL, [_start(after, cursor), limit + 1])
-    return await _answer(rows, limit, services.settings, event_item)
+    return await _answer(rows, limit, services.policy, event_item)
 
 
 @get(
@@ -152,7 +152,7 @@ async def list_unreadable_events(
     """List the events that were kept and cannot be read, each with the reason and the JSON path."""
     values = [_start(after, cursor), reason, reason, limit + 1]
     rows = await services.fetch(ALL_UNREADABLE, values)
-    return await _answer(rows, limit, services.settings, unreadable_item)
+    return await _answer(rows, limit, services.policy, unreadable_item)
 
 
 def _start(after: int | None, cursor: str | None) -> int:
@@ -161,7 +161,7 @@ def _start(after: int | None, cursor: str | None) -> int:
 
 
 async def _answer(
-    rows: list[Row], limit: int, settings: Settings, item: Callable[[Row, Settings], Struct]
+    rows: list[Row], limit: int, policy: Policy, item: Callable[[Row, Policy], Struct]
 ) -> Response[bytes]:
     """Write a part of a list from rows of `_PART`: the position, `SHOWN`, more, the size before."""
     found = [row for row in rows if row[1] is not None]
@@ -173,13 +173,13 @@ async def _answer(
         following = write_cursor(found[-1][1])
 
     def write() -> bytes:
-        return page([encode(item(row, settings)) for row in found[:limit]], following)
+        return page([encode(item(row, policy)) for row in found[:limit]], following)
 
     content = write() if size < BESIDE_THE_LOOP else await asyncio.to_thread(write)
     return answer(content, rows[0][0])
 
 
-def _members(row: Row, settings: Settings) -> dict[str, Any]:
+def _members(row: Row, policy: Policy) -> dict[str, Any]:
     shown = LoggedDelivery(*row[1:9])
     body, raw = shown_body(shown.body)
     return {
@@ -188,25 +188,25 @@ def _members(row: Row, settings: Settings) -> dict[str, Any]:
         "event_time": shown.event_time,
         "received_at": shown.received_at,
         "source": shown.source,
-        "attempt": attempt(shown, settings.retry_interval, settings.retry_count),
+        "attempt": attempt(shown, policy),
         "body": body,
         "raw": raw,
     }
 
 
-def _bill_item(row: Row, settings: Settings) -> BillEventItem:
-    return BillEventItem(**_members(row, settings))
+def _bill_item(row: Row, policy: Policy) -> BillEventItem:
+    return BillEventItem(**_members(row, policy))
 
 
-def event_item(row: Row, settings: Settings) -> EventItem:
+def event_item(row: Row, policy: Policy) -> EventItem:
     """Return the item of a row of `ALL`."""
-    return EventItem(**_members(row, settings), lab_id=row[6], bill_id=row[7])
+    return EventItem(**_members(row, policy), lab_id=row[6], bill_id=row[7])
 
 
-def unreadable_item(row: Row, settings: Settings) -> UnreadableEventItem:
+def unreadable_item(row: Row, policy: Policy) -> UnreadableEventItem:
     """Return the item of a row of `ALL_UNREADABLE`."""
     return UnreadableEventItem(
-        **_members(row, settings),
+        **_members(row, policy),
         lab_id=row[6],
         bill_id=row[7],
         reason=row[9],

@@ -22,7 +22,7 @@ from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, param
 from ledger.settings import metrics_are_shared
 
 _READY = SQL(
-    "SELECT (SELECT version_num FROM alembic_version),"
+    "SELECT (SELECT version_num FROM ledger.schema_version),"
     " current_setting('transaction_read_only')::boolean"
 )
 
@@ -65,8 +65,8 @@ SELECT
     (SELECT count(*) FROM state.missing_event m WHERE {overdue} AND {subscribed}),
     (SELECT count(*) FROM state.missing_event m WHERE {requested} AND {subscribed}),
     (SELECT count(*) FROM state.expected_bill WHERE NOT is_seen AND expected_by <= %(now)s),
-    (SELECT count(*) FROM alert_delivery WHERE sent_at IS NULL AND given_up_at IS NULL),
-    (SELECT count(*) FROM alert_delivery WHERE given_up_at IS NOT NULL)
+    (SELECT count(*) FROM ledger.alert_delivery WHERE sent_at IS NULL AND given_up_at IS NULL),
+    (SELECT count(*) FROM ledger.alert_delivery WHERE given_up_at IS NOT NULL)
 """).format(
     overdue=SQL(IN_STATE["overdue"]),
     requested=SQL(IN_STATE["requested"]),

@@ -1,8 +1,5 @@
 """Reports across bills."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from litestar import Response, get
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -17,75 +14,89 @@ from ledger.api.http.parameters import (
     read_cursor,
     write_cursor,
 )
-from ledger.api.http.responses import answer, ok, page, with_members
+from ledger.api.http.responses import answer, encode, ok, page
 from ledger.api.schemas import Page, ReportItem
 from ledger.api.services import Services
-from ledger.projection.rows import encode
-from ledger.projection.stored import read_report
 
 _LIST = """
-SELECT c.position, r.position, r.lab_id, r.bill_id, r.test_id, r.integrator_id, r.report
+SELECT
+    c.position,
+    r.position,
+    r.lab_id,
+    r.bill_id,
+    r.integrator_id,
+    r.test_id,
+    r.status,
+    r.completed_at,
+    r.evidence
 FROM state.checkpoint c
 LEFT JOIN LATERAL ({reports}) r ON true
 ORDER BY r.position DESC, r.test_id DESC
 """
 
+# From bill to bill, the newest change first; a bill's reports follow each other.
 _OF_BILLS = """
-SELECT r.position, r.lab_id, r.bill_id, r.test_id, r.integrator_id, r.report
-FROM state.report r
-WHERE {where}
-ORDER BY r.position DESC, r.test_id DESC
+SELECT
+    b.position,
+    r.lab_id,
+    r.bill_id,
+    b.integrator_id,
+    r.test_id,
+    r.status,
+    r.completed_at,
+    r.evidence
+FROM state.bill b
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM state.report r
+    WHERE r.lab_id = b.lab_id AND r.bill_id = b.bill_id AND {reports}
+    ORDER BY r.test_id DESC
+    OFFSET 0
+) r
+WHERE {bills}
+ORDER BY b.position DESC, r.test_id DESC
 LIMIT %(limit)s
 """
 
-# A bill has one report of a test: as many bills are enough. The operator -> would read all of the
-# reports, and refuse NUL in a status.
 _OF_TEST = """
 SELECT
-    b.position, b.lab_id, b.bill_id, %(test_id)s AS test_id, b.integrator_id,
-    (
-        SELECT e.report
-        FROM json_array_elements(b.reports) WITH ORDINALITY AS e (report, nth)
-        WHERE e.nth = array_position(b.test_ids, %(test_id)s)
-    ) AS report
-FROM (SELECT r.* FROM state.bill r WHERE {where} ORDER BY {order} DESC LIMIT %(limit)s) b
+    r.position,
+    r.lab_id,
+    r.bill_id,
+    b.integrator_id,
+    r.test_id,
+    r.status,
+    r.completed_at,
+    r.evidence
+FROM state.report r
+JOIN state.bill b ON b.lab_id = r.lab_id AND b.bill_id = r.bill_id
+WHERE r.test_id = %(test_id)s AND {bills} AND {reports}
+ORDER BY r.position DESC
+LIMIT %(limit)s
 """
 
-NEAR = 10_000
-"""How many bills are gone through for a test, the newest first, before the index of tests is asked.
-That finds all the bills of a test; of one that many have, the newest are among these."""
-
-_LAB = "r.lab_id = %(lab_id)s"
-_AFTER = "r.position > %(changed_after)s"
-_UPTO = "r.position <= %(position)s"
-
 Conditions = dict[str, str]
-"""By what is asked for."""
+"""The SQL condition for each filter."""
 
+_ON_BILLS: Conditions = {
+    "lab_id": "b.lab_id = %(lab_id)s",
+    "changed_after": "b.position > %(changed_after)s",
+    "position": "b.position <= %(position)s",
+}
 _ON_REPORTS: Conditions = {
-    "lab_id": _LAB,
-    "test_id": "r.test_id = %(test_id)s",
-    "completed": "r.is_completed = %(completed)s",
-    "changed_after": _AFTER,
-    "position": f"{_UPTO} AND (r.position, r.test_id) < (%(position)s, %(test)s)",
-}
-_ON_BILLS: Conditions = {"lab_id": _LAB, "changed_after": _AFTER, "position": _UPTO}
-_ON_THE_TEST: Conditions = {
-    "completed": "r.completed[array_position(r.test_ids, %(test_id)s)] = %(completed)s",
-    "position": "(r.position, %(test_id)s) < (%(position)s, %(test)s)",
+    "completed": "(r.evidence IS NOT NULL) = %(completed)s",
+    "position": "(r.position, r.test_id) < (%(position)s, %(test)s)",
 }
 
-# Not by the index of tests, which knows another operator.
-_NEAR = """%(test_id)s = ANY (r.test_ids) AND r.position >= coalesce(
-    (SELECT r.position FROM state.bill r WHERE {where} ORDER BY r.position DESC OFFSET {near}
-    LIMIT 1), 0)"""
-# By that index, for none has the order of the sum.
-_ANYWHERE = "r.test_ids @> ARRAY[%(test_id)s]"
-_ITS_ORDER = "r.position + 0"
+# Bills without a report of the wanted kind are skipped, in the words of the indexes on bills.
+_SOME_REPORT = {
+    True: "b.reports_completed > 0",
+    False: "b.reports_completed < b.reports_total",
+}
 
 
 class Wanted(Struct, frozen=True):
-    """What of the reports is asked for; the last two are those of a cursor."""
+    """Which reports are listed; `position` and `test` are those of a cursor."""
 
     lab_id: str | None = None
     test_id: str | None = None
@@ -94,33 +105,22 @@ class Wanted(Struct, frozen=True):
     position: int | None = None
     test: str | None = None
 
-    def where(self, *conditions: Conditions, more: str = "true") -> SQL:
-        """Join those conditions that are on what is asked for."""
-        given = [
-            condition
-            for some in conditions
-            for name, condition in some.items()
-            if getattr(self, name) is not None
-        ]
-        return SQL(" AND ".join([*given, more]))
+
+def list_query(wanted: Wanted) -> Composed:
+    """Return the query for a part of the list; without any report, it has one row of nulls."""
+    bills = _where(wanted, _ON_BILLS)
+    if wanted.completed is not None:
+        bills.append(_SOME_REPORT[wanted.completed])
+    template = _OF_BILLS if wanted.test_id is None else _OF_TEST
+    reports = SQL(template).format(
+        bills=SQL(" AND ".join(bills)), reports=SQL(" AND ".join(_where(wanted, _ON_REPORTS)))
+    )
+    return SQL(_LIST).format(reports=reports)
 
 
-def list_queries(wanted: Wanted) -> Iterator[Composed]:
-    """Yield the queries to ask in turn, until one fills the list; the last has all there is."""
-    # A bill without any such report need not be looked at; said as the indexes of bills say it.
-    some = "true" if wanted.completed is None else f"{wanted.completed} = ANY ({{}})".lower()
-    if wanted.test_id is None:
-        yield _query(_OF_BILLS, wanted.where(_ON_REPORTS, more=some.format("r.bill_completed")))
-        return
-    some = some.format("r.completed")
-    near = _NEAR.format(where=wanted.where(_ON_BILLS, more=some).as_string(), near=NEAR)
-    for more, order in ((near, "r.position"), (_ANYWHERE, _ITS_ORDER)):
-        where = wanted.where(_ON_BILLS, _ON_THE_TEST, more=f"{some} AND {more}")
-        yield _query(_OF_TEST, where, order=SQL(order))
-
-
-def _query(reports: str, where: SQL, **more: SQL) -> Composed:
-    return SQL(_LIST).format(reports=SQL(reports).format(where=where, **more))
+def _where(wanted: Wanted, conditions: Conditions) -> list[str]:
+    given = [sql for name, sql in conditions.items() if getattr(wanted, name) is not None]
+    return ["true", *given]
 
 
 @get(
@@ -141,28 +141,25 @@ async def list_reports(
     """List reports, those of the bill that changed last first."""
     before = read_cursor(cursor, int, str) or ()
     wanted = Wanted(lab_id, test_id, completed, changed_after, *before)
-    rows = await _fetch(services, wanted, limit + 1)
-    found = [row for row in rows if row[6] is not None]
+    values = {**asdict(wanted), "limit": limit + 1}
+    rows = await services.fetch(list_query(wanted), values)
+    found = [row for row in rows if row[2] is not None]
     items = (
-        with_members(
-            encode(read_report(report)),
-            lab_id=encode(lab),
-            bill_id=encode(bill),
-            integrator_id=encode(integrator),
+        encode(
+            ReportItem(
+                lab_id=lab,
+                bill_id=bill,
+                integrator_id=integrator,
+                test_id=test,
+                status=status,
+                completed_at=completed_at,
+                evidence=evidence,
+            )
         )
-        for _, _, lab, bill, _, integrator, report in found[:limit]
+        for _, _, lab, bill, integrator, test, status, completed_at, evidence in found[:limit]
     )
     following = None
     if len(found) > limit:
-        following = write_cursor(found[limit - 1][1], found[limit - 1][4])
+        last = found[limit - 1]
+        following = write_cursor(last[1], last[5])
     return answer(page(items, following), rows[0][0])
-
-
-async def _fetch(services: Services, wanted: Wanted, limit: int) -> list[Any]:
-    values = {**asdict(wanted), "limit": limit}
-    rows: list[Any] = []
-    for query in list_queries(wanted):
-        rows = await services.fetch(query, values)
-        if len(rows) == limit:
-            break
-    return rows

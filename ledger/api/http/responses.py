@@ -9,6 +9,8 @@ from litestar.openapi.datastructures import ResponseSpec
 
 POSITION_HEADER = "Ledger-Position"
 
+encode = msgspec.json.encode
+
 
 def answer(content: bytes, position: int) -> Response[bytes]:
     """Answer with JSON that is true for a log position."""

@@ -35,4 +35,3 @@ COMMENT ON COLUMN ledger.import_run.unreadable IS
 COMMENT ON COLUMN ledger.import_run.positions IS
     'Positions in the log of the events that this import recorded';
 
-GRANT SELECT, INSERT, UPDATE ON ledger.import_run TO ledger_service;

@@ -12,6 +12,7 @@ from psycopg import Connection
 
 from ledger.operations.alerts.channels import channel_id
 from ledger.operations.alerts.wording import AlertMessage, Subject
+from ledger.postgres.locks import Lock, lock_transaction
 
 BATCH = 5_000
 """Subjects looked up in one statement."""
@@ -20,7 +21,7 @@ KEEP = timedelta(days=30)
 """How long an alert is kept after it was made."""
 
 _NOTE_SUBJECTS = """
-INSERT INTO alert_subject (kind, subject, alerted_at)
+INSERT INTO ledger.alert_subject (kind, subject, alerted_at)
 SELECT
     given.kind,
     given.subject,
@@ -33,11 +34,11 @@ RETURNING kind, subject
 
 _MAKE_ALERT = """
 WITH made AS (
-    INSERT INTO alert (made_at, title, body)
+    INSERT INTO ledger.alert (made_at, title, body)
     VALUES (%(now)s, %(title)s, %(body)s)
     RETURNING id
 )
-INSERT INTO alert_delivery (alert_id, channel, next_try_at)
+INSERT INTO ledger.alert_delivery (alert_id, channel, next_try_at)
 SELECT
     made.id,
     given.channel,
@@ -47,10 +48,10 @@ FROM made, unnest(%(channels)s::text[]) AS given (channel)
 
 _FIND_OLD = """
 SELECT a.id
-FROM alert a
+FROM ledger.alert a
 WHERE a.made_at < %s
     AND NOT EXISTS (
-        SELECT FROM alert_delivery d
+        SELECT FROM ledger.alert_delivery d
         WHERE d.alert_id = a.id AND d.sent_at IS NULL AND d.given_up_at IS NULL
     )
 """
@@ -71,7 +72,7 @@ def note(
     message = AlertMessage()
     with connection.transaction():
         # One process at a time, so that two with the same subjects cannot deadlock.
-        connection.execute("SELECT pg_advisory_xact_lock(7402, 11)")
+        lock_transaction(connection, Lock.ALERT_OUTBOX)
         for some in _batches(subjects):
             for subject in _new(connection, some, now):
                 message.add(subject)
@@ -122,5 +123,5 @@ def _drop_old(connection: Connection, now: datetime) -> None:
     """Delete alerts that were dealt with long ago; their subjects stay recorded."""
     old = [alert for (alert,) in connection.execute(_FIND_OLD, (now - KEEP,))]
     if old:
-        connection.execute("DELETE FROM alert_delivery WHERE alert_id = ANY(%s)", (old,))
-        connection.execute("DELETE FROM alert WHERE id = ANY(%s)", (old,))
+        connection.execute("DELETE FROM ledger.alert_delivery WHERE alert_id = ANY(%s)", (old,))
+        connection.execute("DELETE FROM ledger.alert WHERE id = ANY(%s)", (old,))

@@ -13,6 +13,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from ledger.operations.alerts.channels import Attempt, Channel, channel_id, channel_of
+from ledger.postgres.locks import Lock, try_lock_session, unlock_session
 
 PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
 """The pause after the first failure, the second and so on; the last one repeats."""
@@ -43,7 +44,7 @@ CROSS JOIN LATERAL (
     SELECT
         alert_id,
         tries
-    FROM alert_delivery
+    FROM ledger.alert_delivery
     WHERE channel = c.channel
         AND next_try_at <= %(now)s
         AND sent_at IS NULL
@@ -51,13 +52,13 @@ CROSS JOIN LATERAL (
     ORDER BY alert_id
     LIMIT %(limit)s
 ) d
-JOIN alert a ON a.id = d.alert_id
+JOIN ledger.alert a ON a.id = d.alert_id
 ORDER BY d.alert_id
 """
 """The limit holds for each channel, because one channel may have a long queue."""
 
 _GIVE_UP_UNKNOWN = """
-UPDATE alert_delivery
+UPDATE ledger.alert_delivery
 SET given_up_at = %(now)s
 WHERE sent_at IS NULL
     AND given_up_at IS NULL
@@ -66,7 +67,7 @@ WHERE sent_at IS NULL
 """
 
 _NOTE_SENT = """
-UPDATE alert_delivery
+UPDATE ledger.alert_delivery
 SET
     tries = tries + 1,
     sent_at = %(now)s
@@ -74,7 +75,7 @@ WHERE alert_id = %(alert)s AND channel = %(channel)s
 """
 
 _NOTE_FAILED = """
-UPDATE alert_delivery
+UPDATE ledger.alert_delivery
 SET
     tries = %(tries)s,
     next_try_at = %(next_try_at)s,
@@ -143,14 +144,13 @@ def _turn(connection: Connection) -> Iterator[bool]:
     It is a session lock: it needs no open transaction and ends with the process, however that
     ends. If the connection is lost meanwhile, another process may send the same alert again.
     """
-    row = connection.execute("SELECT pg_try_advisory_lock(7402, 12)").fetchone()
-    ours = bool(row and row[0])
+    ours = try_lock_session(connection, Lock.ALERT_SENDING)
     try:
         yield ours
     finally:
         if ours:
             with suppress(psycopg.OperationalError):  # gone with its session
-                connection.execute("SELECT pg_advisory_unlock(7402, 12)")
+                unlock_session(connection, Lock.ALERT_SENDING)
 
 
 def _give_up_unknown(connection: Connection, known: Iterable[str], now: datetime) -> None:

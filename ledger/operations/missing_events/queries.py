@@ -35,15 +35,21 @@ COLUMNS: LiteralString = """
 ORDER: LiteralString = "m.evidence_received_at, m.lab_id, m.bill_id, m.test_id, m.event_type"
 """The oldest first."""
 
+STATE: LiteralString = """ledger.missing_event_state(
+    m.waived_at, m.requested_at, m.evidence_received_at + %(budget)s, %(now)s
+)"""
+"""The state of a row of state.missing_event m at the time `now`."""
+
+# What follows the state in a condition is implied by it, and lets an index find the rows.
 IN_STATE: dict[MissingState, LiteralString] = {
-    "waived": "m.waived_at IS NOT NULL",
-    "requested": "m.waived_at IS NULL AND m.requested_at IS NOT NULL",
-    "overdue": "m.waived_at IS NULL AND m.requested_at IS NULL"
-    " AND m.evidence_received_at <= %(overdue_since)s",
-    "awaiting_retry": "m.waived_at IS NULL AND m.requested_at IS NULL"
-    " AND m.evidence_received_at > %(overdue_since)s",
+    "waived": f"m.waived_at IS NOT NULL AND {STATE} = 'waived'",
+    "requested": f"m.waived_at IS NULL AND {STATE} = 'requested'",
+    "overdue": "m.waived_at IS NULL AND m.evidence_received_at <= %(overdue_since)s"
+    f" AND {STATE} = 'overdue'",
+    "awaiting_retry": "m.waived_at IS NULL AND m.evidence_received_at > %(overdue_since)s"
+    f" AND {STATE} = 'awaiting_retry'",
 }
-"""The condition for each state, now. `MissingEvent.state` is what it says of any time."""
+"""The condition for each state."""
 
 LAST_POSITION = 2**63 - 1
 
@@ -105,6 +111,7 @@ def parameters(policy: Policy, now: datetime, *, position: int = LAST_POSITION) 
     return {
         "events": list(policy.events),
         "now": now,
+        "budget": policy.budget,
         "overdue_since": now - policy.budget,
         "position": position,
     }

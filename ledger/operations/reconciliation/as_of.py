@@ -17,7 +17,8 @@ from ledger.eventlog.read import Key
 from ledger.model.bill import fold
 from ledger.model.bill_history import LoggedEvent
 from ledger.projection.delivery_stats import DelayKey
-from ledger.projection.rows import BillEvents, Made, encode, note, read_row
+from ledger.projection.fold_bills import Projected, add_independent
+from ledger.projection.read_event import BillEvents, read_row
 
 SLICE = 500
 """Bills folded at a time."""
@@ -101,24 +102,26 @@ def read_past(connection: Connection, position: int) -> Past:
     if later:
         values = {"ids": sorted(later), "position": position}
         later -= {row[0] for row in connection.execute(_ELSEWHERE, values)}
-    return Past(SQL(_THEN), SQL(_EXPECTED_THEN), encode(rows).decode(), sorted(later), delays)
+    return Past(
+        SQL(_THEN), SQL(_EXPECTED_THEN), msgspec.json.encode(rows).decode(), sorted(later), delays
+    )
 
 
 def _since(connection: Connection, position: int) -> tuple[set[str], Counter[DelayKey]]:
     """Return what the events after a position brought: integrator ids, and delays."""
     integrators: set[str] = set()
-    made = Made.nothing()
+    projected = Projected.nothing()
     row = connection.execute("SELECT position FROM state.checkpoint").fetchone()
     upto = row[0] if row else 0
     while new := read.after(connection, position, upto, EVENTS):
         for each in new:
             found = read_row(each)
-            note(made, each, found)
+            add_independent(projected, each, found)
             if isinstance(found, LoggedEvent):
-                made.delivery_stats.add(each.lab_id, [found])
+                projected.delivery_stats.add(each.lab_id, [found])
                 integrators.add(found.integrator_id or "")
         position = new[-1].position
-    return integrators - {""}, made.delivery_stats.delays
+    return integrators - {""}, projected.delivery_stats.delays
 
 
 def _histories(

@@ -20,6 +20,7 @@ from ledger.model.near_losses import lateness
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import (
     COLUMNS,
+    STATE,
     SUBSCRIBED,
     Parameters,
     item_of,
@@ -63,17 +64,10 @@ class Question(Struct, frozen=True, kw_only=True):
     since: Since | None = None
 
 
-# The state that `MissingEvent.state` gives, in SQL, so that what is asked for can be counted and
-# listed without holding it: a test compares the two.
 _MISSING = """
 SELECT
     m.lab_id, m.bill_id, m.integrator_id, {columns},
-    CASE
-        WHEN m.waived_at <= %(now)s THEN 'waived'
-        WHEN m.requested_at <= %(now)s THEN 'requested'
-        WHEN m.evidence_received_at > %(overdue_since)s THEN 'awaiting_retry'
-        ELSE 'overdue'
-    END AS state
+    {state} AS state
 FROM {missing} m
 WHERE {subscribed}
     AND m.evidence_received_at <= %(now)s
@@ -225,7 +219,10 @@ class _Asked:
 
     def _missing(self) -> Composed:
         query = SQL(_MISSING).format(
-            columns=SQL(COLUMNS), missing=self._past.missing, subscribed=SQL(SUBSCRIBED)
+            columns=SQL(COLUMNS),
+            state=SQL(STATE),
+            missing=self._past.missing,
+            subscribed=SQL(SUBSCRIBED),
         )
         return SQL(_ONLY_NEW).format(missing=query) if self._question.since else query
 

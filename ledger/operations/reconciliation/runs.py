@@ -11,8 +11,15 @@ from ledger.operations.read_models import SinceLastRun
 from ledger.operations.reconciliation.report import Question, Since, reconcile
 from ledger.postgres.connect import connect
 
-_LAST = "SELECT as_of, position FROM reconciliation_run ORDER BY as_of DESC, position DESC LIMIT 1"
-_NOTE = "INSERT INTO reconciliation_run (as_of, position) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+_LAST = """
+SELECT as_of, position
+FROM ledger.reconciliation_run
+ORDER BY as_of DESC, position DESC
+LIMIT 1
+"""
+_NOTE = (
+    "INSERT INTO ledger.reconciliation_run (as_of, position) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+)
 
 
 def last_run(url: str) -> Since | None:

@@ -14,7 +14,7 @@ from ledger.eventlog.import_export import Imported, Options, import_events, prev
 from ledger.eventlog.import_files import ImportFile
 from ledger.model.bill_history import LoggedEvent, resent
 from ledger.operations.decisions import catch_up
-from ledger.projection.rows import read_row
+from ledger.projection.read_event import read_row
 
 SHOWN = 1_000
 """Lines and events of each kind that a report lists; its counts cover all."""

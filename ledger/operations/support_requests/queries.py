@@ -1,87 +1,106 @@
 """Support requests as they were made, with what came of them."""
 
 from collections.abc import Iterator
+from datetime import UTC
 
-import msgspec
 from psycopg import Connection
 
 from ledger.errors import UnknownSubjectError
 from ledger.model.loss_windows import Interval, difference
-from ledger.model.operator_events import RequestClosed, RequestMade
+from ledger.model.missing_events import Evidence
+from ledger.model.operator_events import EventRequested
 from ledger.model.request_lines import Line
 from ledger.operations.loss_windows import closed_windows
 from ledger.operations.read_models import LossWindow, RequestItem, RequestLine, SupportRequest
 
-_MADE = """
-SELECT d.decision::text, c.decision::text
-FROM state.desk_event d
+_REQUESTS = """
+SELECT
+    r.request,
+    r.made_at,
+    r.made_by,
+    r.lab_id,
+    r.note,
+    c.reason,
+    l.requested,
+    l.received,
+    l.closed
+FROM state.support_request r
 LEFT JOIN LATERAL (
-    SELECT decision FROM state.desk_event
-    WHERE kind = 'request.closed' AND request = d.request
-    ORDER BY position LIMIT 1
+    SELECT c.reason
+    FROM state.support_request_closing c
+    WHERE c.request = r.request
+    ORDER BY c.position
+    LIMIT 1
 ) c ON true
-WHERE d.kind = 'request.made' AND d.request = %s
-"""
-
-_LIST = """
-SELECT d.decision::text, c.decision::text, l.requested, l.received, l.closed
-FROM state.desk_event d
-LEFT JOIN LATERAL (
-    SELECT decision FROM state.desk_event
-    WHERE kind = 'request.closed' AND request = d.request
-    ORDER BY position LIMIT 1
-) c ON true
-LEFT JOIN LATERAL (
+CROSS JOIN LATERAL (
     SELECT
-        count(*) FILTER (WHERE state = 'requested') AS requested,
-        count(*) FILTER (WHERE state = 'received') AS received,
-        count(*) FILTER (WHERE state = 'closed') AS closed
-    FROM state.request_line
-    WHERE request = d.request
-) l ON true
-WHERE d.kind = 'request.made' AND (%(before)s::int IS NULL OR d.request < %(before)s)
-ORDER BY d.request DESC
+        count(*) FILTER (WHERE l.state = 'requested') AS requested,
+        count(*) FILTER (WHERE l.state = 'received') AS received,
+        count(*) FILTER (WHERE l.state = 'closed') AS closed
+    FROM state.request_line l
+    WHERE l.request = r.request
+) l
+WHERE
+    (%(number)s::integer IS NULL OR r.request = %(number)s)
+    AND (%(before)s::integer IS NULL OR r.request < %(before)s)
+ORDER BY r.request DESC
 LIMIT %(limit)s
 """
 
-_LINES = """
-SELECT lab_id, bill_id, line::text
-FROM state.request_line
-WHERE request = %s AND (%s OR state = 'requested')
-ORDER BY lab_id, bill_id, test_id, event_type
+_WINDOWS = """
+SELECT w.begins_at, w.ends_at, w.labs
+FROM state.support_request_window w
+WHERE w.request = %s
+ORDER BY w.position, w.nth
 """
 
-_LAST = "SELECT max(request) FROM state.desk_event WHERE kind = 'request.made'"
+_LINES = """
+SELECT
+    l.lab_id,
+    l.bill_id,
+    l.request,
+    l.event_type,
+    nullif(l.test_id, ''),
+    l.state,
+    l.received_position,
+    l.reason,
+    l.integrator_id,
+    l.certainty,
+    l.count,
+    l.evidence_position,
+    l.evidence_event_type,
+    l.evidence_event_time,
+    l.evidence_received_at,
+    l.previous,
+    l.requested_at,
+    l.requested_by
+FROM state.request_line l
+WHERE l.request = %s AND (%s OR l.state = 'requested')
+ORDER BY l.lab_id, l.bill_id, l.test_id, l.event_type
+"""
 
-_made = msgspec.json.Decoder(RequestMade).decode
-_closed = msgspec.json.Decoder(RequestClosed).decode
-_line = msgspec.json.Decoder(Line).decode
+_LAST = "SELECT max(r.request) FROM state.support_request r"
 
 
 def read_request(connection: Connection, number: int) -> SupportRequest:
     """Return a request with all its lines. Raises `UnknownSubjectError` with those there are."""
-    row = connection.execute(_MADE, (number,)).fetchone()
-    if row is None:
+    found = _requests(connection, number=number, limit=1)
+    if not found:
         raise UnknownSubjectError(_what_requests(connection, number))
-    made = _made(row[0])
-    lines = [
-        request_line(lab_id, bill_id, _line(text))
-        for lab_id, bill_id, text in connection.execute(_LINES, (number, True))
-    ]
-    windows = _windows(connection, made)
-    is_open = any(line.state == "requested" for line in lines) or any(
-        window.state == "requested" for window in windows
-    )
+    request = found[0]
     return SupportRequest(
         number=number,
-        state="open" if is_open else "closed",
-        made_at=made.at,
-        made_by=made.by,
-        lab_id=made.lab_id,
-        note=made.note,
-        lines=lines,
-        loss_windows=windows,
-        closed_reason=_closed(row[1]).reason if row[1] else None,
+        state=request.state,
+        made_at=request.made_at,
+        made_by=request.made_by,
+        lab_id=request.lab_id,
+        note=request.note,
+        lines=[
+            request_line(lab_id, bill_id, line)
+            for lab_id, bill_id, line in _lines(connection, number, closed_too=True)
+        ],
+        loss_windows=request.loss_windows,
+        closed_reason=request.closed_reason,
     )
 
 
@@ -89,32 +108,65 @@ def list_requests(
     connection: Connection, *, limit: int, before: int | None = None
 ) -> list[RequestItem]:
     """Return requests, the newest first; `before`: those with a smaller number."""
-    rows = connection.execute(_LIST, {"before": before, "limit": limit}).fetchall()
-    found = []
-    for text, closing, requested, received, closed in rows:
-        made = _made(text)
-        windows = _windows(connection, made)
-        is_open = requested or any(window.state == "requested" for window in windows)
-        found.append(
-            RequestItem(
-                number=made.request,
-                state="open" if is_open else "closed",
-                made_at=made.at,
-                made_by=made.by,
-                lab_id=made.lab_id,
-                note=made.note,
-                lines={"requested": requested, "received": received, "closed": closed},
-                loss_windows=windows,
-                closed_reason=_closed(closing).reason if closing else None,
-            )
-        )
-    return found
+    return _requests(connection, before=before, limit=limit)
 
 
 def open_lines(connection: Connection, number: int) -> Iterator[tuple[str, str, Line]]:
     """Yield the lines of a request that are still to come, each with its lab and bill."""
-    for lab_id, bill_id, text in connection.execute(_LINES, (number, False)):
-        yield lab_id, bill_id, _line(text)
+    return _lines(connection, number, closed_too=False)
+
+
+def _requests(
+    connection: Connection, *, limit: int, number: int | None = None, before: int | None = None
+) -> list[RequestItem]:
+    parameters = {"number": number, "before": before, "limit": limit}
+    items = []
+    for row in connection.execute(_REQUESTS, parameters).fetchall():
+        request, made_at, made_by, lab_id, note, closed_reason, requested, received, closed = row
+        windows = _windows(connection, request)
+        is_open = requested or any(window.state == "requested" for window in windows)
+        items.append(
+            RequestItem(
+                number=request,
+                state="open" if is_open else "closed",
+                made_at=made_at.astimezone(UTC),
+                made_by=made_by,
+                lab_id=lab_id or None,
+                note=note,
+                lines={"requested": requested, "received": received, "closed": closed},
+                loss_windows=windows,
+                closed_reason=closed_reason,
+            )
+        )
+    return items
+
+
+def _lines(
+    connection: Connection, number: int, *, closed_too: bool
+) -> Iterator[tuple[str, str, Line]]:
+    for row in connection.execute(_LINES, (number, closed_too)):
+        lab_id, bill_id, request, event_type, test_id, state, received_position, reason = row[:8]
+        integrator_id, certainty, count, position, evidence_type, event_time, received_at = row[
+            8:15
+        ]
+        previous, requested_at, requested_by = row[15:]
+        asked = EventRequested(
+            at=requested_at.astimezone(UTC),
+            by=requested_by,
+            lab_id=lab_id,
+            bill_id=bill_id,
+            event_type=event_type,
+            test_id=test_id,
+            count=count,
+            request=request,
+            certainty=certainty,
+            integrator_id=integrator_id,
+            evidence=Evidence(
+                position, evidence_type, event_time.astimezone(UTC), received_at.astimezone(UTC)
+            ),
+            previous=previous,
+        )
+        yield lab_id, bill_id, Line(asked, state, received_position, reason)
 
 
 def last_number(connection: Connection) -> int:
@@ -142,21 +194,23 @@ def request_line(lab_id: str, bill_id: str, line: Line) -> RequestLine:
     )
 
 
-def _windows(connection: Connection, made: RequestMade) -> list[LossWindow]:
-    """Return the windows that a request asked for, each closed if it is for all its labs."""
-    if not made.windows:
+def _windows(connection: Connection, number: int) -> list[LossWindow]:
+    """Return the windows that a request asks for, each closed if it is closed for all its labs."""
+    windows = [
+        (Interval(begin.astimezone(UTC), end.astimezone(UTC)), labs)
+        for begin, end, labs in connection.execute(_WINDOWS, (number,))
+    ]
+    if not windows:
         return []
     closed = closed_windows(connection)
     return [
         LossWindow(
-            span.begin,
-            span.end,
-            span.labs,
-            "requested"
-            if any(difference([Interval(span.begin, span.end)], closed[lab]) for lab in span.labs)
-            else "closed",
+            window.begin,
+            window.end,
+            labs,
+            "requested" if any(difference([window], closed[lab]) for lab in labs) else "closed",
         )
-        for span in made.windows
+        for window, labs in windows
     ]
 
 

@@ -1,0 +1,72 @@
+-- What the service may do. Run by each `ledger migrate`: a restore without roles or rights loses them.
+
+DO $$
+DECLARE
+    -- From version 16 on, a member of a role is not always one that may act as it.
+    needed CONSTANT text := CASE
+        WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET'
+        ELSE 'MEMBER'
+    END;
+BEGIN
+    IF NOT pg_has_role(current_user, 'ledger_service', needed) THEN
+        EXECUTE format('GRANT ledger_service TO %I', current_user);
+    END IF;
+    -- A rebuild creates a schema for its tables.
+    EXECUTE format('GRANT CREATE ON DATABASE %I TO ledger_service', current_database());
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION '%', SQLERRM USING HINT = format(
+        'let a superuser run: GRANT ledger_service TO %I; '
+        'GRANT CREATE ON DATABASE %I TO ledger_service',
+        current_user,
+        current_database()
+    );
+END $$;
+
+-- CREATE, because a rebuild points the public views, which the service owns, at its tables.
+GRANT USAGE, CREATE ON SCHEMA ledger TO ledger_service;
+GRANT USAGE ON SCHEMA ledger TO ledger_reader;
+
+-- The log is append-only: the service does not hold the right to change it.
+REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledger_service;
+GRANT SELECT, INSERT ON ledger.event_log, ledger.repeat_delivery, ledger.policy TO ledger_service;
+
+GRANT SELECT, INSERT, UPDATE ON ledger.import_run TO ledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON ledger.liveness, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
+        ledger.reconciliation_run
+    TO ledger_service;
+GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
+
+-- The service owns the state and the public views.
+DO $$
+DECLARE
+    foreign_object record;
+BEGIN
+    IF to_regnamespace('state') IS NOT NULL THEN
+        ALTER SCHEMA state OWNER TO ledger_service;
+    END IF;
+    FOR foreign_object IN
+        SELECT c.relname, n.nspname, c.relkind
+        FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE
+            c.relowner <> 'ledger_service'::regrole
+            AND (
+                (n.nspname = 'state' AND c.relkind = 'r')
+                OR (
+                    n.nspname = 'ledger' AND c.relkind = 'v'
+                    AND c.relname IN (
+                        'bill', 'report', 'missing_event', 'support_request',
+                        'support_request_line', 'loss_window', 'lab', 'event', 'delivery'
+                    )
+                )
+            )
+    LOOP
+        EXECUTE format(
+            'ALTER %s %I.%I OWNER TO ledger_service',
+            CASE foreign_object.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
+            foreign_object.nspname,
+            foreign_object.relname
+        );
+    END LOOP;
+END $$;
