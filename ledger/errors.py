@@ -49,6 +49,10 @@ class DecisionError(LedgerError):
     """An operator's decision cannot be taken now; nothing was recorded."""
 
 
+class BusyError(LedgerError):
+    """Too many calls of one kind are being answered; the caller should try again."""
+
+
 class QuestionError(LedgerError):
     """A question cannot be answered as it was asked."""
 

@@ -9,6 +9,7 @@ from litestar.params import Parameter, QueryParameter
 from psycopg.sql import SQL, Composable, Placeholder
 
 from ledger.api.bill_reader import BILLS, StoredBill
+from ledger.api.handlers.unknown_bills import unknown_bill
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
@@ -20,7 +21,7 @@ from ledger.api.http.parameters import (
     write_cursor,
 )
 from ledger.api.http.paths import identifier
-from ledger.api.http.problem_handlers import ProblemError
+from ledger.api.http.problems import ProblemError
 from ledger.api.http.responses import answer, ok, page, with_members
 from ledger.api.schemas import Bill, BillItem, Page
 from ledger.api.services import Services
@@ -92,7 +93,7 @@ async def get_bill(
     stored = StoredBill(position, error, found, reports, missing)
     content = bill_content(stored, services.policy, now)
     if content is None:
-        raise unknown_bill(key, position)
+        raise await unknown_bill(services, key, position)
     return answer(content, position)
 
 
@@ -120,12 +121,13 @@ async def _bill_from_log(
     for row in rows:
         history.add(read_row(row))
     if not history.events:
-        raise unknown_bill(key, head)
+        raise await unknown_bill(services, key, head)
     bill: FoldedBill = fold(*key, history.events, history.decisions)
     subscription = await services.fetch(_SUBSCRIPTION, (key[0], known))
     subscribed = (subscription and subscription[0][0]) or services.policy.events
     missing = [one for one in bill.missing_events if one.event_type in subscribed]
-    shown = items(missing, key, bill.summary.integrator_id, services.policy, known)
+    now = min(known, datetime.now(UTC))  # an event still awaited must not be shown as overdue
+    shown = items(missing, key, bill.summary.integrator_id, services.policy, now)
     content = _whole(bill.summary, bill.reports, shown)
     return answer(content, max(head, *(row.position for row in rows)))
 
@@ -152,18 +154,9 @@ async def list_findings(services: Services, lab_id: str, bill_id: str) -> Respon
     for row in await services.fetch(_HISTORY, (*key, now, True, now)):
         history.add(read_row(LogRow(*row)))
     if not history.events:
-        raise unknown_bill(key, head)
+        raise await unknown_bill(services, key, head)
     found = findings(history_of(history.events))
     return answer(page(map(encode, found), None), head)
-
-
-def unknown_bill(key: tuple[str, str], position: int) -> ProblemError:
-    """Make the problem of a bill of which nothing was received."""
-    return ProblemError(
-        404,
-        f"no event of bill {key[1]!r} of lab {key[0]!r} has been received",
-        {"Ledger-Position": str(position)},
-    )
 
 
 def _parked(key: tuple[str, str], error: str) -> ProblemError:

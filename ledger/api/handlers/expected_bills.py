@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, post, put
 from litestar.params import QueryParameter
-from psycopg import Connection
 from psycopg.sql import SQL, Composable
 
 from ledger.api.http.bodies import ExpectedBody, read_body
 from ledger.api.http.guards import OPERATE, READ
+from ledger.api.http.pages import first_page
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
     CursorText,
@@ -17,24 +17,22 @@ from ledger.api.http.parameters import (
     from_microseconds,
     read_cursor,
     to_microseconds,
-    write_cursor,
 )
 from ledger.api.http.paths import identifier
-from ledger.api.http.responses import POSITION_HEADER, answer, ok, page
+from ledger.api.http.responses import POSITION_HEADER, answer, decide, encode, ok
 from ledger.api.http.uploads import receive_file, whole
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
 from ledger.operations import expected_bills
 from ledger.operations.expected_bills import Expectation, Expected, ExpectedItem
 from ledger.operations.read_models import ExpectedState
-from ledger.projection.rows import encode
 
 
 @put(
     "/v1/expected-bills/{integrator_id:str}",
     opt=OPERATE,
     operation_id="ExpectBill",
-    responses={200: ok(ExpectedItem, description="The bill as it is expected now.")},
+    responses={200: ok(ExpectedItem, description="The expected bill as it is now.")},
 )
 async def expect_bill(
     request: Request[Any, Any, Any],
@@ -42,15 +40,16 @@ async def expect_bill(
     integrator_id: str,
     operator: str,
 ) -> Response[bytes]:
-    """Say by when an event of a bill with this integrator id is expected."""
+    """Expect an event of a bill with this integrator id by a time."""
     body = await read_body(request, ExpectedBody)
-    one = Expectation(identifier(integrator_id), body.expected_by, body.lab_id)
-
-    def work(_: Connection) -> tuple[ExpectedItem, int]:
-        return expected_bills.expect_one(services.url, one, by=operator, patience=PATIENCE)
-
-    found, position = await services.run(work)
-    return answer(encode(found), position)
+    return await decide(
+        services,
+        expected_bills.expect_one,
+        services.url,
+        Expectation(identifier(integrator_id), body.expected_by, body.lab_id),
+        by=operator,
+        patience=PATIENCE,
+    )
 
 
 @delete(
@@ -62,12 +61,10 @@ async def expect_bill(
 async def stop_expecting_bill(
     services: Services, integrator_id: str, operator: str
 ) -> Response[None]:
-    """Say that a bill is not expected any more."""
+    """Stop expecting a bill."""
     wanted = identifier(integrator_id)
-    position = await services.run(
-        lambda _: expected_bills.stop_expecting(
-            services.url, wanted, by=operator, patience=PATIENCE
-        )
+    position = await services.decide(
+        lambda: expected_bills.stop_expecting(services.url, wanted, by=operator, patience=PATIENCE)
     )
     return Response(None, headers={POSITION_HEADER: str(position)})
 
@@ -77,26 +74,25 @@ async def stop_expecting_bill(
     opt=OPERATE,
     operation_id="ExpectBills",
     status_code=200,
-    request_max_body_size=None,  # the file has a limit of its own
-    responses={200: ok(Expected, description="How many were taken, and which lines were not.")},
+    request_max_body_size=None,  # `receive_file` has its own limit
+    responses={200: ok(Expected, description="How many were recorded, and which lines were not.")},
 )
 async def expect_bills(
     request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
-    """Take in a file of expected bills.
+    """Import a file of expected bills.
 
-    JSON Lines, or CSV that names integrator_id, expected_by and, where it is known, lab_id in its
-    first line. Of one integrator_id the last expectation counts.
+    JSON Lines, or CSV whose first line names integrator_id, expected_by and, optionally, lab_id.
+    The last line of an integrator_id counts.
     """
     file = await receive_file(request)
 
-    def work(_: Connection) -> tuple[Expected, int]:
+    def expect() -> tuple[Expected, int]:
         with whole(file) as lines:
             expectations = expected_bills.read_expectations(lines)
             return expected_bills.expect(services.url, expectations, by=operator, patience=PATIENCE)
 
-    found, position = await services.run(work)
-    return answer(encode(found), position)
+    return await decide(services, expect)
 
 
 @get(
@@ -128,10 +124,10 @@ async def list_expected_bills(
         values |= {"after": from_microseconds(after[0]), "after_id": after[1]}
     query = SQL(expected_bills.LIST).format(where=SQL(" AND ").join(where))
     rows = await services.fetch(query, values)
-    found = [row for row in rows if row[1] is not None]
-    following = None
-    if len(found) > limit:
-        last = found[limit - 1]
-        following = write_cursor(to_microseconds(last[3]), last[1])
-    items = (encode(expected_bills.item_of(row, now)) for row in found[:limit])
-    return answer(page(items, following), rows[0][0])
+    content = first_page(
+        [row for row in rows if row[1] is not None],
+        limit,
+        lambda row: encode(expected_bills.item_of(row, now)),
+        lambda row: (to_microseconds(row[3]), row[1]),
+    )
+    return answer(content, rows[0][0])

@@ -8,7 +8,7 @@ from litestar import Request
 from litestar.params import Parameter
 from msgspec import Meta, Struct
 
-from ledger.api.http.problem_handlers import ProblemError
+from ledger.api.http.problems import ProblemError
 from ledger.model.event import EventType, Identifier
 from ledger.model.missing_events import Certainty
 from ledger.model.operator_events import Moment, Words, is_storable

@@ -8,7 +8,7 @@ from typing import IO, Any, cast
 from litestar import Request
 from litestar.exceptions import HTTPException
 
-from ledger.api.http.problem_handlers import ProblemError
+from ledger.api.http.problems import ProblemError
 from ledger.errors import ImportFileError
 from ledger.eventlog.import_files import unpacked
 
