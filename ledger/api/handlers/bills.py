@@ -121,7 +121,7 @@ async def _bill_from_log(
     for row in rows:
         history.add(read_row(row))
     if not history.events:
-        raise await unknown_bill(services, key, head)
+        raise await unknown_bill(services, key, head, at_a_time=True)
     bill: FoldedBill = fold(*key, history.events, history.decisions)
     subscription = await services.fetch(_SUBSCRIPTION, (key[0], known))
     subscribed = (subscription and subscription[0][0]) or services.policy.events

@@ -11,7 +11,13 @@ from ledger.api.http.bodies import CloseBody, RequestBody, read_body
 from ledger.api.http.content_negotiation import ChosenForm, Document, choose_form
 from ledger.api.http.guards import OPERATE, READ
 from ledger.api.http.pages import first_page
-from ledger.api.http.parameters import DEFAULT_LIMIT, CursorText, Limit, read_cursor
+from ledger.api.http.parameters import (
+    DEFAULT_LIMIT,
+    LAST_POSITION,
+    CursorText,
+    Limit,
+    read_cursor,
+)
 from ledger.api.http.responses import POSITION_HEADER, answer, decide, encode, ok
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
@@ -20,8 +26,10 @@ from ledger.operations.render import write_request
 from ledger.operations.support_requests import make, queries
 from ledger.projection import store
 
+LAST_NUMBER = 2**31 - 1
+
 Number = Annotated[
-    int, Parameter(ge=1, le=2**31 - 1, description="The number of the support request.")
+    int, Parameter(ge=0, le=LAST_POSITION, description="The number of the support request.")
 ]
 
 
@@ -73,14 +81,12 @@ async def list_support_requests(
     services: Services, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
 ) -> Response[bytes]:
     """List support requests, each with the number of lines in each state."""
-    before = read_cursor(cursor, int)
+    key = read_cursor(cursor, int)
+    before = min(key[0], LAST_NUMBER) if key else None
 
     def work(connection: Connection) -> tuple[int, list[RequestItem]]:
         position = store.read_checkpoint(connection).position
-        found = queries.list_requests(
-            connection, limit=limit + 1, before=before[0] if before else None
-        )
-        return position, found
+        return position, queries.list_requests(connection, limit=limit + 1, before=before)
 
     position, found = await services.run(work)
     return answer(first_page(found, limit, encode, lambda item: (item.number,)), position)

@@ -29,8 +29,10 @@ def no_events(key: tuple[str, str], position: int) -> ProblemError:
     return _problem(f"no event of bill {key[1]!r} of lab {key[0]!r} has been received", position)
 
 
-async def unknown_bill(services: Services, key: tuple[str, str], position: int) -> ProblemError:
-    """Return the problem of a bill that the state at a position does not know.
+async def unknown_bill(
+    services: Services, key: tuple[str, str], position: int, *, at_a_time: bool = False
+) -> ProblemError:
+    """Return the problem of a bill that the state at a position, or at a time, does not know.
 
     The log may hold events of it all the same: unreadable ones, those of types that are not folded,
     or those that the projection has not reached yet.
@@ -38,6 +40,12 @@ async def unknown_bill(services: Services, key: tuple[str, str], position: int) 
     count, last = (await services.fetch(_LOGGED, (*key, _COUNTED)))[0]
     if not count:
         return no_events(key, position)
+    if at_a_time:
+        return _problem(
+            f"no event of bill {key[1]!r} of lab {key[0]!r} that can be folded had been received "
+            "by the time known_at and had happened by the time as_of",
+            position,
+        )
     lab, bill = (quote(part, safe="") for part in key)
     if last > position:
         return _problem(

@@ -152,4 +152,9 @@ def shortened(value: str) -> str:
     return shown if len(value) <= _SHOWN else f"{shown} (the first {_SHOWN} of {len(value)})"
 
 
+def abridged(text: str) -> str:
+    """Leave out the middle of a long text."""
+    return text if len(text) <= 3 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
+
+
 _SHOWN = 100
