@@ -1,6 +1,6 @@
 """The parameters of each path, read from the handlers' signatures."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -33,12 +33,15 @@ def known_parameters(app: Litestar) -> dict[str, dict[str, KnownParameter]]:
     return found
 
 
-def handlers_of(app: Litestar) -> Iterator[tuple[str, HTTPRouteHandler]]:
-    """Yield each handler that has an operation id, with its path."""
-    for route in app.routes:
-        for handler in getattr(route, "route_handlers", ()):
-            if handler.operation_id:
-                yield route.path_format, handler
+def handlers_of(app: Litestar) -> list[tuple[str, HTTPRouteHandler]]:
+    """Return each handler that has an operation id, with its path, always in the same order."""
+    found = [
+        (route.path_format, handler)
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", ())
+        if handler.operation_id
+    ]
+    return sorted(found, key=lambda one: (one[0], str(one[1].operation_id)))
 
 
 def parameters_of(handler: HTTPRouteHandler, path: str) -> dict[str, tuple[Place, FieldDefinition]]:
