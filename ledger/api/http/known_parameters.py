@@ -77,6 +77,8 @@ def schema_of(field: FieldDefinition) -> dict[str, Any]:
     }
     shape = _without_null(field.annotation)
     schema = msgspec.json.schema(Annotated[shape, Meta(**bounds)] if bounds else shape)
+    if "enum" in schema:
+        schema["type"] = "string"
     if field.has_default and field.default is not None:
         schema["default"] = field.default
     return schema

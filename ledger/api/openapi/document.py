@@ -144,9 +144,7 @@ def _schemas(app: Litestar) -> tuple[Schemas, dict[str, Any]]:
             if words:
                 schema.setdefault("description", words)
     renamed = {_plain(name): component for name, component in components.items()}
-    return dict(zip(types, map(_with_plain_names, schemas), strict=True)), _with_plain_names(
-        renamed
-    )
+    return dict(zip(types, map(_tidied, schemas), strict=True)), _tidied(renamed)
 
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -158,13 +156,17 @@ def _plain(name: str) -> str:
     return _PAGE.sub(r"\1Page", name)
 
 
-def _with_plain_names(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    if isinstance(value, dict):
-        return {
-            name: _plain(part) if name == "$ref" else _with_plain_names(part)
-            for name, part in value.items()
-        }
-    return [_with_plain_names(part) for part in value] if isinstance(value, list) else value
+def _tidied(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """Use the plain names in references, and say that a choice of strings is a string."""
+    if isinstance(value, list):
+        return [_tidied(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    made = {name: _plain(part) if name == "$ref" else _tidied(part) for name, part in value.items()}
+    choices = made.get("enum", ())
+    if choices and all(isinstance(choice, str) for choice in choices):
+        made["type"] = "string"
+    return made
 
 
 def _complete(
