@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from ledger.api.checkpoint_watcher import CheckpointWatcher
 from ledger.api.threads import Threads
 from ledger.credentials import Secrets
-from ledger.errors import DatabaseUnavailableError
+from ledger.errors import DatabaseUnavailableError, StateError
 from ledger.operations.policy import Policy
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
@@ -68,6 +68,17 @@ class Services(Struct, frozen=True):
         if not done:
             raise DatabaseUnavailableError(f"no answer within {READ_SECONDS:.0f} s")
         return reading.result()
+
+    async def fetch_state(
+        self, query: sql.SQL | sql.Composed, parameters: Parameters = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of a query that begins with the row of state.checkpoint: one at least.
+
+        Raises `StateError` if there is no such row.
+        """
+        if rows := await self.fetch(query, parameters):
+            return rows
+        raise StateError("state.checkpoint is empty: run `ledger rebuild`")
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Read in a thread, with a connection of its own. Raises `BusyError`."""

@@ -149,7 +149,7 @@ async def list_unreadable_events(
 ) -> Response[bytes]:
     """List the events that cannot be read, each with the reason and the JSON path."""
     values = [_start(after, cursor), reason, reason, limit + 1]
-    rows = await services.fetch(_ALL_UNREADABLE, values)
+    rows = await services.fetch_state(_ALL_UNREADABLE, values)
     return await _answer(rows, limit, services, _unreadable_item)
 
 

@@ -123,7 +123,7 @@ async def list_expected_bills(
         where.append(SQL("(e.expected_by, e.integrator_id) > (%(after)s, %(after_id)s)"))
         values |= {"after": from_microseconds(after[0]), "after_id": after[1]}
     query = SQL(expected_bills.LIST).format(where=SQL(" AND ").join(where))
-    rows = await services.fetch(query, values)
+    rows = await services.fetch_state(query, values)
     content = first_page(
         [row for row in rows if row[1] is not None],
         limit,

@@ -58,7 +58,7 @@ async def list_missing_events(
         limit=limit + 1,
         after=(from_microseconds(key[0]), key[1], key[2], key[3], key[4]) if key else None,
     )
-    rows = await services.fetch(query, values)
+    rows = await services.fetch_state(query, values)
 
     def write(row: tuple[Any, ...]) -> bytes:
         return encode(item_of(row[1:], services.policy, now))

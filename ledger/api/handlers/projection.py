@@ -10,7 +10,6 @@ from ledger.api.http.guards import READ
 from ledger.api.http.responses import answer, encode, ok
 from ledger.api.schemas import Projection, RebuildProgress
 from ledger.api.services import Services
-from ledger.errors import StateError
 from ledger.projection.status import REBUILD, STATUS, StatusRow
 
 
@@ -37,10 +36,7 @@ async def get_projection(services: Services) -> Response[bytes]:
 
 async def read_status(services: Services) -> StatusRow:
     """Read the status. Raises `StateError` if the checkpoint is missing."""
-    rows = await services.fetch(SQL(STATUS))
-    if not rows:
-        raise StateError("state.checkpoint is empty: run `ledger rebuild`")
-    return StatusRow(*rows[0])
+    return StatusRow(*(await services.fetch_state(SQL(STATUS)))[0])
 
 
 async def _rebuild(services: Services) -> RebuildProgress | None:
