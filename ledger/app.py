@@ -1,4 +1,4 @@
-"""The application: intake and the reading of a bill on short ways, all else through Litestar."""
+"""The ASGI application: deliveries and single bills are handled directly, the rest by Litestar."""
 
 import asyncio
 import functools
@@ -17,12 +17,16 @@ from ledger import processes
 from ledger.api.bill_endpoint import PREFIX as BILLS_PREFIX
 from ledger.api.bill_endpoint import BillEndpoint
 from ledger.api.bill_reader import BillReader
+from ledger.api.change_feed import ChangeFeed
 from ledger.api.checkpoint_watcher import CheckpointWatcher
+from ledger.api.handlers.changes import read_changes
+from ledger.api.http.known_parameters import known_parameters
 from ledger.api.http.paths import with_slashes_kept
-from ledger.api.http.problem_handlers import HANDLERS
+from ledger.api.http.problems import HANDLERS
 from ledger.api.openapi import document
 from ledger.api.routes import make_routes
 from ledger.api.services import Services
+from ledger.api.threads import Threads
 from ledger.credentials import Secrets
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Intake
@@ -35,11 +39,11 @@ if TYPE_CHECKING:
     from litestar.types import Message, Receive, Scope, Send
 
 POOL_SIZE = 8
-"""Connections that a process reads with at the most."""
+"""Connections for the API's queries, per process."""
 
 
 def create_app(settings: Settings | None = None) -> "Application":
-    """Make the application; without settings, from the environment, as a server's worker does."""
+    """Make the application; a server's worker takes the settings from its environment."""
     configure_logging()
     if settings is None:
         processes.end_with_parent()
@@ -63,9 +67,9 @@ def create_app(settings: Settings | None = None) -> "Application":
 
 
 class Application:
-    """Answers what comes: deliveries and single bills on short ways, all else through Litestar.
+    """Dispatches requests to the intake, the bill endpoint, or Litestar.
 
-    The server's protocol looks for `intake` and hands it ordinary deliveries itself.
+    The server's protocol finds `intake` here and passes it ordinary deliveries itself.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class Application:
         self.intake = intake
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answer one request, or take part in the server's life."""
+        """Handle one request, or the server's start and stop."""
         if scope["type"] == ScopeType.HTTP:
             path = scope["path"]
             if self.intake.answers(path):
@@ -115,28 +119,38 @@ def _allowing_head(send: "Send") -> "Send":
 def make_litestar(
     settings: Settings, url: str, lane: GroupCommit, reader: BillReader, policy: Policy
 ) -> Litestar:
-    """Make the Litestar application that answers all but the intake."""
+    """Make the Litestar application, which has every route except the intake."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
         services = Services(
-            settings, pool, CheckpointWatcher(url), _admin_keys(settings), url, policy
+            settings=settings,
+            pool=pool,
+            watch=CheckpointWatcher(url),
+            admin_keys=_admin_keys(settings),
+            url=url,
+            policy=policy,
+            reports=Threads("reports", size=2, waiting=30),
+            decisions=Threads("decisions", size=3, waiting=60),
+            pages=Threads("pages", size=1, waiting=60),
         )
         app.state["services"] = services
+        app.state["changes"] = ChangeFeed(functools.partial(read_changes, services), services.watch)
         await pool.open()
         lane.start()
         services.watch.start()
-        # What is there by now stays: not to look through it again and again halves the slowest
-        # hundredth of the answers.
+        # Objects made so far live as long as the process. Without them, garbage collection halves
+        # the slowest hundredth of the responses.
         gc.collect()
         gc.freeze()
-        # A server waits for open streams before it tells the application to shut down.
+        # The server waits for open streams before it asks the application to shut down.
         loop = asyncio.get_running_loop()
         processes.before_stop(lambda: loop.call_soon_threadsafe(services.watch.close))
         try:
             yield
         finally:
+            services.close()
             await services.watch.stop()
             await reader.stop()
             await lane.stop()
@@ -149,7 +163,7 @@ def make_litestar(
         openapi_config=None,
         logging_config=None,
     )
-    app.state["query_parameters"] = document.query_parameters()
+    app.state["parameters"] = known_parameters(app)
     return app
 
 
@@ -168,12 +182,12 @@ def _admin_keys(settings: Settings) -> Secrets:
     return Secrets([settings.admin_key] if settings.admin_key else [])
 
 
-def _as_it_is(content: str | bytes) -> bytes:
+def _as_bytes(content: str | bytes) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
 async def _prepare(connection: AsyncConnection) -> None:
-    # JSON is left as it is stored: who wants it reads it, into the type that it has there.
-    set_json_loads(_as_it_is, connection)
-    # A plan made while a table was small would stay when it no longer is.
+    # JSON stays bytes: its reader decodes it into the right type.
+    set_json_loads(_as_bytes, connection)
+    # A plan that was made while a table was small would be kept when it has grown.
     await connection.execute("SET enable_seqscan = off")

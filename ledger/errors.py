@@ -49,6 +49,10 @@ class DecisionError(LedgerError):
     """An operator's decision cannot be recorded now; nothing was recorded."""
 
 
+class BusyError(LedgerError):
+    """Too many calls of one kind are being answered; the caller should try again."""
+
+
 class QuestionError(LedgerError):
     """A query or a decision has a value that is out of range or contradicts another."""
 

@@ -1,1 +1,1 @@
-"""The HTTP API: reads of the state and of the log, and the application that serves them."""
+"""The HTTP API: reads of the state and of the log, and operators' decisions."""

@@ -1,4 +1,4 @@
-"""Watches the checkpoint, so that requests can wait for it."""
+"""Watches the projection's checkpoint, so that requests can wait for a position."""
 
 import asyncio
 from contextlib import suppress
@@ -11,7 +11,7 @@ from ledger.errors import LedgerError
 from ledger.postgres.connect import connect_async
 
 POLL_SECONDS = 0.5
-"""How long a lost hint can hold a waiting request up."""
+"""How long a lost notification can delay a waiting request."""
 
 RETRY_SECONDS = 1.0
 
@@ -19,28 +19,30 @@ _log = structlog.get_logger(__name__)
 
 
 class CheckpointWatcher:
-    """Knows the checkpoint's position, and wakes who waits for it to move."""
+    """Holds the checkpoint's position and wakes the requests that wait for it to move."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None  # held, or it would be collected
+        self._closing: asyncio.Task[None] | None = (
+            None  # a task without a reference may be collected
+        )
         self.position = 0
         self.closed = False
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._task = asyncio.create_task(self._run(), name="watch")
 
     def close(self) -> None:
-        """Let go of everybody who waits; call in the event loop."""
+        """Wake all waiting requests for good; call this in the event loop."""
         self.closed = True
         if self._task:
             self._closing = asyncio.create_task(self._wake_all())
 
     async def stop(self) -> None:
-        """Let go of everybody who waits, and end."""
+        """Wake all waiting requests for good, and stop watching."""
         self.closed = True
         await self._wake_all()
         if self._task:
@@ -49,14 +51,14 @@ class CheckpointWatcher:
                 await self._task
 
     async def reached(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait
-        """Wait until the state is true for a position; tell whether it is, after `timeout` s."""
+        """Wait at most `timeout` seconds for a position; return whether it was reached."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._moved:
                 await self._moved.wait_for(lambda: self.closed or self.position >= position)
         return self.position >= position
 
     async def moved(self, since: int, timeout: float) -> None:  # noqa: ASYNC109 -- a wait
-        """Wait until the position is another than `since`, or `timeout` seconds."""
+        """Wait at most `timeout` seconds until the position differs from `since`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._moved:
                 await self._moved.wait_for(lambda: self.closed or self.position != since)
@@ -76,7 +78,7 @@ class CheckpointWatcher:
                         async for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
                             pass
             except (psycopg.Error, LedgerError) as error:
-                _log.debug("watch lost the database", error=str(error))
+                _log.debug("checkpoint watcher lost the database", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _look(self, connection: AsyncConnection) -> None:

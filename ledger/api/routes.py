@@ -1,4 +1,4 @@
-"""All calls but the intake's."""
+"""All routes except the intake's and the schema's."""
 
 from typing import Any
 
@@ -14,8 +14,10 @@ from ledger.api.handlers.expected_bills import (
     list_expected_bills,
     stop_expecting_bill,
 )
-from ledger.api.handlers.health import get_liveness, get_metrics, get_readiness
+from ledger.api.handlers.health import get_liveness, get_readiness
 from ledger.api.handlers.imports import import_events
+from ledger.api.handlers.loss_windows import close_loss_window, list_loss_windows
+from ledger.api.handlers.metrics import get_metrics
 from ledger.api.handlers.missing_events import (
     list_missing_events,
     unwaive_missing_event,
@@ -23,11 +25,7 @@ from ledger.api.handlers.missing_events import (
     waive_missing_events,
 )
 from ledger.api.handlers.projection import get_projection
-from ledger.api.handlers.reconciliation import (
-    close_loss_window,
-    get_reconciliation,
-    list_loss_windows,
-)
+from ledger.api.handlers.reconciliation import get_reconciliation
 from ledger.api.handlers.reports import list_reports
 from ledger.api.handlers.subscriptions import get_subscription, set_subscription
 from ledger.api.handlers.support_requests import (
@@ -43,7 +41,7 @@ from ledger.api.services import provide_services
 
 
 def make_routes() -> list[Any]:
-    """Return them with what they need."""
+    """Return the routes with their guards and dependencies."""
     reads = Router(
         "/",
         route_handlers=[

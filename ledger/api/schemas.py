@@ -1,7 +1,7 @@
-"""The shapes of answers. They are the contract; what the fold makes is encoded to fit them."""
+"""The JSON shapes of responses: they are the HTTP contract."""
 
 import base64
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, Literal, TypeVar
 
 import msgspec
@@ -11,7 +11,6 @@ from ledger.eventlog.append import Source
 from ledger.eventlog.read import LoggedDelivery
 from ledger.model.bill import BillSummary, Report
 from ledger.model.digest import is_json
-from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
 
 T = TypeVar("T")
@@ -25,9 +24,15 @@ class Bill(BillSummary, frozen=True, kw_only=True):
 
 
 class BillItem(BillSummary, frozen=True, kw_only=True):
-    """A bill in a list; `missing` is how many missing events it has."""
+    """A bill in a list, with the number of its missing events."""
 
     missing: int
+
+
+class ChangeItem(BillItem, frozen=True, kw_only=True):
+    """A bill that changed, and when."""
+
+    changed_at: datetime
 
 
 class ReportItem(Report, frozen=True, kw_only=True):
@@ -39,10 +44,7 @@ class ReportItem(Report, frozen=True, kw_only=True):
 
 
 class BillEventItem(Struct, frozen=True):
-    """One event of a bill. `body` is the JSON as received; `raw` is base64 where it is not JSON.
-
-    `attempt` says which attempt of the sender reached us, 0 to 3, where both clocks allow to tell.
-    """
+    """An event of a bill. A body that is not JSON is in `raw` instead of `body`."""
 
     position: int
     event_type: str
@@ -55,14 +57,14 @@ class BillEventItem(Struct, frozen=True):
 
 
 class EventItem(BillEventItem, frozen=True, kw_only=True):
-    """One event of the log; ids are empty where the body says none that is usable."""
+    """An event of the log."""
 
     lab_id: str
     bill_id: str
 
 
 class UnreadableEventItem(EventItem, frozen=True, kw_only=True):
-    """An event that cannot be read: why, where in the body, and in words."""
+    """An event that cannot be read, and why."""
 
     reason: str
     path: str
@@ -70,14 +72,14 @@ class UnreadableEventItem(EventItem, frozen=True, kw_only=True):
 
 
 class Page(Struct, Generic[T], frozen=True):
-    """A part of a list. `next` is the `cursor` of the next part, null in the last."""
+    """A page of a list."""
 
     items: list[T]
     next: str | None
 
 
 class RebuildProgress(Struct, frozen=True):
-    """How far a rebuild that runs is."""
+    """The progress of a running rebuild."""
 
     events_done: int
     events_total: int
@@ -85,7 +87,7 @@ class RebuildProgress(Struct, frozen=True):
 
 
 class Projection(Struct, frozen=True):
-    """How far the state is. `lag_seconds` is the age of the oldest event that is not folded yet."""
+    """How far the projection has followed the log."""
 
     version: int
     position: int
@@ -97,7 +99,7 @@ class Projection(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """All is well."""
+    """The service is healthy."""
 
     status: Literal["live", "ready"]
 
@@ -112,13 +114,13 @@ def shown_body(body: bytes) -> tuple[msgspec.Raw, str | None]:
     return NULL, base64.b64encode(body).decode()
 
 
-def attempt(row: LoggedDelivery, policy: Policy) -> int | None:
-    """Return which attempt of the sender arrived, 0 for the first, or None if the times don't tell.
+def attempt(row: LoggedDelivery, interval: timedelta, count: int) -> int | None:
+    """Return the sender's attempt that brought a webhook, 0 to `count`; None if it is unclear.
 
-    Attempts are an interval apart, so the nearest multiple names it. A delivery that is further off
-    than half an interval was not sent when the event occurred, or by another clock.
+    Attempts are `interval` apart, so the nearest multiple of it tells the attempt. A delay outside
+    that range means that the event was sent late, or that the clocks differ.
     """
     if row.event_time is None or row.source != "webhook":
         return None
-    nearest = round((row.received_at - row.event_time) / policy.retry_interval)
-    return nearest if 0 <= nearest <= policy.retry_count else None
+    nearest = round((row.received_at - row.event_time) / interval)
+    return nearest if 0 <= nearest <= count else None

@@ -1,4 +1,4 @@
-"""What the handlers work with: the pool of connections, the watch on the checkpoint."""
+"""What the handlers share: database connections, threads, the checkpoint watcher, the policy."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,9 @@ from psycopg import Connection, sql
 from psycopg_pool import AsyncConnectionPool
 
 from ledger.api.checkpoint_watcher import CheckpointWatcher
+from ledger.api.threads import Threads
 from ledger.credentials import Secrets
-from ledger.errors import DatabaseUnavailableError
+from ledger.errors import DatabaseUnavailableError, StateError
 from ledger.operations.policy import Policy
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
@@ -25,17 +26,17 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 T = TypeVar("T")
 
 READ_SECONDS = 5.0
-"""How long a read waits for the database, its second try included."""
+"""How long a query may take, its second attempt included."""
 
-DESK_SECONDS = 60
-"""How long a statement of the desk may take: a report on very much takes its time."""
+REPORT_SECONDS = 60
+"""How long one statement of a report may take."""
 
 PATIENCE = 10.0
-"""Seconds that a decision waits for the state to catch up with the log."""
+"""Seconds that a decision waits for the projection to catch up with the log."""
 
 
 class Services(Struct, frozen=True):
-    """Made once for a process."""
+    """Made once per process."""
 
     settings: Settings
     pool: AsyncConnectionPool
@@ -43,6 +44,12 @@ class Services(Struct, frozen=True):
     admin_keys: Secrets
     url: str
     policy: Policy
+    reports: Threads
+    """For reads that need more than one query. Few, because each competes with the event loop."""
+    decisions: Threads
+    """For operators' decisions and imports, so that no report holds them up."""
+    pages: Threads
+    """For writing long pages of the log."""
 
     async def fetch(
         self, query: sql.SQL | sql.Composed, parameters: Parameters = ()
@@ -51,8 +58,8 @@ class Services(Struct, frozen=True):
 
         Raises `DatabaseUnavailableError` if the database does not answer within `READ_SECONDS`.
         """
-        # Not awaited when its time is over: a database that stands still does not even let the
-        # driver cancel its query.
+        # A cancelled query is not awaited: a database that hangs does not process the driver's
+        # cancel request either.
         reading = asyncio.create_task(self._fetch(query, parameters))
         try:
             done, _ = await asyncio.wait({reading}, timeout=READ_SECONDS)
@@ -62,25 +69,45 @@ class Services(Struct, frozen=True):
             raise DatabaseUnavailableError(f"no answer within {READ_SECONDS:.0f} s")
         return reading.result()
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
-        """Do work of the desk in a thread, with a connection of its own."""
+    async def fetch_state(
+        self, query: sql.SQL | sql.Composed, parameters: Parameters = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of a query that begins with the row of state.checkpoint: one at least.
 
-        def do() -> T:
-            with closing(connect(self.url, "desk")) as connection:
-                connection.execute(f"SET statement_timeout = '{DESK_SECONDS}s'")
+        Raises `StateError` if there is no such row.
+        """
+        if rows := await self.fetch(query, parameters):
+            return rows
+        raise StateError("state.checkpoint is empty: run `ledger rebuild`")
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Read in a thread, with a connection of its own. Raises `BusyError`."""
+
+        def read() -> T:
+            with closing(connect(self.url, "report")) as connection:
+                connection.execute(f"SET statement_timeout = '{REPORT_SECONDS}s'")
                 return work(connection)
 
-        return await asyncio.to_thread(do)
+        return await self.reports.run(read)
+
+    async def decide(self, work: Callable[[], T]) -> T:
+        """Record a decision in a thread. Raises `BusyError`."""
+        return await self.decisions.run(work)
+
+    def close(self) -> None:
+        """Start no more work in threads."""
+        for threads in (self.reports, self.decisions, self.pages):
+            threads.close()
 
     async def _fetch(
         self, query: sql.SQL | sql.Composed, parameters: Parameters
     ) -> list[tuple[Any, ...]]:
         try:
             return await self._fetch_once(query, parameters)
-        except psycopg_pool.PoolTimeout:  # no connection to be had: the next try would wait again
+        except psycopg_pool.PoolTimeout:  # a second attempt would wait for a connection again
             raise
         except psycopg.OperationalError:
-            # A connection was lost while it lay in the pool, and others may have been with it.
+            # This connection broke while it was idle in the pool; others may have as well.
             await self.pool.check()
             return await self._fetch_once(query, parameters)
 
@@ -96,7 +123,7 @@ class Services(Struct, frozen=True):
 def services_of(state: State) -> Services:
     """Return the services of an application."""
     services = state["services"]
-    assert isinstance(services, Services)  # noqa: S101 -- put there at the start
+    assert isinstance(services, Services)  # noqa: S101 -- set when the application starts
     return services
 
 

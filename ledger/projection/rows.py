@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import msgspec
-
 from ledger.eventlog.read import Key
 from ledger.model.bill import Bill
 from ledger.model.missing_events import MissingEvent
@@ -154,8 +152,6 @@ KEYS = {
     "expectation": 2,
 }
 """By table: how many of its first columns identify a row."""
-
-encode = msgspec.json.encode
 
 Row = tuple[Any, ...]
 """Values in the order of `COLUMNS`."""

@@ -103,6 +103,20 @@ def test_a_bill_comes_first_in_the_list_when_it_changed_last(
     assert [item["bill_id"] for item in changes] == ["b2", "b1"]
 
 
+def test_changes_are_filtered_by_lab_and_say_when_they_happened(
+    server: LedgerServer, lab: str
+) -> None:
+    start = server.settle()
+    server.record(event(lab, "b1"), event(f"{lab}-other", "b2"), event(lab, "b3"))
+    server.record(event(lab, "b1", "bill.deleted"))
+    server.settle()
+    changes = server.items("/v1/changes", lab_id=lab, after=start, limit=1)
+    assert [item["bill_id"] for item in changes] == ["b3", "b1"]
+    for item in changes:
+        events = server.items(f"/v1/labs/{lab}/bills/{item['bill_id']}/events")
+        assert item["changed_at"] == events[-1]["received_at"]
+
+
 # --- cursors ----------------------------------------------------------------------------------
 
 

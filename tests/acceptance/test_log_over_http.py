@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -84,3 +85,41 @@ def test_the_log_can_be_read_while_no_projector_runs(server: LedgerServer, lab: 
         assert server.items("/v1/events", after=position - 1)[0]["position"] == position
         assert server.anonymous.get("/health/ready").status_code == 200
         assert_problem(server.get(f"/v1/labs/{lab}/bills/b"), 404)
+
+
+def test_a_bill_whose_events_are_not_folded_says_where_to_see_them(
+    server: LedgerServer, lab: str
+) -> None:
+    server.record(event(lab, "other type", "bill.printed"))
+    server.send({**event(lab, "unreadable"), "eventTime": "now"})
+    head = server.settle()
+    for bill in ("other type", "unreadable"):
+        path = f"/v1/labs/{lab}/bills/{quote(bill)}"
+        assert len(server.items(f"{path}/events")) == 1
+        for more in ("", "/findings"):
+            answer = server.get(f"{path}{more}")
+            detail = assert_problem(answer, 404)
+            assert "1 event is in the log" in detail
+            assert f"GET {path}/events" in detail
+            assert answer.headers["ledger-position"] == str(head)
+
+
+def test_a_bill_that_is_not_in_the_state_yet_says_which_position_to_wait_for(
+    server: LedgerServer, lab: str
+) -> None:
+    with server.without_projector():
+        (position,) = server.record(event(lab, "b"))
+        detail = assert_problem(server.get(f"/v1/labs/{lab}/bills/b"), 404)
+        assert f"min_position={position}" in detail
+
+
+def test_a_bill_without_events_by_the_time_asked_for_says_so(
+    server: LedgerServer, lab: str
+) -> None:
+    server.record(event(lab, "b"))
+    path = f"/v1/labs/{lab}/bills/b"
+    detail = assert_problem(server.get(path, known_at="2020-01-01T00:00:00Z"), 404)
+    assert "known_at" in detail
+    assert "has been received" in assert_problem(
+        server.get(f"{path}x", known_at="2020-01-01T00:00:00Z"), 404
+    )

@@ -101,3 +101,14 @@ def test_no_answer_tells_a_secret(server: LedgerServer) -> None:
         shown = answer.text + str(answer.headers)
         assert server.token not in shown
         assert server.settings["LEDGER_ADMIN_KEY"] not in shown
+
+
+def test_an_empty_checkpoint_is_no_fault_of_the_server(own_server: LedgerServer) -> None:
+    own_server.kill_projector()
+    with psycopg.connect(own_server.settings["LEDGER_DATABASE_URL"], autocommit=True) as owner:
+        owner.execute("DELETE FROM state.checkpoint")
+    for path in (
+        "/v1/projection", "/v1/missing-events", "/v1/expected-bills", "/v1/events/unreadable",
+    ):  # fmt: skip
+        assert "ledger rebuild" in assert_problem(own_server.get(path), 503)
+    assert own_server.anonymous.get("/metrics").status_code == 200

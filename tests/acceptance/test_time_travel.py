@@ -1,6 +1,7 @@
 """Bills as they were known, or as they were, at another time; and times in any zone."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from tests.acceptance.conftest import whole_day
 from tests.support.answers import assert_problem, at, parsed
 from tests.support.payloads import BASE, event
-from tests.support.server import LedgerServer
+from tests.support.server import LedgerServer, wait_until
 
 
 def test_known_at_folds_what_had_been_received_by_then(server: LedgerServer, lab: str) -> None:
@@ -58,17 +59,37 @@ def test_known_at_the_end_equals_now(server: LedgerServer, lab: str) -> None:
     assert server.get(path, known_at=datetime.now(UTC).isoformat()).json() == now
 
 
-def test_what_is_missing_is_judged_at_the_time_asked_for(server: LedgerServer, lab: str) -> None:
-    server.record(event(lab, "b", "bill.deleted"), event(lab, "c", "bill.completed"))
+def state_at(server: LedgerServer, path: str, moment: datetime) -> str:
+    (missing,) = server.get(path, known_at=moment.isoformat()).json()["missing_events"]
+    state: str = missing["state"]
+    return state
+
+
+def test_what_is_missing_is_judged_at_the_time_asked_for(
+    database_url: str, tmp_path: Path, lab: str
+) -> None:
+    settings = {"LEDGER_RETRY_COUNT": "0", "LEDGER_RETRY_TIMEOUT": "1"}
     path = f"/v1/labs/{lab}/bills/c"
-    received = parsed(server.items(f"{path}/events")[0]["received_at"])
-    states = [
-        server.get(path, known_at=(received + timedelta(seconds=seconds)).isoformat()).json()[
-            "missing_events"
-        ][0]["state"]
-        for seconds in (0, 399, 400, 10_000)
-    ]
-    assert states == ["awaiting_retry", "awaiting_retry", "overdue", "overdue"]
+    with LedgerServer(database_url, tmp_path, settings=settings) as server:
+        server.record(event(lab, "c", "bill.completed"))
+        received = parsed(server.items(f"{path}/events")[0]["received_at"])
+        due = received + timedelta(seconds=1)
+        wait_until(lambda: datetime.now(UTC) > due, "the missing event is overdue")
+        assert state_at(server, path, received) == "awaiting_retry"
+        assert state_at(server, path, due - timedelta(milliseconds=1)) == "awaiting_retry"
+        assert state_at(server, path, due) == "overdue"
+
+
+def test_a_time_to_come_does_not_foretell_what_will_be_overdue(
+    server: LedgerServer, lab: str
+) -> None:
+    server.record(event(lab, "c", "bill.completed"))
+    server.settle()
+    path = f"/v1/labs/{lab}/bills/c"
+    assert state_at(server, path, datetime(2100, 1, 1, tzinfo=UTC)) == "awaiting_retry"
+    report = server.get("/v1/reconciliation", lab_id=lab, as_of="2100-01-01T00:00:00Z").json()
+    assert report["totals"] == {"awaiting_retry": 1, "overdue": 0, "requested": 0, "waived": 0}
+    assert parsed(report["as_of"]) <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
+from ledger.api.openapi.descriptions import PARAMETERS, PROPERTIES
 from tests.support.server import ROOT, LedgerServer, run_ledger
 
 OPENAPI: dict[str, Any] = json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())
@@ -21,6 +22,13 @@ OPERATIONS = [
     for method, operation in operations.items()
 ]
 AT = 1_705_747_800
+MEDIA_TYPES = (
+    "application/json",
+    "text/csv",
+    "text/markdown",
+    "text/plain",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+)
 
 
 def resolved(schema: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
@@ -230,6 +238,58 @@ def test_every_operation_has_an_id_of_its_own_and_a_description() -> None:
     assert all(operation["description"] for _, _, operation in OPERATIONS)
 
 
+def properties() -> Iterator[tuple[str, dict[str, Any]]]:
+    for component, schema in OPENAPI["components"]["schemas"].items():
+        for name, content in schema.get("properties", {}).items():
+            yield f"{component}.{name}", content
+
+
+def parameters() -> Iterator[tuple[str, dict[str, Any]]]:
+    for _, _, operation in OPERATIONS:
+        for parameter in operation.get("parameters", ()):
+            yield f"{operation['operationId']}.{parameter['name']}", parameter
+
+
+def test_every_property_parameter_and_component_has_a_description() -> None:
+    components = OPENAPI["components"]["schemas"].items()
+    described = [*properties(), *parameters(), *components]
+    assert [name for name, content in described if not content.get("description")] == []
+
+
+def test_every_common_description_is_of_something() -> None:
+    named = {name for name, _ in properties()} | {name for name, _ in parameters()}
+    known = named | {name.partition(".")[2] for name in named}
+    assert {*PROPERTIES, *PARAMETERS} - known == set()
+
+
+def test_components_have_plain_names() -> None:
+    assert [name for name in OPENAPI["components"]["schemas"] if not name.isalpha()] == []
+
+
+def test_a_nullable_value_is_its_type_or_null_and_a_parameter_is_never_null() -> None:
+    bill = OPENAPI["components"]["schemas"]["Bill"]["properties"]
+    assert bill["report_url"]["anyOf"] == [{"type": "string"}, {"type": "null"}]
+    waive = OPENAPI["components"]["schemas"]["WaiveMatchingBody"]["properties"]
+    certainty = {"enum": ["certain", "possible"], "type": "string"}
+    assert waive["certainty"]["anyOf"] == [certainty, {"type": "null"}]
+    assert "null" not in json.dumps([parameter["schema"] for _, parameter in parameters()])
+
+
+@pytest.mark.parametrize(
+    ("path", "media_types"),
+    [
+        ("/v1/changes", {"text/event-stream"}),
+        ("/v1/reconciliation", set(MEDIA_TYPES)),
+        ("/v1/support-requests/{number}", set(MEDIA_TYPES)),
+        ("/metrics", {"text/plain"}),
+    ],
+)
+def test_every_media_type_is_documented(path: str, media_types: set[str]) -> None:
+    content = OPENAPI["paths"][path]["get"]["responses"]["200"]["content"]
+    wanted = media_types if path == "/metrics" else media_types | {"application/json"}
+    assert set(content) == wanted
+
+
 @pytest.mark.parametrize(
     "route",
     [
@@ -253,7 +313,7 @@ def test_every_read_takes_what_the_contract_gives_it() -> None:
         "/v1/reports": {"lab_id", "test_id", "completed", "changed_after", "limit", "cursor"},
         "/v1/events": {"after", "limit"},
         "/v1/events/unreadable": {"reason", "limit", "cursor"},
-        "/v1/changes": {"after", "limit"},
+        "/v1/changes": {"after", "limit", "lab_id", "Last-Event-ID"},
         "/v1/missing-events": {"state", "lab_id", "event_type", "certainty", "limit", "cursor"},
     }
     for path, method, operation in OPERATIONS:

@@ -31,6 +31,10 @@ def test_every_setting_that_is_named_exists() -> None:
     assert {name for name in named if not name.startswith(TEST_PREFIX)} <= set(SETTINGS)
 
 
+def _shown(default: int | str) -> str:
+    return ("off", "on")[default] if isinstance(default, bool) else str(default)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_default_in_the_table_is_the_one_of_the_code(name: str) -> None:
     (row,) = (line for line in README.splitlines() if line.startswith("| ") and f"`{name}`" in line)
@@ -38,7 +42,7 @@ def test_the_default_in_the_table_is_the_one_of_the_code(name: str) -> None:
     default = getattr(Settings(), name.removeprefix(PREFIX).lower())
     if isinstance(default, (int, str)) and default != "":
         index = re.findall(r"`([^`]+)`", cells[0]).index(name)
-        assert re.findall(r"`([^`]+)`", cells[1])[index] == str(default)
+        assert re.findall(r"`([^`]+)`", cells[1])[index] == _shown(default)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -15,6 +15,7 @@ from ledger.api.bill_reader import (
     bill_summary,
     stored_bill,
 )
+from ledger.api.handlers.unknown_bills import unknown_bill
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
@@ -26,11 +27,10 @@ from ledger.api.http.parameters import (
     write_cursor,
 )
 from ledger.api.http.paths import identifier
-from ledger.api.http.problem_handlers import ProblemError
+from ledger.api.http.problems import ProblemError
 from ledger.api.http.responses import answer, encode, ok, page, with_members
 from ledger.api.schemas import Bill, BillItem, Page
 from ledger.api.services import Services
-from ledger.errors import StateError
 from ledger.eventlog.read import COLUMNS, LogRow
 from ledger.model.bill import Bill as FoldedBill
 from ledger.model.bill import BillSummary, Report, State, fold
@@ -89,16 +89,14 @@ async def get_bill(
         return await _bill_from_log(services, key, known or datetime.now(UTC), happened)
     now = datetime.now(UTC)
     values = {**parameters(services.policy, now), "labs": [key[0]], "bills": [key[1]]}
-    rows = await services.fetch(_BILLS, values)
-    if not rows:
-        raise StateError("state.checkpoint is empty: run `ledger rebuild`")
+    rows = await services.fetch_state(_BILLS, values)
     stored = stored_bill(rows[0])
     position = stored.position
     if stored.error is not None:
         raise _parked(key, stored.error)
     content = bill_content(stored, services.policy, now)
     if content is None:
-        raise unknown_bill(key, position)
+        raise await unknown_bill(services, key, position)
     return answer(content, position)
 
 
@@ -126,12 +124,13 @@ async def _bill_from_log(
     for row in rows:
         history.add(read_row(row))
     if not history.events:
-        raise unknown_bill(key, head)
+        raise await unknown_bill(services, key, head, at_a_time=True)
     bill: FoldedBill = fold(*key, history.events, history.decisions)
     subscription = await services.fetch(_SUBSCRIPTION, (key[0], known))
     subscribed = (subscription and subscription[0][0]) or services.policy.events
     missing = [one for one in bill.missing_events if one.event_type in subscribed]
-    shown = items(missing, key, bill.summary.integrator_id, services.policy, known)
+    now = min(known, datetime.now(UTC))  # an event still awaited must not be shown as overdue
+    shown = items(missing, key, bill.summary.integrator_id, services.policy, now)
     content = _whole(bill.summary, bill.reports, shown)
     return answer(content, max(head, *(row.position for row in rows)))
 
@@ -158,18 +157,9 @@ async def list_findings(services: Services, lab_id: str, bill_id: str) -> Respon
     for row in await services.fetch(_HISTORY, (*key, now, True, now)):
         history.add(read_row(LogRow(*row)))
     if not history.events:
-        raise unknown_bill(key, head)
+        raise await unknown_bill(services, key, head)
     found = findings(history_of(history.events))
     return answer(page(map(encode, found), None), head)
-
-
-def unknown_bill(key: tuple[str, str], position: int) -> ProblemError:
-    """Make the problem of a bill of which nothing was received."""
-    return ProblemError(
-        404,
-        f"no event of bill {key[1]!r} of lab {key[0]!r} has been received",
-        {"Ledger-Position": str(position)},
-    )
 
 
 def _parked(key: tuple[str, str], error: str) -> ProblemError:
@@ -225,7 +215,7 @@ async def bill_items(
         where=SQL(" AND ").join(where),
         direction=SQL("DESC" if newest_first else "ASC"),
     )
-    rows = await services.fetch(query, values)
+    rows = await services.fetch_state(query, values)
     found = [
         (bill.position, with_members(encode(bill), missing=b"%d" % missing))
         for _, lab_id, bill_id, *columns, missing in rows

@@ -1,13 +1,17 @@
-"""The feed of bills that changed: in parts, or as a stream that stays open."""
+"""The feed of changed bills over HTTP: page by page, or as a stream that stays open."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from litestar import Request, Response, get
+from litestar.params import Parameter
 from litestar.response import Stream
+from psycopg.sql import SQL
 
+from ledger.api.change_feed import Change, ChangeFeed
 from ledger.api.handlers.bills import bill_items
 from ledger.api.http.guards import READ
+from ledger.api.http.pages import first_page
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
     LAST_POSITION,
@@ -15,86 +19,105 @@ from ledger.api.http.parameters import (
     Limit,
     OptionalPosition,
     read_cursor,
-    write_cursor,
 )
-from ledger.api.http.problem_handlers import ProblemError
-from ledger.api.http.responses import answer, ok, page
-from ledger.api.schemas import BillItem, Page
+from ledger.api.http.problems import ProblemError, shortened
+from ledger.api.http.responses import POSITION_HEADER, answer, encode, ok, with_members
+from ledger.api.schemas import ChangeItem, Page
 from ledger.api.services import Services
 
-KEEP_ALIVE_SECONDS = 15.0
-"""A comment is sent this often, so that proxies keep the stream and a dead one is noticed."""
-
 STREAM = "text/event-stream"
-_PART = 500
+_DIGITS = len(str(LAST_POSITION))
+
+_LOGGED = SQL("SELECT position, lab_id, received_at FROM ledger.event_log WHERE position = ANY(%s)")
 
 
 @get(
     "/v1/changes",
     opt=READ,
     operation_id="ListChanges",
-    responses={
-        200: ok(
-            Page[BillItem],
-            description="In order of position; with `Accept: text/event-stream` a stream of events "
-            "`bill`, each with the position as its id.",
-        )
-    },
+    responses={200: ok(Page[ChangeItem], description="In order of position.")},
 )
 async def list_changes(
     request: Request[Any, Any, Any],
     services: Services,
+    lab_id: str | None = None,
     after: OptionalPosition = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
+    last_event_id: Annotated[
+        str | None,
+        Parameter(
+            header="Last-Event-ID",
+            required=False,
+            description="The id of the last event that a stream delivered; wins over `after`.",
+        ),
+    ] = None,
 ) -> Response[bytes] | Stream:
     """List bills that changed after a position, each once, in the order of their last change.
 
-    As a stream it goes on from `Last-Event-ID`, else from `after`.
+    With `Accept: text/event-stream` the response is a stream of events named `bill`, whose ids are
+    positions. It stays open and resumes after `Last-Event-ID`. A position that the log has not
+    reached yet finds nothing, and a stream says so in a comment; compare it with `Ledger-Position`
+    after the log was restored from a backup.
     """
     if STREAM in request.headers.get("accept", ""):
-        resumed = _last_event_id(request)
+        resumed = _position(last_event_id)
         start = (after or 0) if resumed is None else resumed
-        return Stream(
-            _stream(services, start),
-            media_type=STREAM,
-            headers={
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",
-                "Ledger-Position": str(services.watch.position),
-            },
-        )
+        return _stream(request.app.state["changes"], services, start, lab_id)
     key = read_cursor(cursor, int)
-    start = key[0] if key else after or 0
-    position, found = await bill_items(
-        services, [("b.position > ", start)], limit=limit + 1, newest_first=False
-    )
-    following = write_cursor(found[limit - 1][0]) if len(found) > limit else None
-    return answer(page((item for _, item in found[:limit]), following), position)
+    position, found = await read_changes(services, key[0] if key else after or 0, lab_id, limit + 1)
+    content = first_page(found, limit, lambda one: one.item, lambda one: (one.position,))
+    return answer(content, position)
 
 
-async def _stream(services: Services, start: int) -> AsyncIterator[bytes]:
-    """Yield an event for each changed bill, for ever; a bill that changed twice may come once."""
-    last = start
-    yield b": changes after %d\n\n" % start
-    while not services.watch.closed:
-        seen = services.watch.position
-        _, found = await bill_items(
-            services, [("b.position > ", last)], limit=_PART, newest_first=False
+async def read_changes(
+    services: Services, after: int, lab_id: str | None, limit: int
+) -> tuple[int, list[Change]]:
+    """Return changes after a position, and the log position that the result reflects."""
+    conditions: list[tuple[str, Any]] = [("b.position > ", after)]
+    if lab_id is not None:
+        conditions.append(("b.lab_id = ", lab_id))
+    position, found = await bill_items(services, conditions, limit=limit, newest_first=False)
+    return position, await _with_times(services, found)
+
+
+async def _with_times(services: Services, found: Sequence[tuple[int, bytes]]) -> list[Change]:
+    """Add to each bill when its last event was received, as the log says."""
+    if not found:
+        return []
+    rows = await services.fetch(_LOGGED, ([position for position, _ in found],))
+    logged = {position: (lab_id, received_at) for position, lab_id, received_at in rows}
+    changes = []
+    for position, item in found:
+        lab_id, received_at = logged[position]
+        changes.append(Change(position, lab_id, with_members(item, changed_at=encode(received_at))))
+    return changes
+
+
+def _stream(changes: ChangeFeed, services: Services, start: int, lab_id: str | None) -> Stream:
+    if changes.is_full:
+        raise ProblemError(
+            503,
+            "no further stream of changes is served: try again, or read it page by page",
+            {"Retry-After": "30"},
         )
-        for position, item in found:
-            yield b"id: %d\nevent: bill\ndata: %s\n\n" % (position, item)
-            last = position
-        if len(found) < _PART:
-            await services.watch.moved(seen, KEEP_ALIVE_SECONDS)
-            if services.watch.position == seen:
-                yield b": still here\n\n"
+    return Stream(
+        changes.stream(start, lab_id),
+        media_type=STREAM,
+        headers={
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+            POSITION_HEADER: str(services.watch.position),
+        },
+    )
 
 
-def _last_event_id(request: Request[Any, Any, Any]) -> int | None:
-    text = request.headers.get("last-event-id", "").strip()
+def _position(last_event_id: str | None) -> int | None:
+    text = (last_event_id or "").strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text) > LAST_POSITION:
-        raise ProblemError(400, f"header Last-Event-ID: {text!r} is none of the stream's ids")
+    if not (text.isascii() and text.isdigit()) or len(text) > _DIGITS or int(text) > LAST_POSITION:
+        raise ProblemError(
+            400, f"header Last-Event-ID: {shortened(text)} is not an id of this stream"
+        )
     return int(text)

@@ -1,6 +1,5 @@
-"""The log over HTTP: one bill's events, all events, and those that cannot be read."""
+"""The event log over HTTP: the events of one bill, all events, and the unreadable ones."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any, LiteralString
 
@@ -9,7 +8,7 @@ from litestar.params import Parameter
 from msgspec import Struct
 from psycopg.sql import SQL, Composed, Literal
 
-from ledger.api.handlers.bills import unknown_bill
+from ledger.api.handlers.unknown_bills import no_events
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
@@ -20,7 +19,7 @@ from ledger.api.http.parameters import (
     write_cursor,
 )
 from ledger.api.http.paths import identifier
-from ledger.api.http.responses import answer, ok, page
+from ledger.api.http.responses import answer, encode, ok, page
 from ledger.api.schemas import (
     BillEventItem,
     EventItem,
@@ -33,19 +32,17 @@ from ledger.api.services import Services
 from ledger.eventlog.read import SHOWN, LoggedDelivery
 from ledger.model.unreadable import Reason
 from ledger.operations.policy import Policy
-from ledger.projection.rows import encode
 
 Row = tuple[Any, ...]
 
-PART_BYTES = 4 * 1024 * 1024
-"""Of bodies in one part of a list; the last one may go beyond. Bodies can be large, and a process
-has many lists to serve."""
+PAGE_BYTES = 4 * 1024 * 1024
+"""The most bytes of bodies in one page; the last body may exceed it."""
 
-BESIDE_THE_LOOP = 64 * 1024
-"""Bytes of bodies from which on a part is written in a thread."""
+IN_THREAD = 64 * 1024
+"""Pages with at least so many bytes of bodies are written in a thread."""
 
-# Sizes are known without the bodies' being read from the disk.
-_PART = """
+# PostgreSQL knows the size of a body without reading it from the disk.
+_PAGE = """
 SELECT h.position, e.*
 FROM ({position}) h (position)
 LEFT JOIN LATERAL (
@@ -56,32 +53,32 @@ LEFT JOIN LATERAL (
             sum(octet_length(l.body)) OVER (ORDER BY l.position) - octet_length(l.body) AS before
         FROM ({rows}) l
     ) sized
-    WHERE before < {part_bytes}
+    WHERE before < {page_bytes}
 ) e ON true
 ORDER BY e.position
 """
 _HEAD = "SELECT coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0)"
 
 
-def _part(position: LiteralString, rows: LiteralString) -> Composed:
-    return SQL(_PART).format(position=SQL(position), rows=SQL(rows), part_bytes=Literal(PART_BYTES))
+def _page(position: LiteralString, rows: LiteralString) -> Composed:
+    return SQL(_PAGE).format(position=SQL(position), rows=SQL(rows), page_bytes=Literal(PAGE_BYTES))
 
 
-_OF_BILL = _part(
+_OF_BILL = _page(
     _HEAD,
-    # + 0 keeps it off the index on position, along which other bills' events lie between.
+    # + 0 keeps the planner off the index on position, where other bills' events lie in between.
     f"SELECT {SHOWN} FROM ledger.event_log WHERE lab_id = %s AND bill_id = %s AND position + 0 > %s"  # noqa: S608 -- our own names
     " ORDER BY position + 0 LIMIT %s",
 )
-ALL = _part(
+ALL = _page(
     _HEAD,
     f"SELECT {SHOWN} FROM ledger.event_log WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
 )
 _UNREADABLE = """
     SELECT
-        e.position, event_type_name(e.type_code) AS event_type,
-        event_time(e.event_second) AS event_time, e.received_at,
-        source_name(e.source_letter) AS source, e.lab_id, e.bill_id, e.body,
+        e.position, e.event_type,
+        e.event_time, e.received_at,
+        e.source, e.lab_id, e.bill_id, e.body,
         u.reason, u.path, u.detail
     FROM (
         SELECT *
@@ -92,7 +89,7 @@ _UNREADABLE = """
     ) u
     JOIN ledger.event_log e ON e.lab_id = u.lab_id AND e.position = u.position
 """
-ALL_UNREADABLE = _part("SELECT position FROM state.checkpoint", _UNREADABLE)
+ALL_UNREADABLE = _page("SELECT position FROM state.checkpoint", _UNREADABLE)
 
 
 @get(
@@ -108,13 +105,13 @@ async def list_bill_events(
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Response[bytes]:
-    """List what the log holds of a bill, unreadable events included."""
+    """List the events of a bill, unreadable ones included."""
     key = (identifier(lab_id), identifier(bill_id))
     after = read_cursor(cursor, int)
     rows = await services.fetch(_OF_BILL, [*key, after[0] if after else 0, limit + 1])
     if rows[0][1] is None and not after:
-        raise unknown_bill(key, rows[0][0])
-    return await _answer(rows, limit, services.policy, _bill_item)
+        raise no_events(key, rows[0][0])
+    return await _answer(rows, limit, services, _bill_item)
 
 
 @get(
@@ -129,9 +126,9 @@ async def list_events(
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Response[bytes]:
-    """List the log."""
+    """List the events of the log."""
     rows = await services.fetch(ALL, [_start(after, cursor), limit + 1])
-    return await _answer(rows, limit, services.policy, event_item)
+    return await _answer(rows, limit, services, event_item)
 
 
 @get(
@@ -143,16 +140,17 @@ async def list_events(
 async def list_unreadable_events(
     services: Services,
     reason: Annotated[
-        Reason | None, Parameter(description="Only those with this reason.", required=False)
+        Reason | None,
+        Parameter(description="Only unreadable events with this reason.", required=False),
     ] = None,
     after: OptionalPosition = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Response[bytes]:
-    """List the events that were kept and cannot be read, each with the reason and the JSON path."""
+    """List the events that cannot be read, each with the reason and the JSON path."""
     values = [_start(after, cursor), reason, reason, limit + 1]
-    rows = await services.fetch(ALL_UNREADABLE, values)
-    return await _answer(rows, limit, services.policy, unreadable_item)
+    rows = await services.fetch_state(ALL_UNREADABLE, values)
+    return await _answer(rows, limit, services, unreadable_item)
 
 
 def _start(after: int | None, cursor: str | None) -> int:
@@ -161,21 +159,21 @@ def _start(after: int | None, cursor: str | None) -> int:
 
 
 async def _answer(
-    rows: list[Row], limit: int, policy: Policy, item: Callable[[Row, Policy], Struct]
+    rows: list[Row], limit: int, services: Services, item: Callable[[Row, Policy], Struct]
 ) -> Response[bytes]:
-    """Write a part of a list from rows of `_PART`: the position, `SHOWN`, more, the size before."""
+    """Write a page from rows of `_PAGE`: the position, `SHOWN`, more columns, the size before."""
     found = [row for row in rows if row[1] is not None]
     size = sum(len(row[8]) for row in found)
     following = None
     if len(found) > limit:
         following = write_cursor(found[limit - 1][1])
-    elif size >= PART_BYTES:
+    elif size >= PAGE_BYTES:
         following = write_cursor(found[-1][1])
 
     def write() -> bytes:
-        return page([encode(item(row, policy)) for row in found[:limit]], following)
+        return page([encode(item(row, services.policy)) for row in found[:limit]], following)
 
-    content = write() if size < BESIDE_THE_LOOP else await asyncio.to_thread(write)
+    content = write() if size < IN_THREAD else await services.pages.run(write)
     return answer(content, rows[0][0])
 
 
@@ -188,7 +186,7 @@ def _members(row: Row, policy: Policy) -> dict[str, Any]:
         "event_time": shown.event_time,
         "received_at": shown.received_at,
         "source": shown.source,
-        "attempt": attempt(shown, policy),
+        "attempt": attempt(shown, policy.retry_interval, policy.retry_count),
         "body": body,
         "raw": raw,
     }

@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Composable
 
 from ledger.api.http.bodies import ExpectedBody, read_body
 from ledger.api.http.guards import OPERATE, READ
+from ledger.api.http.pages import first_page
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
     CursorText,
@@ -17,10 +18,9 @@ from ledger.api.http.parameters import (
     from_microseconds,
     read_cursor,
     to_microseconds,
-    write_cursor,
 )
 from ledger.api.http.paths import identifier
-from ledger.api.http.responses import POSITION_HEADER, answer, ok, page
+from ledger.api.http.responses import POSITION_HEADER, answer, decide, encode, ok
 from ledger.api.http.uploads import work_on_file
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
@@ -28,14 +28,13 @@ from ledger.eventlog.import_files import ImportFile
 from ledger.operations import expected_bills
 from ledger.operations.expected_bills import Expectation, ExpectedBillsReport, ExpectedItem
 from ledger.operations.read_models import ExpectedState
-from ledger.projection.rows import encode
 
 
 @put(
     "/v1/expected-bills/{integrator_id:str}",
     opt=OPERATE,
     operation_id="ExpectBill",
-    responses={200: ok(ExpectedItem, description="The bill as it is expected now.")},
+    responses={200: ok(ExpectedItem, description="The expected bill as it is now.")},
 )
 async def expect_bill(
     request: Request[Any, Any, Any],
@@ -43,15 +42,16 @@ async def expect_bill(
     integrator_id: str,
     operator: str,
 ) -> Response[bytes]:
-    """Say by when an event of a bill with this integrator id is expected."""
+    """Expect an event of a bill with this integrator id by a time."""
     body = await read_body(request, ExpectedBody)
-    one = Expectation(identifier(integrator_id), body.expected_by, body.lab_id)
-
-    def work(_: Connection) -> tuple[ExpectedItem, int]:
-        return expected_bills.expect_one(services.url, one, by=operator, patience=PATIENCE)
-
-    found, position = await services.run(work)
-    return answer(encode(found), position)
+    return await decide(
+        services,
+        expected_bills.expect_one,
+        services.url,
+        Expectation(identifier(integrator_id), body.expected_by, body.lab_id),
+        by=operator,
+        patience=PATIENCE,
+    )
 
 
 @delete(
@@ -63,12 +63,10 @@ async def expect_bill(
 async def stop_expecting_bill(
     services: Services, integrator_id: str, operator: str
 ) -> Response[None]:
-    """Say that a bill is not expected any more."""
+    """Stop expecting a bill."""
     wanted = identifier(integrator_id)
-    position = await services.run(
-        lambda _: expected_bills.stop_expecting(
-            services.url, wanted, by=operator, patience=PATIENCE
-        )
+    position = await services.decide(
+        lambda: expected_bills.stop_expecting(services.url, wanted, by=operator, patience=PATIENCE)
     )
     return Response(None, headers={POSITION_HEADER: str(position)})
 
@@ -129,11 +127,11 @@ async def list_expected_bills(
         where.append(SQL("(e.expected_by, e.integrator_id) > (%(after)s, %(after_id)s)"))
         values |= {"after": from_microseconds(after[0]), "after_id": after[1]}
     query = SQL(expected_bills.LIST).format(where=SQL(" AND ").join(where))
-    rows = await services.fetch(query, values)
-    found = [row for row in rows if row[1] is not None]
-    following = None
-    if len(found) > limit:
-        last = found[limit - 1]
-        following = write_cursor(to_microseconds(last[3]), last[1])
-    items = (encode(expected_bills.item_of(row, now)) for row in found[:limit])
-    return answer(page(items, following), rows[0][0])
+    rows = await services.fetch_state(query, values)
+    content = first_page(
+        [row for row in rows if row[1] is not None],
+        limit,
+        lambda row: encode(expected_bills.item_of(row, now)),
+        lambda row: (to_microseconds(row[3]), row[1]),
+    )
+    return answer(content, rows[0][0])

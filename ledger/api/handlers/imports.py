@@ -7,13 +7,12 @@ from litestar.params import QueryParameter
 from psycopg import Connection
 
 from ledger.api.http.guards import OPERATE
-from ledger.api.http.responses import answer, ok
+from ledger.api.http.responses import answer, encode, ok
 from ledger.api.http.uploads import work_on_file
 from ledger.api.services import PATIENCE, Services
 from ledger.eventlog.import_export import Options
 from ledger.eventlog.import_files import ImportFile
 from ledger.operations.support_requests.imports import ImportReport, import_file, preview_file
-from ledger.projection.rows import encode
 
 
 @post(

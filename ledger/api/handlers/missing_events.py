@@ -1,14 +1,14 @@
-"""Missing events over HTTP: of one bill, and of all."""
+"""Missing events over HTTP: the list, and their waivers."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from litestar import Request, Response, get, post
 from litestar.params import QueryParameter
-from psycopg import Connection
 
 from ledger.api.http.bodies import UnwaiveBody, WaiveBody, WaiveMatchingBody, read_body
 from ledger.api.http.guards import OPERATE, READ
+from ledger.api.http.pages import first_page
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
     CursorText,
@@ -16,10 +16,9 @@ from ledger.api.http.parameters import (
     from_microseconds,
     read_cursor,
     to_microseconds,
-    write_cursor,
 )
-from ledger.api.http.problem_handlers import ProblemError
-from ledger.api.http.responses import answer, ok, page
+from ledger.api.http.problems import ProblemError
+from ledger.api.http.responses import answer, decide, encode, ok
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
 from ledger.event_types import EventType
@@ -27,7 +26,6 @@ from ledger.model.missing_events import Certainty, MissingState
 from ledger.operations.missing_events.queries import Filter, cursor_of, item_of, list_query
 from ledger.operations.missing_events.waive import Waived, unwaive, waive, waive_matching
 from ledger.operations.read_models import MissingEventItem
-from ledger.projection.rows import encode
 
 
 @get(
@@ -39,8 +37,7 @@ from ledger.projection.rows import encode
 async def list_missing_events(
     services: Services,
     missing_state: Annotated[
-        MissingState | None,
-        QueryParameter(name="state", description="What is to be said of it now.", required=False),
+        MissingState | None, QueryParameter(name="state", required=False)
     ] = None,
     lab_id: str | None = None,
     event_type: EventType | None = None,
@@ -48,25 +45,30 @@ async def list_missing_events(
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Response[bytes]:
-    """List the events that were sent and never came, the one missing longest first."""
+    """List missing events, the one missing longest first.
+
+    Another event of the bill proves that the missing event was sent, or suggests it.
+    """
     now = datetime.now(UTC)
     key = read_cursor(cursor, int, str, str, str, str)
-    after = (from_microseconds(key[0]), key[1], key[2], key[3], key[4]) if key else None
     query, values = list_query(
         Filter(state=missing_state, lab_id=lab_id, event_type=event_type, certainty=certainty),
         services.policy,
         now,
         limit=limit + 1,
-        after=after,
+        after=(from_microseconds(key[0]), key[1], key[2], key[3], key[4]) if key else None,
     )
-    rows = await services.fetch(query, values)
+    rows = await services.fetch_state(query, values)
+
+    def write(row: tuple[Any, ...]) -> bytes:
+        return encode(item_of(row[1:], services.policy, now))
+
+    def key_of(row: tuple[Any, ...]) -> tuple[int | str, ...]:
+        received, *rest = cursor_of(row)
+        return (to_microseconds(received), *rest)
+
     found = [row for row in rows if row[1] is not None]
-    following = None
-    if len(found) > limit:
-        received, *rest = cursor_of(found[limit - 1])
-        following = write_cursor(to_microseconds(received), *rest)
-    shown = (encode(item_of(row[1:], services.policy, now)) for row in found[:limit])
-    return answer(page(shown, following), rows[0][0])
+    return answer(first_page(found, limit, write, key_of), rows[0][0])
 
 
 @post(
@@ -79,21 +81,18 @@ async def list_missing_events(
 async def waive_missing_event(
     request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
-    """Say that a missing event will not be asked for, and why."""
+    """Waive a missing event: it will not be asked for. Takes the reason."""
     body = await read_body(request, WaiveBody)
-
-    def work(_: Connection) -> tuple[MissingEventItem, int]:
-        return waive(
-            services.url,
-            services.policy,
-            (body.lab_id, body.bill_id, body.event_type, body.test_id),
-            reason=body.reason,
-            by=operator,
-            patience=PATIENCE,
-        )
-
-    item, position = await services.run(work)
-    return answer(encode(item), position)
+    return await decide(
+        services,
+        waive,
+        services.url,
+        services.policy,
+        (body.lab_id, body.bill_id, body.event_type, body.test_id),
+        reason=body.reason,
+        by=operator,
+        patience=PATIENCE,
+    )
 
 
 @post(
@@ -113,18 +112,16 @@ async def unwaive_missing_event(
     """
     body = await read_body(request, UnwaiveBody)
 
-    def work(_: Connection) -> tuple[MissingEventItem, int]:
-        return unwaive(
-            services.url,
-            services.policy,
-            (body.lab_id, body.bill_id, body.event_type, body.test_id),
-            reason=body.reason,
-            by=operator,
-            patience=PATIENCE,
-        )
-
-    item, position = await services.run(work)
-    return answer(encode(item), position)
+    return await decide(
+        services,
+        unwaive,
+        services.url,
+        services.policy,
+        (body.lab_id, body.bill_id, body.event_type, body.test_id),
+        reason=body.reason,
+        by=operator,
+        patience=PATIENCE,
+    )
 
 
 @post(
@@ -132,33 +129,33 @@ async def unwaive_missing_event(
     opt=OPERATE,
     operation_id="WaiveMissingEvents",
     status_code=200,
-    responses={200: ok(Waived, description="How many were waived or, `dry_run`, would be.")},
+    responses={200: ok(Waived, description="How many were waived or, with `dry_run`, would be.")},
 )
 async def waive_missing_events(
     request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
-    """Waive all that a filter finds and that was not asked for; look first with `dry_run`."""
+    """Waive all missing events that match a filter and were not asked for.
+
+    Call it with `dry_run` first to see how many match.
+    """
     body = await read_body(request, WaiveMatchingBody)
     if not (body.lab_id or body.event_type or body.certainty or body.before):
         raise ProblemError(
-            400, "at least one of lab_id, event_type, certainty and before must say which are meant"
+            400, "give at least one of lab_id, event_type, certainty and before as the filter"
         )
-
-    def work(_: Connection) -> tuple[Waived, int]:
-        return waive_matching(
-            services.url,
-            services.policy,
-            Filter(
-                lab_id=body.lab_id,
-                event_type=body.event_type,
-                certainty=body.certainty,
-                known_before=body.before,
-            ),
-            reason=body.reason,
-            by=operator,
-            dry_run=body.dry_run,
-            patience=PATIENCE,
-        )
-
-    waived, position = await services.run(work)
-    return answer(encode(waived), position)
+    return await decide(
+        services,
+        waive_matching,
+        services.url,
+        services.policy,
+        Filter(
+            lab_id=body.lab_id,
+            event_type=body.event_type,
+            certainty=body.certainty,
+            known_before=body.before,
+        ),
+        reason=body.reason,
+        by=operator,
+        dry_run=body.dry_run,
+        patience=PATIENCE,
+    )

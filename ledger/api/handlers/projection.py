@@ -1,4 +1,4 @@
-"""How far the state is."""
+"""The status of the projection over HTTP."""
 
 from datetime import UTC, datetime
 
@@ -7,10 +7,9 @@ from litestar import Response, get
 from psycopg.sql import SQL
 
 from ledger.api.http.guards import READ
-from ledger.api.http.responses import answer, ok
+from ledger.api.http.responses import answer, encode, ok
 from ledger.api.schemas import Projection, RebuildProgress
 from ledger.api.services import Services
-from ledger.projection.rows import encode
 from ledger.projection.status import REBUILD, STATUS, StatusRow
 
 
@@ -21,7 +20,7 @@ from ledger.projection.status import REBUILD, STATUS, StatusRow
     responses={200: ok(Projection, description="The projection.")},
 )
 async def get_projection(services: Services) -> Response[bytes]:
-    """Tell how far the state is behind the log, and whether a rebuild runs."""
+    """Show how far the projection is behind the log, and whether a rebuild runs."""
     status = await read_status(services)
     projection = Projection(
         version=status.fold_version,
@@ -36,13 +35,13 @@ async def get_projection(services: Services) -> Response[bytes]:
 
 
 async def read_status(services: Services) -> StatusRow:
-    """Read how far the state is."""
-    return StatusRow(*(await services.fetch(SQL(STATUS)))[0])
+    """Read the status. Raises `StateError` if the checkpoint is missing."""
+    return StatusRow(*(await services.fetch_state(SQL(STATUS)))[0])
 
 
 async def _rebuild(services: Services) -> RebuildProgress | None:
     try:
         rows = await services.fetch(SQL(REBUILD))
-    except psycopg.errors.UndefinedTable:  # it has just ended
+    except psycopg.errors.UndefinedTable:  # the rebuild has just ended
         return None
     return RebuildProgress(*rows[0]) if rows else None

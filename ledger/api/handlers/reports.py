@@ -142,7 +142,7 @@ async def list_reports(
     before = read_cursor(cursor, int, str) or ()
     wanted = Wanted(lab_id, test_id, completed, changed_after, *before)
     values = {**asdict(wanted), "limit": limit + 1}
-    rows = await services.fetch(list_query(wanted), values)
+    rows = await services.fetch_state(list_query(wanted), values)
     found = [row for row in rows if row[2] is not None]
     items = (
         encode(

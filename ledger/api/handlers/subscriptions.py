@@ -1,4 +1,4 @@
-"""What is subscribed for a lab, over HTTP."""
+"""A lab's subscription over HTTP."""
 
 from typing import Any
 
@@ -8,12 +8,11 @@ from psycopg import Connection
 from ledger.api.http.bodies import SubscriptionBody, read_body
 from ledger.api.http.guards import OPERATE, READ
 from ledger.api.http.paths import identifier
-from ledger.api.http.responses import answer, ok
+from ledger.api.http.responses import answer, decide, encode, ok
 from ledger.api.services import PATIENCE, Services
 from ledger.operations.missing_events import subscriptions
 from ledger.operations.missing_events.subscriptions import Subscription
 from ledger.projection import store
-from ledger.projection.rows import encode
 
 
 @get(
@@ -23,7 +22,7 @@ from ledger.projection.rows import encode
     responses={200: ok(Subscription, description="The subscription.")},
 )
 async def get_subscription(services: Services, lab_id: str) -> Response[bytes]:
-    """Tell which event types are subscribed for a lab: only those can be missing."""
+    """Show which event types are subscribed for a lab: only those can be missing."""
     lab = identifier(lab_id)
 
     def work(connection: Connection) -> tuple[Subscription, int]:
@@ -43,14 +42,15 @@ async def get_subscription(services: Services, lab_id: str) -> Response[bytes]:
 async def set_subscription(
     request: Request[Any, Any, Any], services: Services, lab_id: str, operator: str
 ) -> Response[bytes]:
-    """Say which event types are subscribed for a lab; null: those that are for all labs."""
-    lab = identifier(lab_id)
+    """Set which event types are subscribed for a lab; null restores those of all labs."""
     body = await read_body(request, SubscriptionBody)
-
-    def work(_: Connection) -> tuple[Subscription, int]:
-        return subscriptions.set_subscription(
-            services.url, services.policy, lab, body.events, by=operator, patience=PATIENCE
-        )
-
-    found, position = await services.run(work)
-    return answer(encode(found), position)
+    return await decide(
+        services,
+        subscriptions.set_subscription,
+        services.url,
+        services.policy,
+        identifier(lab_id),
+        body.events,
+        by=operator,
+        patience=PATIENCE,
+    )

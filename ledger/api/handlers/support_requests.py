@@ -8,19 +8,29 @@ from litestar.response import Stream
 from psycopg import Connection
 
 from ledger.api.http.bodies import CloseBody, RequestBody, read_body
-from ledger.api.http.content_negotiation import ChosenForm, Written, choose_form, document
+from ledger.api.http.content_negotiation import ChosenForm, Document, choose_form
 from ledger.api.http.guards import OPERATE, READ
-from ledger.api.http.parameters import DEFAULT_LIMIT, CursorText, Limit, read_cursor, write_cursor
-from ledger.api.http.responses import POSITION_HEADER, answer, ok, page
+from ledger.api.http.pages import first_page
+from ledger.api.http.parameters import (
+    DEFAULT_LIMIT,
+    LAST_POSITION,
+    CursorText,
+    Limit,
+    read_cursor,
+)
+from ledger.api.http.responses import POSITION_HEADER, answer, decide, encode, ok
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
 from ledger.operations.read_models import RequestItem, SupportRequest
 from ledger.operations.render import Sender, write_request
 from ledger.operations.support_requests import make, queries
 from ledger.projection import store
-from ledger.projection.rows import encode
 
-Number = Annotated[int, Parameter(description="The number of the request.")]
+LAST_NUMBER = 2**31 - 1
+
+Number = Annotated[
+    int, Parameter(ge=0, le=LAST_POSITION, description="The number of the support request.")
+]
 
 
 @post(
@@ -28,18 +38,20 @@ Number = Annotated[int, Parameter(description="The number of the request.")]
     opt=OPERATE,
     operation_id="MakeSupportRequest",
     responses={
-        201: ok(SupportRequest, description="The request that was made."),
+        201: ok(SupportRequest, description="The new request."),
         204: ok(None, description="Nothing is overdue that was not asked for."),
     },
 )
 async def make_support_request(
     request: Request[Any, Any, Any], services: Services, operator: str
 ) -> Response[bytes]:
-    """Ask for what is overdue, neither waived nor asked for yet, and for open loss windows."""
-    body = await read_body(request, RequestBody)
+    """Make a support request for what is overdue and was neither waived nor asked for yet.
 
-    def work(_: Connection) -> tuple[SupportRequest, int] | None:
-        return make.make_request(
+    Open loss windows are part of it.
+    """
+    body = await read_body(request, RequestBody)
+    made = await services.decide(
+        lambda: make.make_request(
             services.url,
             services.policy,
             lab_id=body.lab_id,
@@ -48,8 +60,7 @@ async def make_support_request(
             by=operator,
             patience=PATIENCE,
         )
-
-    made = await services.run(work)
+    )
     if made is None:
         return Response(
             b"", status_code=204, headers={POSITION_HEADER: str(services.watch.position)}
@@ -64,33 +75,28 @@ async def make_support_request(
     "/v1/support-requests",
     opt=READ,
     operation_id="ListSupportRequests",
-    responses={200: ok(Page[RequestItem], description="The newest first.")},
+    responses={200: ok(Page[RequestItem], description="Newest first.")},
 )
 async def list_support_requests(
     services: Services, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
 ) -> Response[bytes]:
-    """List what was asked of support, and how much of it has come."""
-    before = read_cursor(cursor, int)
+    """List support requests, each with the number of lines in each state."""
+    key = read_cursor(cursor, int)
+    before = min(key[0], LAST_NUMBER) if key else None
 
     def work(connection: Connection) -> tuple[int, list[RequestItem]]:
         position = store.read_checkpoint(connection).position
-        found = queries.list_requests(
-            connection, limit=limit + 1, before=before[0] if before else None
-        )
-        return position, found
+        return position, queries.list_requests(connection, limit=limit + 1, before=before)
 
     position, found = await services.run(work)
-    following = write_cursor(found[limit - 1].number) if len(found) > limit else None
-    return answer(page(map(encode, found[:limit]), following), position)
+    return answer(first_page(found, limit, encode, lambda item: (item.number,)), position)
 
 
 @get(
     "/v1/support-requests/{number:int}",
     opt=READ,
     operation_id="GetSupportRequest",
-    responses={
-        200: document(SupportRequest, description="The request; in markdown, a letter to send.")
-    },
+    responses={200: ok(SupportRequest, description="The request; in markdown, a letter to send.")},
 )
 async def get_support_request(
     request: Request[Any, Any, Any],
@@ -98,15 +104,18 @@ async def get_support_request(
     number: Number,
     chosen_format: ChosenForm = None,
 ) -> Response[bytes] | Stream:
-    """Tell what a support request asked for and what came of it; in markdown, ready to send."""
+    """Show a support request and what came of each line; in markdown, as a letter to send."""
     form = choose_form(request, chosen_format)
     sender = Sender.of(services.settings)
 
-    def work(connection: Connection) -> Written:
+    def work(connection: Connection) -> Document:
         position = store.read_checkpoint(connection).position
         found = queries.read_request(connection, number)
-        return Written(form, f"support-request-{number}").write(
-            position, lambda file: write_request(found, form, file, sender=sender)
+        return Document.write(
+            form,
+            f"support-request-{number}",
+            position,
+            lambda file: write_request(found, form, file, sender=sender),
         )
 
     return (await services.run(work)).response()
@@ -125,18 +134,15 @@ async def close_support_request(
     number: Number,
     operator: str,
 ) -> Response[bytes]:
-    """Close what was asked for and will not come, with a reason: some lines, or the request."""
+    """Close a support request or some of its lines: what is asked for will not come."""
     body = await read_body(request, CloseBody)
-
-    def work(_: Connection) -> tuple[SupportRequest, int]:
-        return make.close_request(
-            services.url,
-            number,
-            reason=body.reason,
-            by=operator,
-            lines=body.lines,
-            patience=PATIENCE,
-        )
-
-    closed, position = await services.run(work)
-    return answer(encode(closed), position)
+    return await decide(
+        services,
+        make.close_request,
+        services.url,
+        number,
+        reason=body.reason,
+        by=operator,
+        lines=body.lines,
+        patience=PATIENCE,
+    )

@@ -1,4 +1,4 @@
-"""Bodies of the calls that change something: read here, so that every fault gets one answer."""
+"""JSON bodies of the operations that change something."""
 
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -8,7 +8,7 @@ from litestar import Request
 from litestar.params import Parameter
 from msgspec import Meta, Struct
 
-from ledger.api.http.problem_handlers import ProblemError
+from ledger.api.http.problems import ProblemError, abridged, shortened
 from ledger.event_types import EventType
 from ledger.model.event import Identifier
 from ledger.model.missing_events import Certainty
@@ -16,7 +16,7 @@ from ledger.model.operator_events import Moment, Words, is_storable
 from ledger.operations.support_requests.make import LineName
 
 UNNAMED = "API"
-"""Who decided, where the caller does not say."""
+"""The operator, where the caller does not name one."""
 
 LONGEST_NAME = 200
 
@@ -27,22 +27,22 @@ async def provide_operator(
         Parameter(
             header="Ledger-Operator",
             required=False,
-            description="Who decides this: it stands in the log beside the decision.",
+            description="Set to record in the log who made the decision.",
         ),
     ] = UNNAMED,
 ) -> str:
-    """Provide who decides to a handler. Raises a 400 problem for a name that is none."""
+    """Provide the operator's name. Raises a 400 problem for an empty or long one."""
     if not name.strip() or len(name) > LONGEST_NAME:
         raise ProblemError(400, f"the header Ledger-Operator takes 1 to {LONGEST_NAME} characters")
     return name
 
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
-    """A JSON object; a field that is not known is refused, for it may be a typo."""
+    """A JSON object; an unknown field is refused, for it may be a typo."""
 
 
 class WaiveBody(Body, frozen=True, kw_only=True):
-    """The missing event to waive, and why."""
+    """The missing event to waive, and the reason."""
 
     lab_id: Identifier
     bill_id: Identifier
@@ -62,10 +62,7 @@ class UnwaiveBody(Body, frozen=True, kw_only=True):
 
 
 class WaiveMatchingBody(Body, frozen=True, kw_only=True):
-    """Which missing events to waive, by at least one of the filters, and why.
-
-    `before`: those that were first known to be missing before this time.
-    """
+    """The missing events to waive, by at least one of the filters, and the reason."""
 
     lab_id: Identifier | None = None
     event_type: EventType | None = None
@@ -76,7 +73,7 @@ class WaiveMatchingBody(Body, frozen=True, kw_only=True):
 
 
 class RequestBody(Body, frozen=True, kw_only=True):
-    """What to ask support for: of one lab or of all, with what is only possible or without."""
+    """What to ask support for."""
 
     lab_id: Identifier | None = None
     include_possible: bool = False
@@ -84,14 +81,14 @@ class RequestBody(Body, frozen=True, kw_only=True):
 
 
 class CloseBody(Body, frozen=True, kw_only=True):
-    """Why it will not come; `lines`: these alone, and not the whole request."""
+    """What to close, and the reason."""
 
     reason: Words
     lines: Annotated[list[LineName], Meta(min_length=1)] | None = None
 
 
 class CloseWindowBody(Body, frozen=True, kw_only=True):
-    """The window as it is listed, of these labs or of all that it names, and why it is done."""
+    """The window to close, with the bounds that the list shows, and the reason."""
 
     begin: Moment = msgspec.field(name="from")
     end: Moment = msgspec.field(name="to")
@@ -100,14 +97,14 @@ class CloseWindowBody(Body, frozen=True, kw_only=True):
 
 
 class ExpectedBody(Body, frozen=True, kw_only=True):
-    """By when an event of the bill is expected, and of which lab, where that is known."""
+    """When and from which lab an event of the bill is expected."""
 
     expected_by: Moment
     lab_id: Identifier | None = None
 
 
 class SubscriptionBody(Body, frozen=True, kw_only=True):
-    """The event types that are subscribed for a lab; null: those of the setting `LEDGER_EVENTS`."""
+    """The subscription of a lab."""
 
     events: list[EventType] | None
 
@@ -122,24 +119,26 @@ BODIES: dict[str, type[Body]] = {
     "ExpectBill": ExpectedBody,
     "SetSubscription": SubscriptionBody,
 }
-"""By operation, for the OpenAPI document."""
+"""The bodies by operation, for the OpenAPI document."""
 
 T = TypeVar("T", bound=Body)
 
 
 async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> T:
-    """Read the body of a request; an empty one stands for `{}`. Raises a 400 problem."""
+    """Read the body of a request; an empty one means `{}`. Raises a 400 problem."""
     content = await request.body()
     try:
         body = msgspec.json.decode(content or b"{}", type=kind)
     except (msgspec.DecodeError, ValueError) as error:
         takes = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
-        raise ProblemError(400, f"the body is not right: {error}. It takes {takes}") from None
+        raise ProblemError(
+            400, f"the body is wrong: {abridged(str(error))}. It takes {takes}"
+        ) from None
     if text := _forbidden(msgspec.to_builtins(body)):
-        raise ProblemError(400, f"the body is not right: {text!r} holds NUL")
+        raise ProblemError(400, f"the body is wrong: {shortened(text)} contains NUL")
     for name, value in msgspec.structs.asdict(body).items():
         if isinstance(value, datetime) and not is_storable(value):
-            raise ProblemError(400, f"the body is not right: {name} is not of this millennium")
+            raise ProblemError(400, f"the body is wrong: {name} is not a time from 1971 to 2998")
     return body
 
 

@@ -1,17 +1,17 @@
-"""Answers that are documents in several forms: chosen by the caller, written beside the loop."""
+"""Documents in several formats: the caller chooses one by `?format=` or by `Accept`."""
 
 import re
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from typing import IO, Annotated, Any, BinaryIO, Literal, cast
+from typing import IO, Annotated, Any, BinaryIO, Literal, Self, cast
 
 from litestar import Request, Response
 from litestar.datastructures.headers import Accept
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.response import Stream
+from msgspec import Struct
 
-from ledger.api.http.problem_handlers import ProblemError
+from ledger.api.http.problems import ProblemError
 from ledger.api.http.responses import POSITION_HEADER
 from ledger.operations.render import MEDIA_TYPES
 
@@ -22,16 +22,17 @@ ChosenForm = Annotated[
     Parameter(
         query="format",
         required=False,
-        description="The form of the answer; without it, what `Accept` prefers.",
+        description="The format of the response; without it, the one that `Accept` prefers.",
     ),
 ]
 
 IN_MEMORY = 4 * 1024 * 1024
-"""Bytes; a longer document lies in a temporary file while it is sent."""
+"""Bytes; a longer document is kept in a temporary file while it is sent."""
 
 PART = 256 * 1024
 
 _REFUSED = re.compile(r";\s*q=0(\.0*)?\s*(;|$)")
+_BAD_QUALITY = re.compile(r";\s*q=(?![01](\.\d*)?\s*(;|$))")
 
 ENDINGS: dict[Form, str] = {
     "json": "json", "csv": "csv", "markdown": "md", "xlsx": "xlsx", "text": "txt",
@@ -39,51 +40,54 @@ ENDINGS: dict[Form, str] = {
 
 
 def choose_form(request: Request[Any, Any, Any], form: Form | None) -> Form:
-    """Return the form that the caller wants. Raises a 406 problem if there is none of it."""
+    """Return the format that the caller wants. Raises a 406 problem if it is not available."""
     if form is not None:
         return form
-    types = {_bare(name): name for name in ENDINGS}  # JSON first: for who takes anything
-    parts = request.headers.get("accept", "").split(",")
+    types = {_media_type(name): name for name in ENDINGS}  # JSON first: it wins `*/*`
+    header = request.headers.get("accept", "").strip() or "*/*"
+    # The framework fails on some of these, such as q=inf.
+    parts = [part for part in header.split(",") if not _BAD_QUALITY.search(part)]
     refused = {part.partition(";")[0].strip() for part in parts if _REFUSED.search(part)}
-    accept = Accept(",".join(part for part in parts if not _REFUSED.search(part)).strip() or "*/*")
-    accepted = accept.best_match([name for name in types if name not in refused], default=None)
-    if refused and all(_REFUSED.search(part) for part in parts):
-        accepted = None  # nothing was named but what is not wanted
+    wanted = ",".join(part for part in parts if not _REFUSED.search(part)).strip()
+    available = [name for name in types if name not in refused]
+    accepted = Accept(wanted).best_match(available, default=None) if wanted else None
     if accepted is None:
-        raise ProblemError(406, f"the answer can be {', '.join(sorted(types))}; see ?format=")
+        raise ProblemError(406, f"the response can be {', '.join(sorted(types))}; see ?format=")
     return types[accepted]
 
 
-class Written:
-    """A document in a temporary file, with the log position that it is true for."""
+class Document(Struct, frozen=True):
+    """A document in a temporary file, with the log position that it reflects."""
 
-    def __init__(self, form: Form, name: str) -> None:
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 -- sent later
-        self.position = 0
-        self._form = form
-        self._name = name
+    file: IO[bytes]
+    form: Form
+    name: str
+    position: int
 
-    def write(self, position: int, write: Callable[[BinaryIO], None]) -> "Written":
-        """Write it."""
-        self.position = position
-        write(cast("BinaryIO", self.file))
-        return self
+    @classmethod
+    def write(cls, form: Form, name: str, position: int, write: Callable[[BinaryIO], None]) -> Self:
+        """Write a document; its file is closed once the response is sent."""
+        file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 -- sent later
+        try:
+            write(cast("BinaryIO", file))
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, form, name, position)
 
-    def response(self, status: int = 200) -> Response[bytes] | Stream:
-        """Answer with it."""
+    def response(self) -> Response[bytes] | Stream:
+        """Return the response with the document."""
         headers = {POSITION_HEADER: str(self.position)}
-        if self._form in ("csv", "xlsx"):
-            name = f"{self._name}.{ENDINGS[self._form]}"
+        if self.form in ("csv", "xlsx"):
+            name = f"{self.name}.{ENDINGS[self.form]}"
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
         size = self.file.tell()
         self.file.seek(0)
-        media_type = _bare(self._form)  # the framework adds what charset it is
+        media_type = _media_type(self.form)  # the framework adds the charset
         if size <= IN_MEMORY:
             with self.file:
-                return Response(
-                    self.file.read(), status_code=status, media_type=media_type, headers=headers
-                )
-        return Stream(self._parts(), status_code=status, media_type=media_type, headers=headers)
+                return Response(self.file.read(), media_type=media_type, headers=headers)
+        return Stream(self._parts(), media_type=media_type, headers=headers)
 
     async def _parts(self) -> AsyncIterator[bytes]:
         with self.file:
@@ -91,10 +95,5 @@ class Written:
                 yield part
 
 
-def _bare(form: Form) -> str:
+def _media_type(form: Form) -> str:
     return MEDIA_TYPES[form].partition(";")[0]
-
-
-def document(shape: Any, description: str) -> ResponseSpec:  # noqa: ANN401 -- a type
-    """Say in the OpenAPI document what the JSON form holds."""
-    return ResponseSpec(shape, description=description, generate_examples=False)

@@ -1,6 +1,6 @@
-"""Who may call what. Each route names a scope in its options; a key holds scopes.
+"""Authorization: a route names the scope it needs, and a key holds scopes.
 
-There is one key for now, `LEDGER_ADMIN_KEY`, and it holds all of them.
+So far there is one key, `LEDGER_ADMIN_KEY`, which holds every scope.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
-from ledger.api.http.problem_handlers import ADMITTED, ProblemError
+from ledger.api.http.problems import ADMITTED, ProblemError
 from ledger.api.services import services_of
 from ledger.credentials import without_scheme
 
@@ -17,7 +17,7 @@ OPERATE = {"scope": "operate"}
 
 
 def require_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Refuse who does not present a key with the route's scope."""
+    """Refuse a request without a key that holds the route's scope."""
     presented = without_scheme(connection.headers.get("authorization", "").encode())
     if not services_of(connection.app.state).admin_keys.accept(presented):
         raise ProblemError(

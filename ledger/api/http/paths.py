@@ -1,21 +1,21 @@
-"""Identifiers in paths. They may hold a slash, which arrives as %2F."""
+"""Identifiers in paths, which may contain a slash, written as %2F."""
 
 from urllib.parse import unquote
 
 _SLASH = "\x00"
-"""Stands for a slash inside a segment. No identifier holds NUL, so it can be told from all else."""
+"""Replaces a slash inside a segment. No identifier contains NUL, so there is no confusion."""
 
 _NOWHERE = "/%00"
 
 
 def with_slashes_kept(raw_path: bytes) -> str:
-    """Decode a path so that a slash that was written %2F does not part segments."""
+    """Decode a path without splitting segments at a slash that is written as %2F."""
     try:
         segments = [
             unquote(segment, errors="strict")
             for segment in raw_path.decode("ascii", "replace").split("/")
         ]
-    except UnicodeDecodeError:  # no identifier is written like that
+    except UnicodeDecodeError:  # no identifier is encoded like that
         return _NOWHERE
     if any(_SLASH in segment for segment in segments):
         return _NOWHERE
@@ -23,5 +23,5 @@ def with_slashes_kept(raw_path: bytes) -> str:
 
 
 def identifier(segment: str) -> str:
-    """Return the identifier that a segment of such a path names."""
+    """Return the identifier in a segment of such a path."""
     return segment.replace(_SLASH, "/")

@@ -1,19 +1,25 @@
-"""Answers made of parts that are JSON already."""
+"""JSON responses, each with the log position that it reflects."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
 
+from ledger.api.services import Services
+
 POSITION_HEADER = "Ledger-Position"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 encode = msgspec.json.encode
 
 
 def answer(content: bytes, position: int) -> Response[bytes]:
-    """Answer with JSON that is true for a log position."""
+    """Return a response of JSON that reflects a log position."""
     return Response(
         content,
         media_type="application/json",
@@ -21,8 +27,19 @@ def answer(content: bytes, position: int) -> Response[bytes]:
     )
 
 
+async def decide(
+    services: Services,
+    decision: Callable[P, tuple[T, int]],
+    *arguments: P.args,
+    **named: P.kwargs,
+) -> Response[bytes]:
+    """Run an operator's decision in a thread; respond with its result and its log position."""
+    result, position = await services.decide(partial(decision, *arguments, **named))
+    return answer(encode(result), position)
+
+
 def ok(shape: Any, description: str) -> ResponseSpec:  # noqa: ANN401 -- a type, generic or not
-    """Say in the OpenAPI document what an answer holds; without the examples made up at random."""
+    """Describe a response for the OpenAPI document."""
     return ResponseSpec(shape, description=description, generate_examples=False)
 
 
@@ -33,5 +50,5 @@ def with_members(members: bytes, **more: bytes) -> bytes:
 
 
 def page(items: Iterable[bytes], following: str | None) -> bytes:
-    """Write a part of a list."""
-    return b'{"items":[%s],"next":%s}' % (b",".join(items), msgspec.json.encode(following))
+    """Write a page from items in JSON and the cursor of the next page."""
+    return b'{"items":[%s],"next":%s}' % (b",".join(items), encode(following))

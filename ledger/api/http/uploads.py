@@ -12,8 +12,8 @@ from litestar import Request
 from litestar.exceptions import HTTPException
 from psycopg import Connection
 
-from ledger.api.http.problem_handlers import ProblemError
-from ledger.api.services import DESK_SECONDS, Services
+from ledger.api.http.problems import ProblemError
+from ledger.api.services import REPORT_SECONDS, Services
 from ledger.eventlog.import_files import MIB, ImportFile, Limits
 from ledger.postgres.connect import connect
 
@@ -44,7 +44,7 @@ async def work_on_file(
 
     def do() -> T:
         with file, closing(connect(services.url, "import")) as connection:
-            connection.execute(f"SET statement_timeout = '{DESK_SECONDS}s'")
+            connection.execute(f"SET statement_timeout = '{REPORT_SECONDS}s'")
             return work(connection, ImportFile(file, limits=limits))
 
     return await asyncio.get_running_loop().run_in_executor(_threads, do)

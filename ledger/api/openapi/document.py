@@ -1,14 +1,19 @@
-"""The OpenAPI document and the JSON Schema of the webhook, generated from the code."""
+"""Generates the OpenAPI document and the JSON Schema of the webhook from the code."""
 
 import functools
-from typing import Any
+import inspect
+import re
+from typing import Any, get_args
 
 import msgspec
 from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 
 from ledger import __version__
 from ledger.api.http.bodies import BODIES
+from ledger.api.http.known_parameters import Place, handlers_of, parameters_of, schema_of
+from ledger.api.openapi.descriptions import PARAMETERS, PROPERTIES
 from ledger.api.openapi.intake import EXAMPLE, INTAKE_PATHS, PROBLEM_RESPONSE
 from ledger.api.routes import make_routes
 from ledger.event_types import EVENT_TYPES
@@ -17,48 +22,84 @@ from ledger.operations.render import MEDIA_TYPES
 from ledger.problems import Problem
 
 _POSITION = {
-    "description": "The log position that the answer is true for.",
+    "description": "The log position that the response reflects.",
     "schema": {"type": "integer", "minimum": 0},
 }
+_RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "string"}}
+_AUTHENTICATE = {"description": "How to authenticate.", "schema": {"type": "string"}}
+
+FILES = {
+    "ImportEvents": ("application/x-ndjson", "application/json", "application/gzip"),
+    "ExpectBills": ("application/x-ndjson", "text/csv"),
+}
+"""The media types of request bodies that are files, by operation."""
+
+_TEXT = {"schema": {"type": "string"}}
+_DOCUMENTS = {
+    "text/csv": _TEXT,
+    "text/markdown": _TEXT,
+    "text/plain": _TEXT,
+    MEDIA_TYPES["xlsx"]: {},
+}
+
+_STREAM = {
+    "text/event-stream": {
+        "schema": {
+            "type": "string",
+            "description": "Server-sent events named `bill`: the id is the position, the data an "
+            "item as in JSON. A comment is sent every 15 seconds.",
+        },
+        "example": ": changes after 41\n\n"
+        'id: 42\nevent: bill\ndata: {"lab_id": "lab_67890", ...}\n\n',
+    }
+}
+
+HAS_SUBJECT = {
+    "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
+    "MakeSupportRequest",
+    "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
+}  # fmt: skip
+"""Operations on one subject, which may not exist."""
+
+_DESCRIPTION = """\
+Ledger keeps every webhook of Flabs and answers what became of each bill and report.
+
+Times are RFC 3339 in UTC. Errors are `application/problem+json` (RFC 9457). Lists return `items`
+and `next`; pass `next` as `cursor` to get the next page. Authenticated responses carry
+`Ledger-Position`, the log position they reflect; with `min_position` a read waits until the
+projection has reached a position."""
 
 
 @functools.cache
 def document() -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of all calls."""
-    made = _of_litestar()
-    for path, operations in made["paths"].items():
-        for operation in operations.values():
-            _add_body(made, operation)
-            operation["summary"] = operation["description"].partition(".")[0]
-            if path.startswith("/v1/"):
-                _complete(operation)
+    """Return the OpenAPI 3.1 document of all operations."""
+    config = OpenAPIConfig(
+        title="Ledger",
+        version=__version__,
+        summary="Every webhook of Flabs, and what became of it.",
+        description=_DESCRIPTION,
+        use_handler_docstrings=True,
+    )
+    app = Litestar(make_routes(), openapi_config=config, logging_config=None)
+    made = app.openapi_schema.to_schema()
+    schemas, components = _schemas(app)
+    for path, handler in handlers_of(app):
+        (method,) = {method.lower() for method in handler.http_methods}
+        _complete(made["paths"][path][method], handler, path, schemas)
     made["paths"] = {**INTAKE_PATHS, **made["paths"]}
-    components = made.setdefault("components", {})
-    components.setdefault("schemas", {})["Problem"] = _schema_of_problem()
-    components["securitySchemes"] = {
-        "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key."},
-        "webhookToken": {
-            "type": "apiKey",
-            "in": "header",
-            "name": "Authorization",
-            "description": "A webhook token, as `Bearer TOKEN` or `TOKEN`.",
+    made["components"] = {
+        "schemas": components,
+        "securitySchemes": {
+            "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key."},
+            "webhookToken": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "Authorization",
+                "description": "A webhook token, as `Bearer TOKEN` or `TOKEN`.",
+            },
         },
     }
     return made
-
-
-@functools.cache
-def query_parameters() -> dict[str, dict[str, str]]:
-    """Return, by path, the query parameters that it takes, each with words for what it takes."""
-    return {
-        path: {
-            parameter["name"]: _takes(parameter["schema"])
-            for operation in operations.values()
-            for parameter in operation.get("parameters", ())
-            if parameter["in"] == "query"
-        }
-        for path, operations in _of_litestar()["paths"].items()
-    }
 
 
 def webhook_schema() -> dict[str, Any]:
@@ -77,86 +118,132 @@ def webhook_schema() -> dict[str, Any]:
     }
 
 
-def _takes(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return f"one of {', '.join(value for value in schema['enum'] if value is not None)}"
-    types = {kind.get("type") for kind in schema.get("oneOf", [schema])}
-    if "integer" in types:
-        least, most = int(schema.get("minimum", 0)), int(schema["maximum"])
-        return f"a whole number from {least} to {most}"
-    return "true or false" if "boolean" in types else "text"
+Schemas = dict[Any, dict[str, Any]]
+"""By type."""
 
 
-def _of_litestar() -> dict[str, Any]:
-    config = OpenAPIConfig(
-        title="Ledger",
-        version=__version__,
-        summary="Every webhook of Flabs, and what became of it.",
-        use_handler_docstrings=True,
-    )
-    return Litestar(
-        make_routes(), openapi_config=config, logging_config=None
-    ).openapi_schema.to_schema()
+def _shape(handler: HTTPRouteHandler) -> tuple[str, Any] | None:
+    """Return the status and the type of a handler's JSON response."""
+    for status, response in (handler.responses or {}).items():
+        if response.data_container is not None and status < 300:  # noqa: PLR2004 -- success
+            return str(status), response.data_container
+    returned = handler.parsed_return_field.annotation
+    if isinstance(returned, type) and issubclass(returned, msgspec.Struct):
+        return str(handler.status_code), returned
+    return None
 
 
-def _add_body(made: dict[str, Any], operation: dict[str, Any]) -> None:
-    """Say what an operation takes as its body; the handlers read it themselves."""
+def _schemas(app: Litestar) -> tuple[Schemas, dict[str, Any]]:
+    """Return the schema of every body and response, and the components they refer to."""
+    shapes = [shape[1] for _, handler in handlers_of(app) if (shape := _shape(handler))]
+    types = list(dict.fromkeys([*shapes, *BODIES.values(), Problem]))
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    for name, component in components.items():
+        component.pop("title", None)
+        component["description"] = inspect.cleandoc(component["description"])
+        for property_name, schema in component.get("properties", {}).items():
+            words = PROPERTIES.get(f"{_plain(name)}.{property_name}", PROPERTIES.get(property_name))
+            if words:
+                schema.setdefault("description", words)
+    renamed = {_plain(name): component for name, component in components.items()}
+    return dict(zip(types, map(_tidied, schemas), strict=True)), _tidied(renamed)
+
+
+_REFERENCE = "#/components/schemas/{name}"
+_PAGE = re.compile(r"Page_(\w+?)(?:Item)?_")
+
+
+def _plain(name: str) -> str:
+    """Return `BillPage` for `Page_BillItem_`, and any other name as it is."""
+    return _PAGE.sub(r"\1Page", name)
+
+
+def _tidied(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """Use the plain names in references, and say that a choice of strings is a string."""
+    if isinstance(value, list):
+        return [_tidied(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    made = {name: _plain(part) if name == "$ref" else _tidied(part) for name, part in value.items()}
+    choices = made.get("enum", ())
+    if choices and all(isinstance(choice, str) for choice in choices):
+        made["type"] = "string"
+    return made
+
+
+def _complete(
+    operation: dict[str, Any], handler: HTTPRouteHandler, path: str, schemas: Schemas
+) -> None:
+    """Add to an operation what Litestar does not know or describes less well."""
+    operation["summary"] = re.split(r"[.:;]\s", operation["description"] + " ")[0]
+    operation.pop("deprecated", None)
+    if parameters := _parameters(handler, path):
+        operation["parameters"] = parameters
+    responses = operation["responses"]
+    if shape := _shape(handler):
+        responses[shape[0]]["content"] = {"application/json": {"schema": schemas[shape[1]]}}
+    _add_body(operation, schemas)
+    if path.startswith("/v1/"):
+        _add_common_responses(operation)
+    for status, response in responses.items():
+        if status >= "400":
+            response["content"] = PROBLEM_RESPONSE
+        if status == "503":
+            response["headers"] = {"Retry-After": _RETRY_AFTER}
+
+
+def _parameters(handler: HTTPRouteHandler, path: str) -> list[dict[str, Any]]:
+    found = []
+    for name, (place, field) in parameters_of(handler, path).items():
+        described = getattr(field.kwarg_definition, "description", None)
+        words = PARAMETERS.get(f"{handler.operation_id}.{name}", PARAMETERS.get(name))
+        made = {
+            "name": name,
+            "in": place,
+            "required": place == "path",
+            "schema": schema_of(field),
+        }
+        if described or words:
+            made["description"] = described or words
+        found.append(made)
+    return sorted(found, key=lambda made: get_args(Place).index(made["in"]))
+
+
+def _add_body(operation: dict[str, Any], schemas: Schemas) -> None:
+    """Describe the body that an operation takes; the handlers read it themselves."""
     name = operation["operationId"]
     if files := FILES.get(name):
-        content: dict[str, Any] = {media_type: {"schema": {}} for media_type in files}
+        content: dict[str, Any] = {media_type: {} for media_type in files}
     elif body := BODIES.get(name):
-        (schema,), definitions = msgspec.json.schema_components(
-            [body], ref_template="#/components/schemas/{name}"
-        )
-        made["components"]["schemas"].update(definitions)
-        content = {"application/json": {"schema": schema}}
+        content = {"application/json": {"schema": schemas[body]}}
     else:
         return
     operation["requestBody"] = {"content": content, "required": name != "MakeSupportRequest"}
 
 
-FILES = {
-    "ImportEvents": ("application/x-ndjson", "application/json", "application/gzip"),
-    "ExpectBills": ("application/x-ndjson", "text/csv"),
-}
-"""Operations whose body is a file, with its media types."""
-
-_FORMS = ("text/csv", "text/markdown", "text/plain", MEDIA_TYPES["xlsx"])
-
-
-def _complete(operation: dict[str, Any]) -> None:
-    """Add what holds for every call under /v1."""
+def _add_common_responses(operation: dict[str, Any]) -> None:
+    """Describe what every operation under /v1 may respond with."""
     operation["security"] = [{"apiKey": []}]
     responses = operation["responses"]
-    parameters = operation.get("parameters", ())
     problems = {
-        "400": "A parameter or the body is wrong; the problem says what is taken.",
+        "400": "A parameter or the body is wrong; the problem says what is accepted.",
         "401": "The API key is missing or wrong.",
-        "503": "The database does not answer, or the state has not caught up in time.",
+        "503": "The database does not answer, the server is busy, or the projection has not "
+        "reached `min_position` in time.",
     }
     if operation["operationId"] in HAS_SUBJECT:
-        problems["404"] = "There is no such thing; the problem says what there is."
-    if any(parameter["name"] == "format" for parameter in parameters):
-        problems["406"] = "None of the forms that there are is accepted."
-        responses["200"]["content"] |= {form: {"schema": {"type": "string"}} for form in _FORMS}
+        problems["404"] = "The subject does not exist; the problem says what does."
+    if any(parameter["name"] == "format" for parameter in operation.get("parameters", ())):
+        problems["406"] = "None of the available formats is accepted."
+        responses["200"]["content"] |= _DOCUMENTS
+    if operation["operationId"] == "ListChanges":
+        responses["200"]["content"] |= _STREAM
     if operation["operationId"] in FILES:
         problems["413"] = "The file is too long."
     for status, description in problems.items():
-        responses[status] = {"description": description, "content": PROBLEM_RESPONSE}
+        responses[status] = {"description": description}
+    responses["401"]["headers"] = {"WWW-Authenticate": _AUTHENTICATE}
     responses.get("204", {}).pop("content", None)
     for status in ("200", "201", "204"):
         if status in responses:
             responses[status].setdefault("headers", {})["Ledger-Position"] = _POSITION
-
-
-HAS_SUBJECT = {
-    "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
-    "MakeSupportRequest", "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow",
-    "StopExpectingBill",
-}  # fmt: skip
-"""Operations about one thing that may not exist."""
-
-
-def _schema_of_problem() -> dict[str, Any]:
-    schema: dict[str, Any] = msgspec.json.schema(Problem)["$defs"]["Problem"]
-    return schema

@@ -1,6 +1,6 @@
-"""What OpenAPI says of the intake, which Litestar does not know: it answers before Litestar does.
+"""The intake's operations in OpenAPI, written by hand: Litestar does not serve them.
 
-The contract tests send every case and compare the answers with this.
+The contract tests compare every response with this.
 """
 
 from typing import Any
@@ -40,8 +40,8 @@ def _operation(operation_id: str, summary: str) -> dict[str, Any]:
     return {
         "operationId": operation_id,
         "summary": summary,
-        "description": "Any body is taken and kept as it came. The answer is sent after it is "
-        "durable. The same event sent again is answered with the position of the first.",
+        "description": "Accepts any body and keeps it as it came. Responds once it is durable. An "
+        "event that is sent again gets the position of its first delivery.",
         "tags": ["intake"],
         "requestBody": {
             "required": True,
@@ -57,15 +57,24 @@ def _operation(operation_id: str, summary: str) -> dict[str, Any]:
                             "required": ["outcome", "position"],
                             "additionalProperties": False,
                             "properties": {
-                                "outcome": {"enum": ["recorded", "duplicate", "unreadable"]},
-                                "position": {"type": "integer", "minimum": 1},
+                                "outcome": {
+                                    "type": "string",
+                                    "enum": ["recorded", "duplicate", "unreadable"],
+                                    "description": "`recorded`: a new event. `duplicate`: it was "
+                                    "in the log already. `unreadable`: kept, but not folded.",
+                                },
+                                "position": {
+                                    "type": "integer",
+                                    "minimum": 1,
+                                    "description": "The event's position in the log.",
+                                },
                             },
                         }
                     }
                 },
             },
             "401": _refusal("The token is missing or wrong.", "WWW-Authenticate"),
-            "405": _refusal("Another method than POST.", "Allow"),
+            "405": _refusal("The method is not POST.", "Allow"),
             "413": _refusal("The body is longer than LEDGER_MAX_BODY."),
             "503": _refusal(
                 "The delivery could not be made durable: send it again.", "Retry-After"
@@ -77,13 +86,13 @@ def _operation(operation_id: str, summary: str) -> dict[str, Any]:
 INTAKE_PATHS: dict[str, Any] = {
     "/webhooks/flabs": {
         "post": {
-            **_operation("ReceiveWebhook", "Take a webhook, with the token in a header"),
+            **_operation("ReceiveWebhook", "Receive a webhook, with the token in a header"),
             "security": [{"webhookToken": []}],
         }
     },
     "/webhooks/flabs/{secret}": {
         "post": {
-            **_operation("ReceiveWebhookBySecret", "Take a webhook, with the token in the path"),
+            **_operation("ReceiveWebhookBySecret", "Receive a webhook, with the token in the path"),
             "parameters": [
                 {
                     "name": "secret",

@@ -41,8 +41,8 @@ CROSS JOIN LATERAL (
     WHERE l.request = r.request
 ) l
 WHERE
-    (%(number)s::integer IS NULL OR r.request = %(number)s)
-    AND (%(before)s::integer IS NULL OR r.request < %(before)s)
+    (%(number)s::bigint IS NULL OR r.request = %(number)s)
+    AND (%(before)s::bigint IS NULL OR r.request < %(before)s)
 ORDER BY r.request DESC
 LIMIT %(limit)s
 """

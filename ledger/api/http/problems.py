@@ -1,4 +1,4 @@
-"""Turns what handlers raise into problems, so that every error has one shape."""
+"""Turns exceptions into problem responses, so that every error has one shape."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException, NotFoundException, ValidationExce
 from ledger.api.http.responses import POSITION_HEADER
 from ledger.api.services import services_of
 from ledger.errors import (
+    BusyError,
     DatabaseUnavailableError,
     DecisionError,
     FoldVersionError,
@@ -29,11 +30,11 @@ _log = structlog.get_logger(__name__)
 AnyRequest = Request[Any, Any, Any]
 
 ADMITTED = "admitted"
-"""Set in a request's state when its key was accepted."""
+"""Set in a request's state once its key was accepted."""
 
 
 class ProblemError(LedgerError):
-    """An answer that is a problem, with its headers."""
+    """A problem response and its headers."""
 
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -43,14 +44,14 @@ class ProblemError(LedgerError):
 
 
 def on_problem(request: AnyRequest, error: ProblemError) -> Response[bytes]:
-    """Answer a problem that a handler raised."""
+    """Respond to a problem that a handler raised."""
     return _response(request, error.status, error.detail, error.headers)
 
 
 def on_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
-    """Answer what the framework raised."""
+    """Respond to an error that the framework raised."""
     if isinstance(error, ValidationException):
-        return _response(request, 400, _name_parameters(request, error))
+        return _response(request, 400, _describe_parameters(request, error))
     if isinstance(error, NotFoundException):
         detail = f"there is nothing at {request.url.path}; GET /schema lists the calls"
         return _response(request, 404, detail)
@@ -58,29 +59,29 @@ def on_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
 
 
 def on_database(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer that the database is away."""
+    """Respond that the database does not answer."""
     _log.warning("database away", error=one_line(error))
     detail = "the database does not answer; try again"
     return _response(request, 503, detail, {"Retry-After": "1"})
 
 
-def on_decision(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer that a decision cannot be taken now."""
+def on_temporary(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Respond that the request cannot be answered now."""
     return _response(request, 503, str(error), {"Retry-After": "1"})
 
 
 def on_unknown_subject(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer that there is no such thing, and what there is."""
+    """Respond that the subject of a decision does not exist, and what does."""
     return _response(request, 404, str(error))
 
 
 def on_question(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer that the request itself is wrong."""
+    """Respond that the request itself is wrong."""
     return _response(request, 400, str(error))
 
 
 def on_lost_state(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer that the state's tables are not there, or not as they should be."""
+    """Respond that the state tables are missing or not as they should be."""
     if "state." not in str(error):
         return on_any(request, error)
     _log.error("state tables missing: run `ledger rebuild`", error=one_line(error))
@@ -89,16 +90,17 @@ def on_lost_state(request: AnyRequest, error: Exception) -> Response[bytes]:
 
 
 def on_any(request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer a fault of our own."""
+    """Respond to a fault of the server."""
     _log.exception("request failed", path=request.url.path, error=str(error))
-    return _response(request, 500, "the request failed by a fault of the server; its log says more")
+    detail = "the request failed because of a fault in the server; its log has the details"
+    return _response(request, 500, detail)
 
 
 def _response(
     request: AnyRequest, status: int, detail: str, headers: dict[str, str] | None = None
 ) -> Response[bytes]:
     more = dict(headers or {})
-    if request.state.get(ADMITTED):  # who has no key is not told how much there is
+    if request.state.get(ADMITTED):  # the size of the log is not disclosed without a key
         position = services_of(request.app.state).watch.position
         more.setdefault(POSITION_HEADER, str(position))
     return Response(
@@ -116,10 +118,11 @@ HANDLERS: dict[int | type[Exception], Any] = {
     psycopg.errors.UndefinedTable: on_lost_state,
     psycopg.errors.UndefinedColumn: on_lost_state,
     psycopg_pool.PoolTimeout: on_database,
+    BusyError: on_temporary,
     DatabaseUnavailableError: on_database,
-    DecisionError: on_decision,
-    FoldVersionError: on_decision,
-    StateError: on_decision,
+    DecisionError: on_temporary,
+    FoldVersionError: on_temporary,
+    StateError: on_temporary,
     UnknownSubjectError: on_unknown_subject,
     QuestionError: on_question,
     ImportFileError: on_question,
@@ -127,15 +130,32 @@ HANDLERS: dict[int | type[Exception], Any] = {
 }
 
 
-def _name_parameters(request: AnyRequest, error: ValidationException) -> str:
-    """Name each parameter that is wrong, and what it takes."""
-    takes = request.app.state["query_parameters"].get(request.scope["path_template"], {})
-    wrong = [item for item in error.extra or () if isinstance(item, dict)]
-    # Where a handler's parameter has another name than the query's, the query's is its last word.
-    names = [str(item.get("key", "")).rpartition("_") for item in wrong]
-    named = [
-        f"query parameter {name} takes {takes[name]}, not {request.query_params[name]!r}"
-        for name in ("".join(parts) if "".join(parts) in takes else parts[2] for parts in names)
-        if name in takes and name in request.query_params
+def _describe_parameters(request: AnyRequest, error: ValidationException) -> str:
+    """Name each parameter that is wrong, and say what it takes."""
+    known = request.app.state["parameters"].get(request.scope["path_template"], {})
+    wrong = {item.get("key") for item in error.extra or () if isinstance(item, dict)}
+    values = {
+        "path": request.path_params,
+        "query": request.query_params,
+        "header": request.headers,
+    }
+    described = [
+        f"{parameter.place} parameter {name} takes {parameter.takes}, not {shortened(str(value))}"
+        for name, parameter in known.items()
+        if parameter.field in wrong and (value := values[parameter.place].get(name)) is not None
     ]
-    return "; ".join(named) or error.detail
+    return "; ".join(described) or error.detail
+
+
+def shortened(value: str) -> str:
+    """Quote a value that a client sent, in a bounded length."""
+    shown = repr(value[:_SHOWN])
+    return shown if len(value) <= _SHOWN else f"{shown} (the first {_SHOWN} of {len(value)})"
+
+
+def abridged(text: str) -> str:
+    """Leave out the middle of a long text."""
+    return text if len(text) <= 3 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
+
+
+_SHOWN = 100

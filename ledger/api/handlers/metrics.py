@@ -1,0 +1,92 @@
+"""The metrics for Prometheus, open to everybody."""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from math import nan
+
+import psycopg
+from litestar import Response, get
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.core import GaugeMetricFamily, Metric
+from psycopg.sql import SQL
+
+from ledger.api.handlers.projection import read_status
+from ledger.api.services import Services
+from ledger.errors import DatabaseUnavailableError, StateError
+from ledger.metrics import exposition
+from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
+
+# The projector sends the alerts and is not scraped; the database holds what it has not sent yet.
+_OPERATIONS = SQL("""
+SELECT
+    (SELECT count(*) FROM state.missing_event m WHERE {overdue} AND {subscribed}),
+    (SELECT count(*) FROM state.missing_event m WHERE {requested} AND {subscribed}),
+    (SELECT count(*) FROM state.expected_bill WHERE NOT is_seen AND expected_by <= %(now)s),
+    (SELECT count(*) FROM ledger.alert_delivery WHERE sent_at IS NULL AND given_up_at IS NULL),
+    (SELECT count(*) FROM ledger.alert_delivery WHERE given_up_at IS NOT NULL)
+""").format(
+    overdue=SQL(IN_STATE["overdue"]),
+    requested=SQL(IN_STATE["requested"]),
+    subscribed=SQL(SUBSCRIBED),
+)
+
+_GAUGES = {
+    "ledger_database_up": "Whether the database answers: 1 or 0.",
+    "ledger_head": "The last position of the log.",
+    "ledger_position": "The log position that the projection reflects.",
+    "ledger_lag_events": "Events of the log that the projection has not folded yet.",
+    "ledger_lag_seconds": "How long the oldest of them has waited.",
+    "ledger_parked_bills": "Bills whose events could not be folded.",
+    "ledger_overdue_events": "Missing events that are overdue and not asked for.",
+    "ledger_requested_events": "Missing events that a support request asks for.",
+    "ledger_unseen_bills": "Expected bills of which no event came in time.",
+    "ledger_alerts_waiting": "Alerts that a channel has not accepted yet.",
+    "ledger_alerts_given_up": "Alerts that a channel did not accept for a day.",
+}
+_PROJECTION = tuple(_GAUGES)[1:6]
+_OPERATION = tuple(_GAUGES)[6:]
+
+Values = dict[str, float]
+
+
+@get("/metrics", operation_id="GetMetrics", media_type="text/plain")
+async def get_metrics(services: Services) -> Response[bytes]:
+    """Expose metrics for Prometheus: deliveries counted by this server, and the projection's state.
+
+    While the database does not answer, `ledger_database_up` is 0 and what it would tell is NaN.
+    """
+    content = exposition(await _gauges(services))
+    return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _gauges(services: Services) -> Iterable[Metric]:
+    # At the same time, so that a scrape does not wait for two time-outs.
+    found = await asyncio.gather(
+        _projection(services), _operations(services), return_exceptions=True
+    )
+    values = {"ledger_database_up": 1.0}
+    for part in found:
+        if isinstance(part, dict):
+            values |= part
+        elif isinstance(part, (psycopg.OperationalError, DatabaseUnavailableError)):
+            values["ledger_database_up"] = 0.0
+        elif not isinstance(part, (psycopg.Error, StateError)):  # the state is missing
+            raise part
+    return [
+        GaugeMetricFamily(name, words, value=values.get(name, nan))
+        for name, words in _GAUGES.items()
+    ]
+
+
+async def _projection(services: Services) -> Values:
+    status = await read_status(services)
+    lag_seconds = status.lag_seconds(datetime.now(UTC))
+    numbers = (status.head, status.position, status.lag_events, lag_seconds, status.parked)
+    return dict(zip(_PROJECTION, numbers, strict=True))
+
+
+async def _operations(services: Services) -> Values:
+    values = parameters(services.policy, datetime.now(UTC))
+    rows = await services.fetch(_OPERATIONS, values)
+    return dict(zip(_OPERATION, rows[0], strict=True))

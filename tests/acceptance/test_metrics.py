@@ -1,0 +1,142 @@
+"""What Prometheus scrapes: each series once, from the start, whatever happens to the processes."""
+
+import os
+import signal
+from math import isnan
+from pathlib import Path
+
+import psycopg
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ledger import schema
+from tests.support.payloads import distinct, event
+from tests.support.postgres import PrivateServer
+from tests.support.server import LedgerServer, wait_until
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+REFUSALS = ("400", "401", "405", "413", "503")
+COUNTERS = {
+    ("ledger_deliveries_total", "recorded"),
+    ("ledger_deliveries_total", "duplicate"),
+    ("ledger_deliveries_total", "unreadable"),
+    *(
+        ("ledger_deliveries_refused_total", status)
+        for status in ("400", "401", "405", "413", "503")
+    ),
+    ("ledger_lane_failures_total", ""),
+    ("ledger_lane_batch_size_count", ""),
+}
+GAUGES = {
+    "ledger_database_up", "ledger_head", "ledger_position", "ledger_lag_events",
+    "ledger_lag_seconds", "ledger_parked_bills", "ledger_overdue_events",
+    "ledger_requested_events", "ledger_unseen_bills", "ledger_alerts_waiting",
+    "ledger_alerts_given_up",
+}  # fmt: skip
+
+
+def scrape(server: LedgerServer) -> Series:
+    """Read the metrics; fail for a family or a series that stands twice."""
+    answer = server.anonymous.get("/metrics")
+    assert answer.status_code == 200
+    found: Series = {}
+    families = list(text_string_to_metric_families(answer.text))
+    assert len(families) == len({family.name for family in families})
+    for family in families:
+        assert family.documentation not in {"", "Multiprocess metric"}
+        assert family.type != "unknown"
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+def value(series: Series, name: str, label: str = "") -> float:
+    (found,) = (
+        number
+        for (given, labels), number in series.items()
+        if given == name and (label in dict(labels).values() if label else not labels)
+    )
+    return found
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_every_series_is_there_from_the_start_and_stays_one(
+    database_url: str, tmp_path: Path, lab: str, workers: str
+) -> None:
+    with LedgerServer(database_url, tmp_path, settings={"LEDGER_WORKERS": workers}) as server:
+        first = scrape(server)
+        assert {value(first, *counter) for counter in COUNTERS} == {0.0}
+        assert {name for name, _ in first} >= GAUGES
+        server.record(*distinct(lab, 5), event(lab, "b"), event(lab, "b"), f"broken {lab}")
+        server.send(event(lab, "b"), token="wrong")
+        server.settle()
+        for _ in range(10):  # so that each worker answers
+            later = scrape(server)
+            assert later.keys() == first.keys()
+            assert value(later, "ledger_deliveries_total", "recorded") == 6
+            assert value(later, "ledger_deliveries_total", "duplicate") == 1
+            assert value(later, "ledger_deliveries_total", "unreadable") == 1
+            assert value(later, "ledger_deliveries_refused_total", "401") == 1
+            assert value(later, "ledger_head") == 7
+            assert value(later, "ledger_position") == 7
+            assert value(later, "ledger_database_up") == 1
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_a_killed_worker_leaves_its_counts_and_no_gauge(
+    database_url: str, tmp_path: Path, lab: str
+) -> None:
+    with LedgerServer(database_url, tmp_path, settings={"LEDGER_WORKERS": "2"}) as server:
+        first = scrape(server)
+        server.record(*distinct(lab, 8))
+        workers = [pid for pid in children(server.serve.pid) if is_worker(pid)]
+        os.kill(workers[0], signal.SIGKILL)
+        wait_until(
+            lambda: {pid for pid in children(server.serve.pid) if is_worker(pid)} - set(workers),
+            "another worker is started",
+        )
+        server.wait_until_ready()
+        server.settle()
+        for _ in range(6):
+            later = scrape(server)
+            assert later.keys() == first.keys()
+            assert value(later, "ledger_deliveries_total", "recorded") == 8
+            assert value(later, "ledger_head") == 8
+
+
+def is_worker(pid: int) -> bool:
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"spawn_main" in command
+
+
+def test_during_an_outage_of_the_database_every_series_stays(
+    postgres_server: PrivateServer, tmp_path: Path, lab: str
+) -> None:
+    schema.migrate(postgres_server.dsn())
+    with LedgerServer(postgres_server.dsn(), tmp_path) as server:
+        first = scrape(server)
+        server.record(event(lab, "b"))
+        postgres_server.kill()
+        during = scrape(server)
+        assert during.keys() == first.keys()
+        assert value(during, "ledger_database_up") == 0
+        assert isnan(value(during, "ledger_head"))
+        assert value(during, "ledger_deliveries_total", "recorded") == 1
+        postgres_server.start()
+        wait_until(lambda: value(scrape(server), "ledger_database_up"), "the database is back")
+        assert value(scrape(server), "ledger_head") == 1
+
+
+def test_a_lost_state_is_not_an_outage_of_the_database(own_server: LedgerServer) -> None:
+    own_server.kill_projector()
+    with psycopg.connect(own_server.settings["LEDGER_DATABASE_URL"], autocommit=True) as owner:
+        owner.execute("ALTER SCHEMA state RENAME TO lost")
+    found = scrape(own_server)
+    assert value(found, "ledger_database_up") == 1
+    assert isnan(value(found, "ledger_position"))
