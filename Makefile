@@ -19,7 +19,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format bench bench-quick recall lock clean
+.PHONY: help setup demo up test lint sql-schema format bench bench-quick recall lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lint: $(READY) ## check format, rules, types, import directions and the checked-
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/ledger openapi --check
+
+sql-schema: $(READY) ## write api_schema/sql.md, which describes the public views
+	$(VENV)/bin/python -m tests.support.sql_document
 
 format: $(READY) ## format the code and mend what the linter can
 	$(VENV)/bin/ruff check --fix-only .

@@ -68,7 +68,8 @@ def _wait_until_followed(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         while time.monotonic() < deadline:
             row = connection.execute(
-                "SELECT position = (SELECT max(position) FROM ledger.event_log) FROM state.checkpoint"
+                "SELECT position = (SELECT max(position) FROM ledger.event_log)"
+                " FROM state.checkpoint"
             ).fetchone()
             if row and row[0]:
                 return

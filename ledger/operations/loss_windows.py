@@ -75,6 +75,7 @@ WHERE
         FROM state.support_request_closing c
         WHERE
             c.request = w.request
+            AND c.position > w.position
             AND c.closed_at <= %(now)s
             AND c.position <= %(position)s
     )

@@ -113,6 +113,7 @@ def replace_views(connection: Connection) -> None:
     """
     for name in VIEWS:
         connection.execute(_sql_file(f"views/{name}"))
+    grant_views(connection)
 
 
 def grant_views(connection: Connection) -> None:

@@ -192,7 +192,7 @@ def test_a_rebuild_alerts_nothing_anew(
     note(service, subjects(1, 2, 3), channels, NOW)
     send_due(service, channels, NOW)
     owner.execute("DROP SCHEMA state CASCADE")
-    store.make_if_absent(owner)
+    store.create_if_absent(owner)
     assert note(service, subjects(3, 2, 1), channels, NOW + HOUR) == 0
     assert send_due(service, channels, NOW + HOUR) == Round(0, 0, 0)
     assert receiver.count("one") == 1
@@ -703,6 +703,7 @@ def test_no_secret_is_ever_said(
     said = "".join(capfd.readouterr())
     assert said.count("channel 2 (json)") == 2, "the log must be what is looked at"
     kept = service.execute(
-        "SELECT string_agg(a::text, ' ') || string_agg(d::text, ' ') FROM ledger.alert a, alert_delivery d"
+        "SELECT string_agg(a::text, ' ') || string_agg(d::text, ' ')"
+        " FROM ledger.alert a, ledger.alert_delivery d"
     ).fetchone()
     assert "SECRET" not in said + caplog.text + str(kept)

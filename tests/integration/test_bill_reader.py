@@ -11,8 +11,9 @@ import pytest
 from psycopg import Connection
 
 from ledger.api import bill_reader
-from ledger.api.bill_reader import BILLS, BillReader, Key, StoredBill
+from ledger.api.bill_reader import BILLS, BillReader, StoredBill
 from ledger.eventlog.append import append
+from ledger.eventlog.read import Key
 from ledger.model.bill import FOLD_VERSION
 from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.policy import Policy
@@ -44,7 +45,7 @@ def named(name: str) -> bytes:
 
 def name_of(bill: StoredBill | None) -> str | None:
     assert bill, "it cannot be said"
-    return None if bill.columns is None else bill.columns.integrator_id
+    return None if bill.summary is None else bill.summary.integrator_id
 
 
 def test_each_reader_gets_its_own_bill(database_url: str, service: Connection) -> None:
@@ -56,11 +57,11 @@ def test_each_reader_gets_its_own_bill(database_url: str, service: Connection) -
     async def use() -> None:
         async with running(database_url) as reader:
             numbers = [*range(150), *range(50)]
-            found = await read_all(reader, [(b"L", b"B%d" % number) for number in numbers])
+            found = await read_all(reader, [("L", f"B{number}") for number in numbers])
             names = [f"B{number}" if number < 100 else None for number in numbers]
             assert list(map(name_of, found)) == names
             assert {bill.position for bill in found if bill} == {head}
-            other = await reader.read((b"other", b"B7"))
+            other = await reader.read(("other", "B7"))
             assert name_of(other) == "theirs"
 
     asyncio.run(use())
@@ -80,7 +81,7 @@ def test_those_who_wait_are_read_by_few_queries(
 
     async def use() -> None:
         async with running(database_url) as reader:
-            await read_all(reader, [(b"L", b"B%d" % number) for number in range(640)])
+            await read_all(reader, [("L", f"B{number}") for number in range(640)])
 
     asyncio.run(use())
     assert sizes == [bill_reader.MOST] * 10
@@ -110,9 +111,9 @@ def test_where_a_query_is_slow_and_many_wait_others_are_begun_beside_it(
 
     async def use() -> None:
         async with running(database_url) as reader:
-            first = asyncio.create_task(reader.read((b"L", b"first")))
+            first = asyncio.create_task(reader.read(("L", "first")))
             await begun.wait()
-            keys = [(b"L", b"B%d" % number) for number in range(bills - 1)]
+            keys = [("L", f"B{number}") for number in range(bills - 1)]
             others = asyncio.ensure_future(read_all(reader, keys))
             for _ in range(10):  # for all that is to begin without time to pass
                 await asyncio.sleep(0)
@@ -127,11 +128,11 @@ def test_where_a_query_is_slow_and_many_wait_others_are_begun_beside_it(
 def test_a_bill_is_read_anew_each_time(database_url: str, service: Connection) -> None:
     async def use() -> None:
         async with running(database_url) as reader:
-            nothing = await reader.read((b"L", b"B"))
+            nothing = await reader.read(("L", "B"))
             assert (name_of(nothing), nothing and nothing.position) == (None, 0)
             append(service, deliveries([named("B")]))
             drain(service)
-            there = await reader.read((b"L", b"B"))
+            there = await reader.read(("L", "B"))
             assert (name_of(there), there and there.position) == ("B", 1)
 
     asyncio.run(use())
@@ -146,7 +147,7 @@ def test_a_state_that_was_rebuilt_meanwhile_is_the_one_that_is_read(
 
     async def use() -> None:
         async with running(database_url) as reader:
-            assert name_of(await reader.read((b"L", b"B"))) == "B"
+            assert name_of(await reader.read(("L", "B"))) == "B"
             await asyncio.to_thread(
                 rebuild.rebuild,
                 database_url,
@@ -156,7 +157,7 @@ def test_a_state_that_was_rebuilt_meanwhile_is_the_one_that_is_read(
             )
             append(service, deliveries([named("new")]))
             drain(service)
-            found = await read_all(reader, [(b"L", b"B"), (b"L", b"new")])
+            found = await read_all(reader, [("L", "B"), ("L", "new")])
             assert list(map(name_of, found)) == ["B", "new"]
             assert [bill and bill.position for bill in found] == [2, 2]
 
@@ -168,7 +169,7 @@ def test_a_parked_bill_is_told_with_its_error(database_url: str, owner: Connecti
 
     async def use() -> None:
         async with running(database_url) as reader:
-            assert await reader.read((b"L", b"B")) == StoredBill(0, "why", None, None, None)
+            assert await reader.read(("L", "B")) == StoredBill(0, "why", None, [], None)
 
     asyncio.run(use())
 
@@ -182,12 +183,12 @@ def test_after_a_lost_connection_nothing_is_said_for_a_pause_and_then_all_is_wel
 
     async def use() -> None:
         async with running(database_url) as reader:
-            await reader.read((b"L", b"B"))
+            await reader.read(("L", "B"))
             terminate(owner, *sessions_named(owner, "bills"))
-            assert await read_all(reader, [(b"L", b"B")] * 3) == [None] * 3
-            assert await reader.read((b"L", b"B")) is None
+            assert await read_all(reader, [("L", "B")] * 3) == [None] * 3
+            assert await reader.read(("L", "B")) is None
             async with asyncio.timeout(5):
-                while (bill := await reader.read((b"L", b"B"))) is None:  # noqa: ASYNC110 -- nothing signals it
+                while (bill := await reader.read(("L", "B"))) is None:  # noqa: ASYNC110 -- nothing signals it
                     await asyncio.sleep(0)
             assert name_of(bill) == "B"
 
@@ -204,7 +205,7 @@ def test_a_query_that_takes_too_long_is_given_up(
             with psycopg.connect(database_url) as holder:
                 holder.execute("LOCK TABLE state.bill IN ACCESS EXCLUSIVE MODE")
                 async with asyncio.timeout(5):
-                    assert await reader.read((b"L", b"B")) is None
+                    assert await reader.read(("L", "B")) is None
 
     asyncio.run(use())
     wait_until(lambda: not sessions_named(owner, "bills"), "the reader's connection is closed")
@@ -217,13 +218,13 @@ def test_a_reader_who_gives_up_takes_nobody_along(database_url: str, service: Co
     async def use() -> None:
         async with running(database_url) as reader:
             readers = [
-                asyncio.ensure_future(reader.read((b"L", b"B%d" % number))) for number in range(3)
+                asyncio.ensure_future(reader.read(("L", f"B{number}"))) for number in range(3)
             ]
             await asyncio.sleep(0)
             readers[1].cancel()
             assert name_of(await readers[0]) == "B0"
             assert name_of(await readers[2]) == "B2"
-            assert name_of(await reader.read((b"L", b"B1"))) == "B1"
+            assert name_of(await reader.read(("L", "B1"))) == "B1"
 
     asyncio.run(use())
 
@@ -238,11 +239,11 @@ def test_a_lost_checkpoint_leaves_nobody_waiting(
     async def use() -> None:
         async with running(database_url) as reader, asyncio.timeout(5):
             [lost] = owner.execute("DELETE FROM state.checkpoint RETURNING position").fetchall()
-            assert await read_all(reader, [(b"L", b"B")] * 3) == [None] * 3
+            assert await read_all(reader, [("L", "B")] * 3) == [None] * 3
             owner.execute(
                 "INSERT INTO state.checkpoint VALUES (true, %s, %s)", [*lost, FOLD_VERSION]
             )
-            assert name_of(await reader.read((b"L", b"B"))) == "B"
+            assert name_of(await reader.read(("L", "B"))) == "B"
 
     asyncio.run(use())
 
@@ -253,7 +254,7 @@ def test_stopping_leaves_nobody_waiting(database_url: str) -> None:
         async with asyncio.timeout(5):
             with psycopg.connect(database_url) as holder:
                 holder.execute("LOCK TABLE state.bill IN ACCESS EXCLUSIVE MODE")
-                waiting = asyncio.ensure_future(read_all(reader, [(b"L", b"B")] * 100))
+                waiting = asyncio.ensure_future(read_all(reader, [("L", "B")] * 100))
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 await reader.stop()

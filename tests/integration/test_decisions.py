@@ -85,7 +85,7 @@ def test_two_who_press_at_once_make_one_request(database_url: str, service: Conn
         numbers = list(pool.map(lambda _: press(database_url), range(4)))
     assert sorted(numbers, key=str) == [1, None, None, None]
     assert (
-        one(service, "SELECT count(*) FROM ledger.event_log WHERE type_code = '=request.made'") == 1
+        one(service, "SELECT count(*) FROM ledger.event_log WHERE event_type = 'request.made'") == 1
     )
     [line] = read_request(service, 1).lines
     assert (line.bill_id, line.event_type, line.state) == ("B", "bill.created", "requested")
@@ -304,7 +304,7 @@ def test_a_webhook_that_looks_like_a_decision_decides_nothing(service: Connectio
     drain(service)
     assert unreadable(service) == [2, 3, 4]
     rows = state_rows(service)
-    assert not rows["desk_event"] + rows["expected_bill"] + rows["expectation"]
+    assert not rows["support_request"] + rows["expected_bill"] + rows["expectation"]
     assert one(service, "SELECT waived_at FROM state.missing_event") is None
 
 

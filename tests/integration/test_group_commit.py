@@ -371,14 +371,15 @@ def test_the_lane_commits_durably_whatever_the_default_is(
     owner.execute(
         f"""
         ALTER DATABASE {owner.info.dbname} SET synchronous_commit = {default};
-        CREATE TABLE noted (setting text);
-        GRANT INSERT ON noted TO ledger_service;
-        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE TABLE public.noted (setting text);
+        GRANT INSERT ON public.noted TO ledger_service;
+        CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            INSERT INTO noted VALUES (current_setting('synchronous_commit'));
+            INSERT INTO public.noted VALUES (current_setting('synchronous_commit'));
             RETURN NULL;
         END $$;
-        CREATE TRIGGER note AFTER INSERT ON ledger.event_log FOR EACH STATEMENT EXECUTE FUNCTION note();
+        CREATE TRIGGER note AFTER INSERT ON ledger.event_log
+            FOR EACH STATEMENT EXECUTE FUNCTION public.note();
         """.encode()
     )
 

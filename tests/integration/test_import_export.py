@@ -169,8 +169,8 @@ def test_payloads_are_events_of_the_source_import(undone: Connection) -> None:
     imported = import_bytes(undone, b"\n".join(payloads(3)))
     assert (imported.recorded, imported.duplicate, imported.unreadable) == (3, 0, 0)
     assert stored(undone) == payloads(3)
-    rows = undone.execute("SELECT source_letter, received_at FROM ledger.event_log").fetchall()
-    assert {letter for letter, _ in rows} == {"i"}
+    rows = undone.execute("SELECT source, received_at FROM ledger.event_log").fetchall()
+    assert {letter for letter, _ in rows} == {"import"}
     assert all(before <= moment <= datetime.now(UTC) for _, moment in rows)
 
 
@@ -227,8 +227,8 @@ def test_an_export_of_somebody_else_is_imported_as_payloads(
     before = datetime.now(UTC)
     imported = import_bytes(other, b"".join(export_lines(service)), exports=False)
     assert (imported.recorded, imported.unreadable, imported.unreadable_recorded) == (2, 2, 0)
-    rows = other.execute("SELECT source_letter, received_at, body FROM ledger.event_log").fetchall()
-    assert {letter for letter, _, _ in rows} == {"i"}
+    rows = other.execute("SELECT source, received_at, body FROM ledger.event_log").fetchall()
+    assert {letter for letter, _, _ in rows} == {"import"}
     assert all(before <= moment for _, moment, _ in rows)
     assert sorted(found for _, _, found in rows) == [spaced, payloads(1)[0]]
 

@@ -148,19 +148,17 @@ def whole_window(seconds: set[int], second: int) -> int:
 
 def state_of(second: int, lab: str, decisions: list[Decision]) -> WindowState:
     state: WindowState = "open"
-    made: dict[int, RequestMade] = {}
+    asked: dict[int, list[Span]] = {}
     for decision in decisions:
         if isinstance(decision, RequestMade):
-            made[decision.request] = decision
+            asked.setdefault(decision.request, []).extend(decision.windows)
             if state == "open" and covers(decision.windows, second, lab):
                 state = "requested"
         else:
             closing = (
                 [decision.window]
                 if isinstance(decision, WindowClosed)
-                else made[decision.request].windows
-                if decision.request in made
-                else []
+                else asked.get(decision.request, [])
             )
             # Of no lab: whoever closed it meant it for all.
             if covers(closing, second, lab) or covers(closing, second, ""):

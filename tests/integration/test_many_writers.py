@@ -192,7 +192,8 @@ class Follower:
         self.seen += [position for (position,) in new]
         self.rounds += 1
         row = connection.execute(
-            "SELECT count(*), coalesce(max(position), 0), count(DISTINCT position) FROM ledger.event_log"
+            "SELECT count(*), coalesce(max(position), 0), count(DISTINCT position)"
+            " FROM ledger.event_log"
         ).fetchone()
         assert row
         assert row[0] == row[1] == row[2], "a reader saw a position, and not all before it"

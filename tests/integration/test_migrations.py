@@ -14,7 +14,6 @@ import pytest
 from psycopg import Connection, sql
 
 from ledger import schema
-from ledger.cli import local_stack
 from ledger.errors import SchemaError
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append, from_unix
@@ -106,17 +105,6 @@ PRESENT_SHAPE: tuple[LiteralString, LiteralString, LiteralString] = (
     "event_type_name(type_code)",
     "event_time(event_second)",
 )
-
-
-def test_the_stack_says_that_it_brings_an_older_database_up(
-    empty_database_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    schema.migrate(empty_database_url, revision="0003")
-    local_stack.migrate(empty_database_url)
-    assert f"from schema 0003 to {schema.SCHEMA_VERSION}" in capsys.readouterr().err
-    local_stack.migrate(empty_database_url)
-    assert not capsys.readouterr().err
-    works(empty_database_url)
 
 
 def test_threads_that_migrate_one_database_at_once_all_succeed(empty_database_url: str) -> None:

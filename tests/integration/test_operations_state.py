@@ -17,7 +17,8 @@ from ledger.model.bill import Bill
 from ledger.model.bill import fold as real_fold
 from ledger.model.operator_events import AnyDecision
 from ledger.postgres.connect import connect
-from ledger.projection import rows, store, verify
+from ledger.projection import fold_bills, store, verify
+from ledger.projection.rows import COLUMNS
 from tests.support.decisions import (
     PARKED,
     Log,
@@ -33,6 +34,7 @@ from tests.support.decisions import (
     span,
     subscribed,
     waived,
+    window_closed,
 )
 from tests.support.histories import RECEIVED, body
 from tests.support.sessions import drain, one, state_rows
@@ -83,7 +85,7 @@ def connections(shared_database_url: str) -> Iterator[tuple[Connection, Connecti
 
 @pytest.fixture
 def log(connections: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch) -> "Log":
-    monkeypatch.setattr(rows, "fold", fold_but_one)
+    monkeypatch.setattr(fold_bills, "fold", fold_but_one)
     return Log(*connections)
 
 
@@ -147,7 +149,7 @@ OTHER_COLUMNS = {
     "delay": ("lab_id", "day", "seconds", "deliveries"),
 }
 TAMPERED = {
-    table: (rows.COLUMNS | OTHER_COLUMNS)[table]
+    table: tuple((COLUMNS | OTHER_COLUMNS)[table])
     for table in store.TABLES
     if table not in {"bill", "unreadable_event", "parked_bill"}
 }
@@ -187,6 +189,7 @@ def fill(connection: Connection) -> None:
             decided(requested(report_of("b"))),
             decided(request_made(windows=[span(RECEIVED, RECEIVED, "L")], lines=2)),
             decided(request_closed()),
+            decided(window_closed(span(RECEIVED, RECEIVED, "L"))),
             decided(subscribed("L", ["bill.created"])),
             decided(expected_bill()),
             decided(expected_bill("never", lab="L")),

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger.projection.stored import BillColumns, read_reports, read_summary
 from psycopg import Connection
 
+from ledger.api.bill_reader import BILLS, stored_bill
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append
 from ledger.model.bill import BillSummary, Report, fold
@@ -21,7 +21,7 @@ from ledger.postgres.connect import connect
 from ledger.projection import parallel, rebuild, verify
 from ledger.projection.parallel import chunks
 from ledger.projection.projector import follow_once
-from ledger.projection.rows import read_row
+from ledger.projection.read_event import read_row
 from ledger.projection.store import TABLES
 from tests.support.histories import RECEIVED, TYPES, body, respelled
 from tests.support.sessions import drain, state_rows, state_without_positions
@@ -115,7 +115,8 @@ class Log:
             f"""
             ALTER TABLE ledger.event_log DISABLE TRIGGER event_log_is_append_only;
             ALTER TABLE ledger.repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
-            TRUNCATE ledger.event_log, repeat_delivery, {", ".join(f"state.{table}" for table in TABLES)};
+            TRUNCATE ledger.event_log, ledger.repeat_delivery,
+                {", ".join(f"state.{table}" for table in TABLES)};
             UPDATE state.checkpoint SET position = 0;
             ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
             ALTER TABLE ledger.repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
@@ -160,16 +161,18 @@ def test_rebuilt_equals_live(
 
 def shown(connection: Connection) -> dict[tuple[str, str], tuple[BillSummary, list[Report]]]:
     """Return what the state says of each bill, with positions."""
-    query = (
-        "SELECT lab_id, bill_id, state, integrator_id, position, summary::text, reports::text"
-        " FROM state.bill"
-    )
+    keys = connection.execute("SELECT lab_id, bill_id FROM state.bill").fetchall()
+    values = {
+        "labs": [lab for lab, _ in keys],
+        "bills": [bill for _, bill in keys],
+        "events": [],
+        "position": 0,
+    }
+    bills = map(stored_bill, connection.execute(BILLS, values))
     return {
-        row[:2]: (
-            read_summary(BillColumns._make([*row[:5], row[5].encode()])),
-            read_reports(row[6].encode()),
-        )
-        for row in connection.execute(query)
+        (bill.summary.lab_id, bill.summary.bill_id): (bill.summary, bill.reports)
+        for bill in bills
+        if bill.summary
     }
 
 

@@ -20,10 +20,10 @@ from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import FOLD_VERSION
 from ledger.postgres.connect import connect
 from ledger.projection import parallel, rebuild, store
+from ledger.projection.fold_bills import Projected, add_history
 from ledger.projection.parallel import Chunk, chunks, histories
 from ledger.projection.projector import lock_projection
 from ledger.projection.rebuild import Rebuilt
-from ledger.projection.rows import Made, add_history
 from tests.support.histories import RECEIVED, body, deliveries, delivery, mixed_history
 from tests.support.sessions import drain, one, sessions_named, state_rows, terminate, wait_until
 
@@ -91,19 +91,6 @@ def test_several_processes_rebuild_what_the_projector_made(
     assert told[-1] == (head, head)
 
 
-@pytest.mark.parametrize("flush", [1, 3])
-def test_bills_are_stored_in_parts_of_any_size(
-    database_url: str, service: Connection, monkeypatch: pytest.MonkeyPatch, flush: int
-) -> None:
-    monkeypatch.setattr(rebuild, "FLUSH", flush)
-    append(service, mixed_history(100))
-    drain(service)
-    live = state_rows(service)
-    made = run(database_url)
-    assert state_rows(service) == live
-    assert made.counts.bills == len(live["bill"])
-
-
 def test_one_process_is_this_one(database_url: str, service: Connection) -> None:
     append(service, mixed_history(20))
     told: list[int] = []
@@ -153,7 +140,7 @@ def test_state_of_an_older_version_of_the_fold_is_made_anew(
     drain(service)
     live = state_rows(service)
     service.execute("UPDATE state.checkpoint SET fold_version = %s", (FOLD_VERSION - 1,))
-    service.execute("ALTER TABLE state.bill DROP COLUMN reports CASCADE")
+    service.execute("ALTER TABLE state.bill DROP COLUMN report_url CASCADE")
     run(database_url)
     assert state_rows(service) == live
 
@@ -298,7 +285,7 @@ def test_events_that_come_during_a_rebuild_are_in_its_state(
     assert made.position == read.head(service) > 60
     rebuilt = state_rows(service)
     service.execute("DROP SCHEMA state CASCADE")
-    store.make(service, "state")
+    store.create(service, "state")
     drain(service)
     assert state_rows(service) == rebuilt
 
@@ -351,7 +338,7 @@ def test_what_an_interrupted_rebuild_left_is_removed(
     drain(service)
     live = state_rows(service)
     for schema in ("state_next", "state_old"):
-        store.make(service, schema)
+        store.create(service, schema)
         service.execute(f"CREATE TABLE {schema}.rebuild (events_done bigint)".encode())
     run(database_url)
     assert leftovers(service) == []
@@ -429,11 +416,11 @@ def test_a_rebuild_that_ends_in_the_midst_of_a_chunk_leaves_the_live_state(
     live = state_rows(service)
     folded = count()
 
-    def fail(made: Made, key: Key, log_rows: Iterable[LogRow]) -> int:
+    def fail(projected: Projected, key: Key, log_rows: Iterable[LogRow]) -> int:
         if next(folded) == 2:
             next(iter(log_rows))
             raise error
-        return add_history(made, key, log_rows)
+        return add_history(projected, key, log_rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(rebuild, "add_history", fail)

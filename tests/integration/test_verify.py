@@ -12,7 +12,7 @@ from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.model.bill import FOLD_VERSION
 from ledger.postgres.connect import connect
-from ledger.projection import parallel, rows, verify
+from ledger.projection import fold_bills, parallel, verify
 from ledger.projection.parallel import chunks
 from ledger.projection.projector import Projector
 from ledger.projection.rows import COLUMNS
@@ -79,7 +79,7 @@ def test_a_parked_bill_whose_fold_still_fails_is_no_difference(
     def fold(*_: object) -> None:
         raise ZeroDivisionError("always")
 
-    monkeypatch.setattr(rows, "fold", fold)
+    monkeypatch.setattr(fold_bills, "fold", fold)
     append(service, deliveries([body()]))
     drain(service)
     assert one(service, "SELECT count(*) FROM state.parked_bill") == 1
@@ -114,19 +114,19 @@ LOG = {
         "bill_id of position 2",
     ),
     "type": (
-        "UPDATE ledger.event_log SET type_code = 'd' WHERE position = 8",
+        "UPDATE ledger.event_log SET event_type = 'bill.deleted' WHERE position = 8",
         "event_type of position 8",
     ),
     "time": (
-        "UPDATE ledger.event_log SET event_second = event_second + 1 WHERE position = 7",
+        "UPDATE ledger.event_log SET event_time = event_time + interval '1 s' WHERE position = 7",
         "event_time of position 7",
     ),
     "no time": (
-        "UPDATE ledger.event_log SET event_second = NULL WHERE position = 7",
+        "UPDATE ledger.event_log SET event_time = NULL WHERE position = 7",
         "event_time of position 7",
     ),
     "a time that no body says": (
-        "UPDATE ledger.event_log SET event_second = 0 WHERE position = 4",
+        "UPDATE ledger.event_log SET event_time = '1970-01-01Z' WHERE position = 4",
         "event_time of position 4",
     ),
 }
@@ -181,21 +181,21 @@ STATE = {
         "UPDATE state.bill SET missing = 7 WHERE bill_id = 'B1'",
         ["state.bill L/B1", "missing is 7"],
     ),
-    "summary changed": (
-        "UPDATE state.bill SET summary = '{}' WHERE bill_id = 'B3'",
-        ["state.bill L/B3", "summary"],
+    "status changed": (
+        "UPDATE state.bill SET flabs_status = 'x' WHERE bill_id = 'B3'",
+        ["state.bill L/B3", "flabs_status is x"],
     ),
-    "reports changed": (
-        "UPDATE state.bill SET reports = '[]' WHERE bill_id = 'B1'",
-        ["state.bill L/B1", "reports"],
+    "findings changed": (
+        "UPDATE state.bill SET findings = '{x}' WHERE bill_id = 'B1'",
+        ["state.bill L/B1", "findings is ['x']"],
     ),
-    "tests changed": (
-        "UPDATE state.bill SET test_ids = '{T9}' WHERE bill_id = 'B2'",
-        ["state.bill L/B2", "test_ids"],
+    "report changed": (
+        "UPDATE state.report SET test_id = 'T9' WHERE bill_id = 'B2' AND test_id = 'T1'",
+        ["state.report L/B2/T", "the fold has"],
     ),
-    "completed tests changed": (
-        "UPDATE state.bill SET completed = '{false}' WHERE bill_id = 'B2'",
-        ["state.bill L/B2", "completed"],
+    "report no longer completed": (
+        "UPDATE state.report SET completed_at = NULL WHERE bill_id = 'B2' AND test_id = 'T1'",
+        ["state.report L/B2/T1", "completed_at is null"],
     ),
     "integrator changed": (
         "UPDATE state.bill SET integrator_id = 'x' WHERE bill_id = 'B1'",
@@ -268,7 +268,7 @@ def test_a_parked_bill_that_is_not_listed_is_named(
     def fold(*_: object) -> None:
         raise ZeroDivisionError("always")
 
-    monkeypatch.setattr(rows, "fold", fold)
+    monkeypatch.setattr(fold_bills, "fold", fold)
     append(service, deliveries([body()]))
     drain(service)
     service.execute("DELETE FROM state.parked_bill")

@@ -255,15 +255,24 @@ some_decisions = _about(_subjects | st.just(REPORTS))
 
 
 SAID = {
-    "bill": "lab_id, bill_id, state, integrator_id, reports::text FROM state.bill",
-    "report": "lab_id, bill_id, test_id, report::text FROM state.report",
+    "bill": "lab_id, bill_id, integrator_id, state, flabs_status, created_at, completed_at,"
+    " deleted_at, report_url, reports_total, reports_completed, findings, events, missing"
+    " FROM state.bill",
+    "report": "lab_id, bill_id, test_id, status, completed_at, evidence FROM state.report",
     "missing_event": "lab_id, bill_id, event_type, test_id, certainty, count, decided, request,"
     " integrator_id, evidence_received_at, requested_at, waived_at FROM state.missing_event",
-    "request_line": "lab_id, bill_id, request, event_type, test_id, state, line ->> 'reason',"
-    " (line -> 'asked')::text FROM state.request_line",
+    "request_line": "lab_id, bill_id, request, event_type, test_id, state, reason, integrator_id,"
+    " certainty, count, evidence_position, evidence_event_type, evidence_event_time,"
+    " evidence_received_at, previous, requested_at, requested_by FROM state.request_line",
     "former_integrator": "* FROM state.former_integrator",
     "parked_bill": "lab_id, bill_id, error FROM state.parked_bill",
-    "desk_event": "lab_id, kind, request, decision::text FROM state.desk_event",
+    "support_request": "lab_id, request, made_at, made_by, note FROM state.support_request",
+    "support_request_window": "lab_id, nth, request, begins_at, ends_at, labs"
+    " FROM state.support_request_window",
+    "support_request_closing": "lab_id, request, closed_at, closed_by, reason"
+    " FROM state.support_request_closing",
+    "loss_window_closing": "lab_id, begins_at, ends_at, labs, closed_at, closed_by, reason"
+    " FROM state.loss_window_closing",
     "subscription": "DISTINCT ON (lab_id) lab_id, events FROM state.subscription"
     " ORDER BY lab_id, position DESC",
     "expectation": "lab_id, integrator_id, expected_by FROM state.expectation",
@@ -288,7 +297,7 @@ class Log:
             f"""
             ALTER TABLE ledger.event_log DISABLE TRIGGER event_log_is_append_only;
             ALTER TABLE ledger.repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
-            TRUNCATE ledger.liveness, event_log, repeat_delivery, {names};
+            TRUNCATE ledger.liveness, ledger.event_log, ledger.repeat_delivery, {names};
             UPDATE state.checkpoint SET position = 0;
             ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
             ALTER TABLE ledger.repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;

@@ -111,7 +111,7 @@ def log_rows(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 def state_rows(connection: Connection, schema: str = "state") -> dict[str, list[str]]:
-    """Return all rows of all state tables, and of the view of reports, as text, sorted."""
+    """Return all rows of all state tables as text, sorted."""
     return {
         table: [
             row
@@ -121,16 +121,17 @@ def state_rows(connection: Connection, schema: str = "state") -> dict[str, list[
                 )
             )
         ]
-        for table in (*TABLES, "report", "checkpoint")
+        for table in (*TABLES, "checkpoint")
     }
 
 
 def state_without_positions(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
     """Return what the state says of bills and events, but not where in the log they stand."""
     queries = {
-        "bill": "SELECT lab_id, bill_id, missing, state, integrator_id, reports::text,"
-        " summary::text FROM state.bill",
-        "report": "SELECT lab_id, bill_id, test_id, is_completed, integrator_id, report::text"
+        "bill": "SELECT lab_id, bill_id, integrator_id, state, flabs_status, created_at,"
+        " completed_at, deleted_at, report_url, reports_total, reports_completed, findings, events,"
+        " first_received_at, last_received_at, last_event_at, missing FROM state.bill",
+        "report": "SELECT lab_id, bill_id, test_id, status, completed_at, evidence"
         " FROM state.report",
         "missing_event": "SELECT lab_id, bill_id, event_type, test_id, certainty, count,"
         " integrator_id, evidence_event_type, evidence_event_time, evidence_received_at"

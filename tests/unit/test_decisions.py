@@ -19,7 +19,7 @@ from ledger.model.operator_events import (
     write_decision,
 )
 from ledger.model.unreadable import Unreadable
-from ledger.projection.rows import read_row
+from ledger.projection.read_event import read_row
 from tests.support.decisions import (
     COMPLETED,
     DECIDED,

@@ -70,7 +70,7 @@ SELECT
     r.evidence
 FROM state.report r
 JOIN state.bill b ON b.lab_id = r.lab_id AND b.bill_id = r.bill_id
-WHERE r.test_id = %(test_id)s AND {bills} AND {reports}
+WHERE r.test_id = %(test_id)s AND {reports}
 ORDER BY r.position DESC
 LIMIT %(limit)s
 """
@@ -84,15 +84,17 @@ _ON_BILLS: Conditions = {
     "position": "b.position <= %(position)s",
 }
 _ON_REPORTS: Conditions = {
-    "completed": "(r.evidence IS NOT NULL) = %(completed)s",
+    "lab_id": "r.lab_id = %(lab_id)s",
+    "changed_after": "r.position > %(changed_after)s",
     "position": "(r.position, r.test_id) < (%(position)s, %(test)s)",
 }
 
-# Bills without a report of the wanted kind are skipped, in the words of the indexes on bills.
-_SOME_REPORT = {
+# In the words of the partial indexes, so that bills and reports of the other kind are skipped.
+_BILLS_WITH_REPORT = {
     True: "b.reports_completed > 0",
     False: "b.reports_completed < b.reports_total",
 }
+_REPORT_IS = {True: "r.evidence IS NOT NULL", False: "r.evidence IS NULL"}
 
 
 class Wanted(Struct, frozen=True):
@@ -108,14 +110,15 @@ class Wanted(Struct, frozen=True):
 
 def list_query(wanted: Wanted) -> Composed:
     """Return the query for a part of the list; without any report, it has one row of nulls."""
-    bills = _where(wanted, _ON_BILLS)
+    bills, reports = _where(wanted, _ON_BILLS), _where(wanted, _ON_REPORTS)
     if wanted.completed is not None:
-        bills.append(_SOME_REPORT[wanted.completed])
+        bills.append(_BILLS_WITH_REPORT[wanted.completed])
+        reports.append(_REPORT_IS[wanted.completed])
     template = _OF_BILLS if wanted.test_id is None else _OF_TEST
-    reports = SQL(template).format(
-        bills=SQL(" AND ".join(bills)), reports=SQL(" AND ".join(_where(wanted, _ON_REPORTS)))
+    listed = SQL(template).format(
+        bills=SQL(" AND ".join(bills)), reports=SQL(" AND ".join(reports))
     )
-    return SQL(_LIST).format(reports=reports)
+    return SQL(_LIST).format(reports=listed)
 
 
 def _where(wanted: Wanted, conditions: Conditions) -> list[str]:

@@ -12,6 +12,8 @@ CREATE INDEX bill_pending_idx ON bill (position) WHERE reports_completed < repor
 
 ALTER TABLE report ADD CONSTRAINT report_pkey PRIMARY KEY (lab_id, bill_id, test_id);
 CREATE INDEX report_test_idx ON report (test_id, position);
+-- Few reports of a test are pending among very many that are not.
+CREATE INDEX report_pending_idx ON report (test_id, position) WHERE evidence IS NULL;
 
 ALTER TABLE missing_event
     ADD CONSTRAINT missing_event_pkey PRIMARY KEY (lab_id, bill_id, test_id, event_type);

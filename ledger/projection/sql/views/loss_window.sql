@@ -72,7 +72,11 @@ closed AS MATERIALIZED (
     FROM (
         SELECT w.labs, w.begins_at, w.ends_at
         FROM state.support_request_window w
-        WHERE w.request IN (SELECT k.request FROM state.support_request_closing k)
+        WHERE EXISTS (
+            SELECT
+            FROM state.support_request_closing k
+            WHERE k.request = w.request AND k.position > w.position
+        )
         UNION ALL
         SELECT k.labs, k.begins_at, k.ends_at
         FROM state.loss_window_closing k
