@@ -62,15 +62,13 @@ def tampered(url: str, statement: str) -> None:
             ["digest", "position 3"],
         ),
         (
-            "UPDATE ledger.event_log SET event_time = event_time + interval '1 s'"
-            " WHERE position = 5",
+            "UPDATE ledger.event_log SET event_time = '2024-01-01Z' WHERE position = 5",
             ["event_time", "position 5"],
         ),
         ("DELETE FROM ledger.event_log WHERE position IN (7, 9)", ["position 7", "missing"]),
         ("UPDATE ledger.event_log SET position = 8 WHERE position = 9", ["position 8", "twice"]),
         (
-            "DELETE FROM ledger.event_log"
-            " WHERE position = (SELECT max(position) FROM ledger.event_log)",
+            "DELETE FROM ledger.event_log WHERE position = 65",
             ["position 65", "64"],
         ),
     ],

@@ -432,7 +432,7 @@ def scans(connection: Connection, owner: Connection) -> dict[str, int]:
     before: dict[str, int] | None = None
     while True:
         connection.execute("SELECT pg_stat_force_next_flush()")
-        now = dict(owner.execute(_SCANS))
+        now: dict[str, int] = dict(owner.execute(_SCANS))
         if now == before:
             return now
         before = now

@@ -17,7 +17,7 @@ from tests.support.sessions import drain, one
 BILLS = 20_000
 MIDDLE = BILLS // 2
 LIMIT = 10
-FEW_PAGES = 300
+FEW_PAGES = 400
 
 # One test is of every bill, one of each hundredth, many of each thousandth, one of a single bill.
 _FILL = f"""

@@ -68,11 +68,14 @@ SELECT
     r.status,
     r.completed_at,
     r.evidence
-FROM state.report r
+FROM (
+    SELECT *
+    FROM state.report r
+    WHERE r.test_id = %(test_id)s AND {reports}
+    ORDER BY r.position DESC
+    LIMIT %(limit)s
+) r
 JOIN state.bill b ON b.lab_id = r.lab_id AND b.bill_id = r.bill_id
-WHERE r.test_id = %(test_id)s AND {reports}
-ORDER BY r.position DESC
-LIMIT %(limit)s
 """
 
 Conditions = dict[str, str]
