@@ -19,21 +19,27 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint sql-schema format bench bench-quick recall lock clean
+.PHONY: help setup demo demo-picture up test test-fast lint sql-schema format bench bench-quick recall lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything for development
 
 demo: $(RUN) ## run everything on an embedded PostgreSQL and send it a simulated lab day
 	$(VENV)/bin/ledger up --demo --port $(PORT)
 
+demo-picture: $(READY) ## draw docs/demo.svg from a real demo
+	$(VENV)/bin/python docs/draw_demo.py
+
 up: $(RUN) ## run everything on an embedded PostgreSQL
 	$(VENV)/bin/ledger up --port $(PORT)
 
 test: lint ## run every check and every test
 	$(VENV)/bin/pytest -n $(JOBS)
+
+test-fast: lint ## run every check and the tests that are not slow
+	$(VENV)/bin/pytest -n $(JOBS) -m "not slow"
 
 lint: $(READY) ## check format, rules, types, import directions and the checked-in schemas
 	$(VENV)/bin/ruff format --check .

@@ -13,6 +13,14 @@ from tests.support.payloads import BASE, Payload, event
 from tests.support.postgres import database_of, new_database
 from tests.support.server import LedgerServer
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder as slow: they start servers."""
+    for item in items:
+        if "acceptance" in item.path.parts:
+            item.add_marker(pytest.mark.slow)
+
+
 # A failed assertion in these tells its values, as one in a test does.
 pytest.register_assert_rewrite("tests.support.answers", "tests.support.commands")
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.server import ROOT, LedgerServer
 
+pytestmark = pytest.mark.slow
+
 OPENAPI: dict[str, Any] = json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())
 PARAMETERS = [
     (method.upper(), path, parameter["name"], parameter["in"])

@@ -15,6 +15,8 @@ from jsonschema import Draft202012Validator, FormatChecker
 from ledger.api.openapi.descriptions import PARAMETERS, PROPERTIES
 from tests.support.server import ROOT, LedgerServer, run_ledger
 
+pytestmark = pytest.mark.slow
+
 OPENAPI: dict[str, Any] = json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())
 OPERATIONS = [
     (path, method, operation)

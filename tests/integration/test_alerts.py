@@ -27,6 +27,8 @@ from ledger.projection import store
 from tests.support.server import free_port
 from tests.support.sessions import in_thread, one, pid_of, terminate, wait_until, wait_until_blocked
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2024, 1, 20, 3, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)

@@ -50,6 +50,8 @@ from tests.support.sessions import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
+
 LOST = body("bill.completed")
 """A bill of which bill.created never came; it was received long ago."""
 

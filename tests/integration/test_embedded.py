@@ -23,6 +23,8 @@ from ledger.embedded import access, home
 from ledger.errors import EmbeddedPostgresError
 from tests.support.postgres import THROW_AWAY, PrivateServer, folder_for_postgres
 
+pytestmark = pytest.mark.slow
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
 on_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux tells a child that its parent ended"

@@ -26,6 +26,8 @@ from tests.support.histories import HOSTILE, body, deliveries, delivery
 from tests.support.postgres import PrivateServer
 from tests.support.sessions import lane_held, one, sessions_named, terminate, wait_until
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

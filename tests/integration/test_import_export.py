@@ -29,6 +29,8 @@ from tests.support.histories import HOSTILE, RECEIVED, body, deliveries, deliver
 from tests.support.postgres import database_of, new_database
 from tests.support.sessions import drain, log_rows, one, state_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def other(postgres_url: str, migrated_template: str) -> Iterator[Connection]:

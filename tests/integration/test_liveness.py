@@ -18,6 +18,8 @@ from tests.support.decisions import POLICY
 from tests.support.histories import body, delivery
 from tests.support.sessions import lane_held, one, sessions_named, terminate, wait_until
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2024, 1, 20, 12, tzinfo=UTC)
 UPTIME = 1_000.0
 """What the steady clock says at noon."""

@@ -34,6 +34,8 @@ from tests.support.decisions import (
 from tests.support.histories import RECEIVED, body, delivery
 from tests.support.sessions import LONG, drain
 
+pytestmark = pytest.mark.slow
+
 few = settings(
     max_examples=100,
     deadline=None,

@@ -30,6 +30,8 @@ from tests.support.sessions import (
 )
 from tests.support.writers import append_and_hang, append_batches
 
+pytestmark = pytest.mark.slow
+
 SPAWN = multiprocessing.get_context("spawn")
 
 

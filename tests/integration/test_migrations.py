@@ -36,6 +36,8 @@ from tests.support.sessions import (
     wait_until_blocked,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def objects(url: str) -> list[str]:
     """Describe all relations, functions and triggers of a database that are not PostgreSQL's."""

@@ -8,6 +8,8 @@ import pytest
 from benchmarks.recall_month import Setup, run_month
 from ledger.simulator.history import TestData
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("test_data", ["snapshot", "delta"])
 @pytest.mark.parametrize(

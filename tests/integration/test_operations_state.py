@@ -39,6 +39,8 @@ from tests.support.decisions import (
 from tests.support.histories import RECEIVED, body
 from tests.support.sessions import drain, one, state_rows
 
+pytestmark = pytest.mark.slow
+
 few = settings(
     max_examples=25,
     deadline=None,

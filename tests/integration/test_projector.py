@@ -39,6 +39,8 @@ from tests.support.sessions import (
     wait_until_blocked,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from ledger.projection.store import TABLES
 from tests.support.histories import RECEIVED, TYPES, body, respelled
 from tests.support.sessions import drain, state_rows, state_without_positions
 
+pytestmark = pytest.mark.slow
+
 Dump = dict[str, list[tuple[Any, ...]]]
 
 few = settings(

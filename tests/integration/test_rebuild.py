@@ -27,6 +27,8 @@ from ledger.projection.rebuild import Rebuilt
 from tests.support.histories import RECEIVED, body, deliveries, delivery, mixed_history
 from tests.support.sessions import drain, one, sessions_named, state_rows, terminate, wait_until
 
+pytestmark = pytest.mark.slow
+
 Progress = Callable[[int, int], None]
 
 

@@ -46,6 +46,8 @@ from tests.support.decisions import (
 from tests.support.histories import RECEIVED, body, deliveries
 from tests.support.sessions import drain, one
 
+pytestmark = pytest.mark.slow
+
 few = settings(
     max_examples=25,
     deadline=None,

@@ -20,6 +20,8 @@ from ledger.projection.verify import Verified
 from tests.support.histories import body, deliveries, mixed_history
 from tests.support.sessions import LONG, drain, one, tamper, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def run(url: str, *, processes: int = 1) -> Verified:
     return verify.verify(url, processes=processes, on_progress=lambda *_: None)

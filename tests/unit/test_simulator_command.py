@@ -16,6 +16,8 @@ from ledger.simulator import (
 )
 from ledger.simulator.options import parse_start
 
+pytestmark = pytest.mark.slow
+
 URL = "http://127.0.0.1:9/webhooks/flabs"
 
 

@@ -10,6 +10,8 @@ from jsonschema import Draft202012Validator
 
 from ledger.simulator.history import COMPLETED, DAY, Event, History, TestData, bills, events, merge
 
+pytestmark = pytest.mark.slow
+
 START = 1_705_708_800  # 2024-01-20, midnight UTC
 
 NULLABLE = {"type": ["string", "null"]}

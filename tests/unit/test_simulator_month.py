@@ -19,6 +19,8 @@ from ledger.simulator.outages import Outages, draw_outages
 from ledger.simulator.plan import Faults, plan
 from ledger.simulator.truth import read_truth_summary
 
+pytestmark = pytest.mark.slow
+
 START = 1_705_708_800  # 2024-01-20, midnight UTC
 URL = "http://127.0.0.1:9/webhooks/flabs"
 MONTH = ("--bills=400", "--days=4", "--start=2024-01-20")

@@ -23,6 +23,8 @@ from ledger.simulator import (
 )
 from ledger.simulator.truth import read_truth_summary
 
+pytestmark = pytest.mark.slow
+
 START = 1_705_708_800
 SPEED = 400.0
 INTERVAL, TIMEOUT = 120 / SPEED, 10 / SPEED

@@ -1,4 +1,4 @@
-"""The README says what there is: every setting, every route, every command; and no others."""
+"""The documents name every setting, route and command, and no others; their commands work."""
 
 import json
 import re
@@ -12,20 +12,21 @@ from ledger.cli import ledger
 from ledger.settings import PREFIX, TEST_PREFIX, Settings
 from tests.support.server import ROOT, LedgerServer, environment
 
-README = (ROOT / "README.md").read_text()
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = "\n".join(file.read_text() for file in FILES)
 PATHS = sorted(json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())["paths"])
 SETTINGS = sorted(PREFIX + field.name.upper() for field in fields(Settings))
-BLOCKS = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", DOCUMENTS, re.MULTILINE | re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_is_documented(name: str) -> None:
-    assert f"`{name}`" in README
+    assert f"`{name}`" in DOCUMENTS
 
 
 def test_every_setting_that_is_named_exists() -> None:
-    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", README))
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", DOCUMENTS))
     # What is no setting, and is said to be none.
     named -= {"LEDGER_SERVICE_HOST"}
     assert {name for name in named if not name.startswith(TEST_PREFIX)} <= set(SETTINGS)
@@ -37,7 +38,9 @@ def _shown(default: int | str) -> str:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_default_in_the_table_is_the_one_of_the_code(name: str) -> None:
-    (row,) = (line for line in README.splitlines() if line.startswith("| ") and f"`{name}`" in line)
+    (row,) = (
+        line for line in DOCUMENTS.splitlines() if line.startswith("| ") and f"`{name}`" in line
+    )
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     default = getattr(Settings(), name.removeprefix(PREFIX).lower())
     if isinstance(default, (int, str)) and default != "":
@@ -48,12 +51,12 @@ def test_the_default_in_the_table_is_the_one_of_the_code(name: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_every_route_is_documented(path: str) -> None:
     pattern = re.sub(r"\\\{[^/]+\\\}", r"[^/\\s`]+", re.escape(path))
-    assert re.search(rf"{pattern}(?![\w/])", README), path
+    assert re.search(rf"{pattern}(?![\w/])", DOCUMENTS), path
 
 
 @pytest.mark.parametrize("command", ledger.list_commands(click.Context(ledger)))
 def test_every_command_is_documented(command: str) -> None:
-    assert re.search(rf"\bledger {command}\b", README)
+    assert re.search(rf"\bledger {command}\b", DOCUMENTS)
 
 
 def test_every_command_and_option_that_is_shown_exists() -> None:
@@ -74,7 +77,7 @@ def test_every_command_and_option_that_is_shown_exists() -> None:
 
 def curl_lines() -> list[str]:
     """Give the curl lines of the blocks that are made to be pasted, the endless one aside."""
-    pasted = re.findall(r"^```(?:bash|sh)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    pasted = re.findall(r"^```(?:bash|sh)\n(.*?)^```", DOCUMENTS, re.MULTILINE | re.DOTALL)
     lines: list[str] = []
     for block in pasted:
         found = re.findall(r"^curl (?:[^'\n]|'[^']*')*$", block, re.MULTILINE)
@@ -102,3 +105,22 @@ def test_every_curl_line_does_what_it_says(server: LedgerServer) -> None:
         if "webhooks" in line:
             assert json.loads(done.stdout)["outcome"] in {"recorded", "duplicate"}, line
             server.settle()
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    broken = [
+        f"{file.relative_to(ROOT)}: {link}"
+        for file in FILES
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text())
+        if not (file.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_every_file_that_a_document_names_exists() -> None:
+    named = set(re.findall(r"`((?:ledger|tests|migrations|benchmarks)/[\w./]+)`", DOCUMENTS))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
