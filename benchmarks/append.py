@@ -17,7 +17,7 @@ from ledger.postgres.connect import connect
 
 BATCHES = (512, 64)
 
-_MAKE = "CREATE TABLE copied (LIKE event_log)"
+_MAKE = "CREATE TABLE copied (LIKE ledger.event_log)"
 
 
 def measure(run: Run) -> list[Row]:

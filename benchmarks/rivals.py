@@ -13,14 +13,14 @@ from ledger.intake.endpoint import Answer, Header
 from ledger.model.event import event_columns
 from ledger.settings import Settings
 
-SEQUENCE = "CREATE SEQUENCE obvious_position"
+SEQUENCE = "CREATE SEQUENCE public.obvious_position"
 """What the obvious handler takes its positions from: to be made in its database."""
 
 INSERT = """
 INSERT INTO ledger.event_log
-    (position, received_at, event_second, source_letter, lab_id, bill_id, type_code, digest, body)
+    (position, received_at, event_time, source, lab_id, bill_id, event_type, digest, body)
 VALUES (
-    nextval('obvious_position'), %s, event_second(%s), 'w', %s, %s, event_type_code(%s), %s, %s
+    nextval('public.obvious_position'), %s, to_timestamp(%s), 'webhook', %s, %s, %s, %s, %s
 )
 ON CONFLICT DO NOTHING
 RETURNING position

@@ -63,7 +63,7 @@ def _grow(run: Run, least: int) -> Size:
 def _size(url: str) -> Size:
     with psycopg.connect(url) as connection:
         row = connection.execute(
-            "SELECT pg_total_relation_size('event_log')::float8, sum(octet_length(body))::float8,"
+            "SELECT pg_total_relation_size('ledger.event_log')::float8, sum(octet_length(body))::float8,"
             " count(*) FROM ledger.event_log"
         ).fetchone()
     disk, body, events = row or (0, 0, 0)

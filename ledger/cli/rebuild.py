@@ -14,13 +14,13 @@ from ledger.cli.common import (
 
 @click.command()
 @click.option(
-    "--bill", nargs=2, metavar="LAB BILL", help="Fold only this bill anew, in the live state."
+    "--bill", nargs=2, metavar="LAB BILL", help="Fold only this bill again, in the live state."
 )
 @processes_option
 @yes_option
 @dry_run_option
 def rebuild(*, bill: tuple[str, str] | None, processes: int, yes: bool, dry_run: bool) -> None:
-    """Make the state anew from the log, and then put it in the place of the old.
+    """Rebuild the state from the log next to the live one, then swap them.
 
     Readers are served from the old state until the new one is complete. Interrupted, it leaves the
     old state untouched; run it again.
@@ -38,7 +38,7 @@ def _one(url: str, key: tuple[str, str]) -> None:
     error = rebuild_bill(url, key)
     if error is not None:
         raise click.ClickException(error)
-    click.echo(f"Bill {key[1]} of lab {key[0]} was folded anew.")
+    click.echo(f"Bill {key[1]} of lab {key[0]} was folded again.")
 
 
 def _all(url: str, processes: int, *, yes: bool, dry_run: bool) -> None:
@@ -48,9 +48,9 @@ def _all(url: str, processes: int, *, yes: bool, dry_run: bool) -> None:
     from ledger.cli.progress import progress
     from ledger.projection.rebuild import rebuild as run
 
-    head = query_one(url, "SELECT event_log_head()")[0]
+    head = query_one(url, "SELECT ledger.event_log_head()")[0]
     what = (
-        f"The state will be made anew from {head:,} events by {processes} processes. "
+        f"The state will be rebuilt from {head:,} events by {processes} processes. "
         "Readers are served meanwhile."
     )
     if not go_ahead(what, yes=yes, dry_run=dry_run):

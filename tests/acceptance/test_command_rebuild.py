@@ -66,7 +66,7 @@ def test_rebuild_says_what_it_would_do_and_does_not(server: LedgerServer) -> Non
     done = server.run("rebuild", "--dry-run")
     assert done.returncode == 0
     assert b"events" in done.stderr
-    assert b"Nothing was done" in done.stderr
+    assert b"Nothing was changed" in done.stderr
 
 
 def test_rebuild_of_one_bill_mends_it_alone(

@@ -371,6 +371,9 @@ BAD: dict[str, Maker] = {
     "NUL in a test": lambda lab: with_data(lab, billData={"testData": [{"_id": "t\x00"}]}),
     "lone surrogate in the lab": lambda lab: good(lab, labID=f"{lab}\ud800"),
     "lone surrogate in the bill": lambda lab: with_data(lab, billID="\udfff"),
+    "NUL in the status": lambda lab: with_data(lab, billData={"status": "a\x00b"}),
+    "lone surrogate in the status": lambda lab: with_data(lab, billData={"status": "\ud800"}),
+    "NUL in the address": lambda lab: with_data(lab, reportURL="\x00"),
     "deep arrays": lambda lab: b"[" * DEEP + lab.encode() + b"]" * DEEP,
     "deep objects": lambda lab: (
         good(lab, more=0)[:-2] + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"}"
@@ -380,9 +383,6 @@ BAD: dict[str, Maker] = {
 """Bodies that are unreadable, by what is wrong with them; each is made for a lab."""
 
 ODD: dict[str, Maker] = {
-    "NUL in the status": lambda lab: with_data(lab, billData={"status": "a\x00b"}),
-    "lone surrogate in the status": lambda lab: with_data(lab, billData={"status": "\ud800"}),
-    "NUL in the address": lambda lab: with_data(lab, reportURL="\x00"),
     "every plane of Unicode": lambda lab: with_data(
         lab, billID="é漢\u202e\U0001f9ea\U0010ffff", integratorID="\u0001\u007f\uffff"
     ),

@@ -70,7 +70,8 @@ def test_a_missing_event_becomes_overdue_by_the_clock_alone(
         assert then["state"] == "awaiting_retry"
 
 
-def test_what_may_still_come_is_not_asked_for(server: LedgerServer, lab: str) -> None:
+def test_what_may_still_come_is_not_asked_for(own_server: LedgerServer, lab: str) -> None:
+    server = own_server
     server.record(event(lab, "b", "bill.completed", tests={"t": DONE}))
     server.settle()
     assert {item["state"] for item in server.items("/v1/missing-events", lab_id=lab)} == {

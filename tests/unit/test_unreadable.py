@@ -348,7 +348,8 @@ def decision(**fields: object) -> bytes:
             "$.decision",
             (
                 "decision must be one of bill.expected, event.closed, event.requested, "
-                "event.waived, request.closed, request.made, subscription.set, window.closed"
+                "event.unwaived, event.waived, request.closed, request.made, subscription.set, "
+                "window.closed"
             ),
         ),
         (
