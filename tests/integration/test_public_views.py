@@ -16,6 +16,7 @@ from ledger.operations import policy
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.policy import Policy
+from ledger.operations.read_models import LossWindow
 from ledger.operations.support_requests.queries import read_request
 from ledger.projection import rebuild
 from ledger.projection.store import VIEWS
@@ -209,6 +210,10 @@ def told_by_view(connection: Connection) -> list[tuple[object, ...]]:
     return sorted(connection.execute(query), key=repr)
 
 
+def _labs(window: LossWindow) -> list[str | None]:
+    return [*window.labs] or [None]
+
+
 def told_by_python(connection: Connection) -> list[tuple[object, ...]]:
     # One transaction, so that now() and the rows are those of one moment.
     now = one(connection, "SELECT now()")
@@ -216,7 +221,7 @@ def told_by_python(connection: Connection) -> list[tuple[object, ...]]:
         (
             (window.begin, window.end, lab, window.state)
             for window in read_windows(connection, DEFAULT, now, position=LAST_POSITION)
-            for lab in window.labs or [None]
+            for lab in _labs(window)
         ),
         key=repr,
     )
