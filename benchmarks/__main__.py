@@ -27,6 +27,7 @@ from benchmarks import (
     scale,
     size,
     stage,
+    together,
     workers,
     wrk,
 )
@@ -46,6 +47,7 @@ BENCHMARKS: list[Benchmark] = [
     (("8",), follow.measure),
     (("9",), lag.measure),
     (("13",), workers.measure),
+    (("14",), together.measure),
     (("crash",), crash.measure),
     (("6",), replay.measure),
     (("5",), rebuild.measure),

@@ -1,7 +1,7 @@
-"""Row 7: appending batches without HTTP, against COPY of the same rows into a bare table.
+"""Row 7: appending batches without HTTP, against COPY of the same rows with as many commits.
 
-The ceiling is a generous one: all rows in one COPY with one commit, in the binary form that
-PostgreSQL itself gave, into a table whose only cost is its rows.
+The ceiling is a generous one: rows in the binary form that PostgreSQL itself gave, into a table
+whose only cost is its rows.
 """
 
 import time
@@ -48,17 +48,16 @@ def measure(run: Run) -> list[Row]:
 
 
 def _row(rates: dict[str, list[float]], events: int) -> Row:
-    against = rates["one COPY"]
     figures = [Figure(name, values, "events/s") for name, values in rates.items()]
-    compared = [(name, "one COPY") for name in rates if name not in {"one COPY", "append 512"}]
-    compared += [(f"append {size}", f"COPY {size}") for size in BATCHES]
+    compared = [(name, "one COPY") for name in rates if name != "one COPY"]
+    compared += [("append 64", "COPY 64")]
     figures += [Figure(f"{a} / {b}", ratios(rates[a], rates[b]), "") for a, b in compared]
     return Row(
         number="7",
         what="append of batches of 512, events/s without HTTP",
-        against="one COPY of the same rows into an unindexed, logged table, one commit",
+        against="COPY of the same rows into an unindexed, logged table, with as many commits",
         target=Target(at_least=0.25),
-        values=ratios(rates["append 512"], against),
+        values=ratios(rates["append 512"], rates["COPY 512"]),
         figures=figures,
         remarks=[
             (

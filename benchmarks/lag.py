@@ -1,7 +1,6 @@
 """Row 9: how long after the 2xx the state has an event, under half of the greatest load."""
 
 import statistics
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -11,6 +10,7 @@ from benchmarks import stage, wrk
 from benchmarks.probe import TABLE, Probed, probe
 from benchmarks.row import Figure, Row, Run, Target
 from benchmarks.stage import MeasureError
+from benchmarks.together import until_followed
 
 SAMPLES = 500
 """Events that a full run waits for, at the least."""
@@ -29,7 +29,7 @@ def measure(run: Run) -> list[Row]:
             with stage.ledger_serve(url) as (address, _):
                 full.append(wrk.send(address, run.seconds, f"full{number}").rate)
                 with stage.ledger_project(url):
-                    _wait_until_followed(url)
+                    until_followed(url)
                     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                         prober = pool.submit(probe, url, address, seconds, f"probe{number}")
                         load = wrk.send_at(address, seconds + 2, f"half{number}", full[-1] / 2)
@@ -61,20 +61,6 @@ def measure(run: Run) -> list[Row]:
             remarks=[f"{samples:,} events were probed, one every 20 ms while wrk sent the rest."],
         )
     ]
-
-
-def _wait_until_followed(url: str) -> None:
-    deadline = time.monotonic() + 120
-    with psycopg.connect(url, autocommit=True) as connection:
-        while time.monotonic() < deadline:
-            row = connection.execute(
-                "SELECT position = (SELECT max(position) FROM ledger.event_log)"
-                " FROM state.checkpoint"
-            ).fetchone()
-            if row and row[0]:
-                return
-            time.sleep(0.1)
-    raise MeasureError("the projector did not reach the end of the log")
 
 
 def _p99(values: list[float]) -> float:
