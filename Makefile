@@ -62,7 +62,7 @@ bench-quick: $(READY) ## measure with smaller logs in fewer rounds, within three
 	$(VENV)/bin/python -m benchmarks --quick
 
 recall: $(READY) ## measure on simulated months how much of what was lost is found
-	$(VENV)/bin/python -m benchmarks.recall
+	$(VENV)/bin/python -m evaluation.recall
 
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or make lock UV=path/to/uv" >&2; exit 1; }

@@ -10,6 +10,7 @@ from tests.support.postgres import (
     database_of,
     folder_for_postgres,
     new_database,
+    ready_database,
     running_server,
 )
 
@@ -32,8 +33,15 @@ def migrated_template(postgres_url: str) -> Iterator[str]:
 @pytest.fixture
 def database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
     """URL of a migrated database of the test's own."""
-    with new_database(postgres_url, template=migrated_template) as name:
-        yield database_of(postgres_url, name)
+    with ready_database(postgres_url, migrated_template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
+    """URL of a migrated database that the tests of a module share."""
+    with ready_database(postgres_url, migrated_template) as url:
+        yield url
 
 
 @pytest.fixture

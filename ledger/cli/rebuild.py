@@ -1,5 +1,8 @@
 """`ledger rebuild`."""
 
+import time
+from datetime import UTC, datetime
+
 import rich_click as click
 
 from ledger.cli.common import (
@@ -10,6 +13,9 @@ from ledger.cli.common import (
     query_one,
     yes_option,
 )
+from ledger.cli.progress import progress
+from ledger.projection.rebuild import rebuild as run
+from ledger.projection.rebuild import rebuild_bill
 
 
 @click.command()
@@ -33,7 +39,6 @@ def rebuild(*, bill: tuple[str, str] | None, processes: int, yes: bool, dry_run:
 
 
 def _one(url: str, key: tuple[str, str]) -> None:
-    from ledger.projection.rebuild import rebuild_bill
 
     error = rebuild_bill(url, key)
     if error is not None:
@@ -42,11 +47,6 @@ def _one(url: str, key: tuple[str, str]) -> None:
 
 
 def _all(url: str, processes: int, *, yes: bool, dry_run: bool) -> None:
-    import time
-    from datetime import UTC, datetime
-
-    from ledger.cli.progress import progress
-    from ledger.projection.rebuild import rebuild as run
 
     head = query_one(url, "SELECT ledger.event_log_head()")[0]
     what = (

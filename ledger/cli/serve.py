@@ -1,13 +1,20 @@
 """`ledger serve`."""
 
-from typing import TYPE_CHECKING
+import logging
+import socket
 
 import rich_click as click
+import structlog
+from uvicorn import Config
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
+from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
-
-if TYPE_CHECKING:
-    import socket
+from ledger.errors import LedgerError, SettingsError
+from ledger.intake.protocol import Supervisor
+from ledger.logging_setup import configure_logging
+from ledger.settings import Settings, share_metrics_folder
 
 STOP_SECONDS = 8
 """How long requests may take after a worker is asked to stop: longer than a delivery waits."""
@@ -28,19 +35,6 @@ def serve(*, end_with_parent: bool) -> None:
     LEDGER_HOST, LEDGER_PORT and LEDGER_WORKERS set the address and the number of processes. Several
     servers can share one database. Run `ledger project` as well.
     """
-    import logging
-
-    import structlog
-    from uvicorn import Config
-    from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.supervisors import Multiprocess
-
-    from ledger import processes
-    from ledger.errors import LedgerError
-    from ledger.intake.protocol import Supervisor
-    from ledger.logging_setup import configure_logging
-    from ledger.settings import Settings, share_metrics_folder
-
     configure_logging()
     if end_with_parent:
         processes.end_with_parent()
@@ -94,10 +88,6 @@ def serve(*, end_with_parent: bool) -> None:
 
 def _listen(host: str, port: int) -> "socket.socket":
     """Return a socket bound to the address, from which the workers accept connections."""
-    import socket
-
-    from ledger.errors import SettingsError
-
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError:

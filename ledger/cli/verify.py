@@ -5,6 +5,8 @@ import sys
 import rich_click as click
 
 from ledger.cli.common import prepared_database, processes_option
+from ledger.cli.progress import progress
+from ledger.projection.verify import verify as run
 
 
 @click.command()
@@ -15,9 +17,6 @@ def verify(*, processes: int) -> None:
     Reads everything in one snapshot; the service may run meanwhile. Names the first difference and
     exits with 3 if there is one.
     """
-    from ledger.cli.progress import progress
-    from ledger.projection.verify import verify as run
-
     url = prepared_database()
     with progress("verify") as tell:
         verified = run(url, processes=processes, on_progress=tell)

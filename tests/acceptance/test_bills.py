@@ -7,9 +7,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.acceptance.conftest import whole_day
 from tests.support.answers import assert_problem, at, parsed
-from tests.support.payloads import BASE, event
+from tests.support.payloads import BASE, event, whole_day
 from tests.support.server import LedgerServer
 
 # --- shapes -----------------------------------------------------------------------------------

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import psycopg
 
-from tests.acceptance.conftest import history
 from tests.support.answers import answers_of
 from tests.support.commands import assert_sentence
-from tests.support.payloads import event
+from tests.support.payloads import event, history
 from tests.support.server import (
     LedgerServer,
     Process,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import history, lines, ready_database
 from tests.support.answers import answers_of
 from tests.support.commands import assert_sentence
-from tests.support.payloads import distinct, event
+from tests.support.payloads import distinct, event, history, lines
+from tests.support.postgres import ready_database
 from tests.support.server import (
     LedgerServer,
     Process,

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.acceptance.conftest import history, ready_database
 from tests.support.commands import settings_of
+from tests.support.payloads import history
+from tests.support.postgres import ready_database
 from tests.support.server import (
     run_ledger,
 )

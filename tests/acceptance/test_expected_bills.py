@@ -9,11 +9,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.acceptance.conftest import lines
 from tests.support.answers import assert_problem
 from tests.support.commands import assert_sentence
 from tests.support.operations import AT_ONCE, HOSTILE, Desk, Item
-from tests.support.payloads import event
+from tests.support.payloads import event, lines
 from tests.support.server import wait_until
 
 BILLS = "/v1/expected-bills"

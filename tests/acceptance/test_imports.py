@@ -11,11 +11,10 @@ from datetime import timedelta
 
 import pytest
 
-from tests.acceptance.conftest import lines
 from tests.support.answers import answers_of, assert_problem
 from tests.support.commands import assert_sentence
 from tests.support.operations import AT_ONCE, DONE, Desk, Item, found_report
-from tests.support.payloads import BASE, Payload, distinct, event
+from tests.support.payloads import BASE, Payload, distinct, event, lines
 from tests.support.server import wait_until
 
 

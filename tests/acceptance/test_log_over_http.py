@@ -7,9 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.conftest import whole_day
 from tests.support.answers import assert_problem, at, parsed
-from tests.support.payloads import distinct, event
+from tests.support.payloads import distinct, event, whole_day
 from tests.support.server import LedgerServer
 
 

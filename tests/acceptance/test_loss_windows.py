@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from ledger import schema
-from tests.acceptance.conftest import ready_database
 from tests.support.answers import assert_problem, parsed
 from tests.support.commands import assert_sentence
 from tests.support.operations import Desk, Item
 from tests.support.payloads import BASE, event
-from tests.support.postgres import PrivateServer
+from tests.support.postgres import PrivateServer, ready_database
 from tests.support.server import LedgerServer, Process, free_port, wait_until
 
 WINDOWS = "/v1/loss-windows"

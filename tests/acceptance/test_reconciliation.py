@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import lines
 from tests.support.answers import answers_of, assert_problem, parsed
 from tests.support.operations import AT_ONCE, Desk, Item, found_report, lost_end, lost_report, named
-from tests.support.payloads import BASE, event
+from tests.support.payloads import BASE, event, lines
 from tests.support.server import LedgerServer
 
 REPORT = "/v1/reconciliation"

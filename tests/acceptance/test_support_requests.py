@@ -10,10 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.conftest import lines
 from tests.support.answers import assert_problem, parsed
 from tests.support.operations import AT_ONCE, DONE, Desk, Item, found_report, lost_end, named
-from tests.support.payloads import BASE, event
+from tests.support.payloads import BASE, event, lines
 from tests.support.server import wait_until
 
 REQUESTS = "/v1/support-requests"

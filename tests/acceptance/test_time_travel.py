@@ -6,9 +6,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.acceptance.conftest import whole_day
 from tests.support.answers import assert_problem, at, parsed
-from tests.support.payloads import BASE, event
+from tests.support.payloads import BASE, event, whole_day
 from tests.support.server import LedgerServer, wait_until
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.postgres import database_of, new_database
 from tests.support.server import LedgerServer
 
 # What is missing is overdue at once.
@@ -17,12 +16,9 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def server(
-    postgres_url: str, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LedgerServer]:
     """Give a server with a projector that the tests of a module share."""
     folder = tmp_path_factory.mktemp("contract")
-    with (
-        new_database(postgres_url, template=migrated_template) as name,
-        LedgerServer(database_of(postgres_url, name), folder, settings=SETTINGS) as started,
-    ):
+    with LedgerServer(module_database_url, folder, settings=SETTINGS) as started:
         yield started

@@ -4,22 +4,9 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from psycopg import Connection, sql
+from psycopg import Connection
 
 from ledger.postgres.connect import connect
-from tests.support.postgres import database_of, new_database
-
-
-@pytest.fixture
-def database_url(database_url: str) -> str:
-    """URL of a migrated database of the test's own, with the rights that a clone loses."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("GRANT CREATE ON DATABASE {} TO ledger_service").format(
-                sql.Identifier(connection.info.dbname)
-            )
-        )
-    return database_url
 
 
 @pytest.fixture
@@ -36,18 +23,11 @@ def owner(database_url: str) -> Iterator[Connection]:
         yield connection
 
 
-@pytest.fixture(scope="module")
-def shared_database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
-    """URL of a migrated database for all tests of a module that undo what they do."""
-    with new_database(postgres_url, template=migrated_template) as name:
-        yield database_of(postgres_url, name)
-
-
 @pytest.fixture
-def undone(shared_database_url: str) -> Iterator[Connection]:
+def undone(module_database_url: str) -> Iterator[Connection]:
     """Give a superuser's connection in a transaction that is rolled back after the test."""
     with (
-        psycopg.connect(shared_database_url, autocommit=True) as connection,
+        psycopg.connect(module_database_url, autocommit=True) as connection,
         connection.transaction(force_rollback=True),
     ):
         yield connection

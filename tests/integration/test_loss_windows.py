@@ -90,11 +90,11 @@ def moment(second: float) -> datetime:
 
 
 @pytest.fixture(scope="module")
-def connections(shared_database_url: str) -> Iterator[tuple[Connection, Connection]]:
+def connections(module_database_url: str) -> Iterator[tuple[Connection, Connection]]:
     """Give a superuser's connection to empty the log with, and the service's to use it."""
     with (
-        psycopg.connect(shared_database_url, autocommit=True) as owner,
-        connect(shared_database_url, "test") as service,
+        psycopg.connect(module_database_url, autocommit=True) as owner,
+        connect(module_database_url, "test") as service,
     ):
         yield owner, service
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recall_month import Setup, run_month
+from evaluation.recall_month import Setup, run_month
 from ledger.simulator.history import TestData
 
 pytestmark = pytest.mark.slow

@@ -103,9 +103,9 @@ QUESTIONS = [
 
 
 @pytest.fixture(scope="module")
-def large(shared_database_url: str) -> Iterator[Connection]:
+def large(module_database_url: str) -> Iterator[Connection]:
     """A connection like those of the API to a state of many bills."""
-    with connect(shared_database_url, "test") as connection:
+    with connect(module_database_url, "test") as connection:
         connection.execute("ALTER TABLE state.bill SET (autovacuum_enabled = off)")
         connection.execute("ALTER TABLE state.report SET (autovacuum_enabled = off)")
         connection.execute(_FILL.encode())

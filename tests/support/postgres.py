@@ -71,6 +71,14 @@ def new_database(server: str, *, template: str = "template1") -> Iterator[str]:
         _execute(server, "DROP DATABASE {} WITH (FORCE)", name)
 
 
+@contextmanager
+def ready_database(server: str, template: str) -> Iterator[str]:
+    """Give the URL of a clone of a migrated database, with the right that a clone loses."""
+    with new_database(server, template=template) as name:
+        _execute(server, "GRANT CREATE ON DATABASE {} TO ledger_service", name)
+        yield database_of(server, name)
+
+
 def _execute(server: str, statement: LiteralString, *names: str) -> None:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))

@@ -35,6 +35,20 @@ def test_the_model_reads_no_clock() -> None:
     assert lines_with(CLOCK, PURE_MODULES) == []
 
 
+TESTS = Path(__file__).parents[1]
+BORROWED = re.compile(r"^\s*(?:from|import) (?:benchmarks|tests\.(?!support\b))", re.MULTILINE)
+
+
+def test_tests_import_from_their_support_alone() -> None:
+    found = [
+        path.relative_to(TESTS)
+        for path in sorted(TESTS.rglob("*.py"))
+        if BORROWED.search(path.read_text(encoding="utf-8"))
+    ]
+    # A process of its own imports what the module gives it.
+    assert found == [Path("integration/test_embedded.py")]
+
+
 @pytest.mark.parametrize(
     "line",
     ["os.environ['X']", "from os import environ", "os.getenv('X')"],

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.simulator import read_truth
 from ledger.simulator.truth import read_truth_summary
-from tests.unit.test_simulator_sender import Receiver, receiving
+from tests.support.receiver import Receiver, receiving
 
 ROOT = Path(__file__).parents[2]
 

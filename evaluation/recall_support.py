@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from benchmarks.recall_judge import Fact
-from benchmarks.recall_truth import Sent, Truth
+from evaluation.recall_judge import Fact
+from evaluation.recall_truth import Sent, Truth
 from ledger.eventlog.append import Source
 from ledger.eventlog.import_export import ExportLine
 from ledger.operations.read_models import LossWindow, RequestLine

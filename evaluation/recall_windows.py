@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from benchmarks.recall_score import Score
-from benchmarks.recall_truth import ATTEMPTS, INTERVAL, Truth
+from evaluation.recall_score import Score
+from evaluation.recall_truth import ATTEMPTS, INTERVAL, Truth
 from ledger.operations.read_models import LossWindow, ReconciliationReport, SupportRequest
 
 LAST_ATTEMPT = (ATTEMPTS - 1) * INTERVAL

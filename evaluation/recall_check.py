@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from benchmarks.recall_fates import tell_fates
-from benchmarks.recall_judge import Fact, Missing, Said, in_order, judge, newest_status, said
-from benchmarks.recall_judge import is_done as done
-from benchmarks.recall_lines import BUDGET, LineCheck
-from benchmarks.recall_score import Score
-from benchmarks.recall_support import Arrival, fact_of
-from benchmarks.recall_truth import Key, Truth
-from benchmarks.recall_windows import WindowCheck
+from evaluation.recall_fates import tell_fates
+from evaluation.recall_judge import Fact, Missing, Said, in_order, judge, newest_status, said
+from evaluation.recall_judge import is_done as done
+from evaluation.recall_lines import BUDGET, LineCheck
+from evaluation.recall_score import Score
+from evaluation.recall_support import Arrival, fact_of
+from evaluation.recall_truth import Key, Truth
+from evaluation.recall_windows import WindowCheck
 from ledger.operations.read_models import MissingEventItem, ReconciliationReport, SupportRequest
 
 TOLD = 0.9

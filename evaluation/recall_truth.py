@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.recall_judge import Fact, is_done
+from evaluation.recall_judge import Fact, is_done
 from ledger.simulator import EventTruth, Outage, read_truth, read_truth_outages
 
 Cause = Literal["dropped", "bill lost", "outage", "late into outage"]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.recall`: how much of what was lost Ledger finds, and how much it makes up.
+"""`python -m evaluation.recall`: how much of what was lost Ledger finds, and how much it makes up.
 
 Simulates months of several labs with known truth, in both readings of `testData`, lives through
 them day by day with a support that answers some of what it is asked, and prints precision and
@@ -17,8 +17,8 @@ from pathlib import Path
 import psycopg
 
 from benchmarks import stage
-from benchmarks.recall_month import Setup, run_month
-from benchmarks.recall_score import Found, Score
+from evaluation.recall_month import Setup, run_month
+from evaluation.recall_score import Found, Score
 from ledger import __version__
 from ledger.model.bill import FOLD_VERSION
 from ledger.simulator.history import TestData
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.recall", description=__doc__)
+    parser = argparse.ArgumentParser(prog="evaluation.recall", description=__doc__)
     parser.add_argument("--bills", type=int, help="of each reading (default 20000)")
     parser.add_argument("--days", type=int, help="that they are spread over (default 30)")
     parser.add_argument("--labs", type=int, default=6)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from benchmarks.recall_judge import Fact, Said
-from benchmarks.recall_score import Score
-from benchmarks.recall_support import fact_of
-from benchmarks.recall_truth import Key, Sent, Truth
+from evaluation.recall_judge import Fact, Said
+from evaluation.recall_score import Score
+from evaluation.recall_support import fact_of
+from evaluation.recall_truth import Key, Sent, Truth
 from ledger.operations.read_models import RequestLine, SupportRequest
 
 BUDGET = timedelta(seconds=3 * 120 + 4 * 10)

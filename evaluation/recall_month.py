@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import psycopg
 
-from benchmarks.recall_check import Checker
-from benchmarks.recall_score import Score
-from benchmarks.recall_support import Arrival, Support, export_line
-from benchmarks.recall_truth import Sent, Truth
+from evaluation.recall_check import Checker
+from evaluation.recall_score import Score
+from evaluation.recall_support import Arrival, Support, export_line
+from evaluation.recall_truth import Sent, Truth
 from ledger.eventlog.import_export import ExportLine, Options
 from ledger.eventlog.import_files import ImportFile
 from ledger.model.event import RANK

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from benchmarks.recall_judge import Fact
-from benchmarks.recall_score import Score
-from benchmarks.recall_truth import Sent, Truth
+from evaluation.recall_judge import Fact
+from evaluation.recall_score import Score
+from evaluation.recall_truth import Sent, Truth
 
 BEYOND = (
     "a report of a bill of which no completion came",
