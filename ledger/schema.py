@@ -103,16 +103,25 @@ def check_encoding(connection: Connection) -> None:
 
 
 def _check_ownership(connection: Connection) -> None:
-    """Raise `SchemaError` if one of Ledger's schemas exists and is not Ledger's."""
+    """Raise `SchemaError` if one of Ledger's schemas exists and holds somebody else's objects.
+
+    An empty schema `ledger` may be that of a login with this name.
+    """
     if current_version(connection) is not None:
         return
-    for name in ("ledger", "state"):
-        row = connection.execute("SELECT to_regnamespace(%s) IS NULL", (name,)).fetchone()
+    for name, is_free in (("ledger", _IS_EMPTY), ("state", _IS_ABSENT)):
+        row = connection.execute(is_free, (name,)).fetchone()
         if not (row and row[0]):
             raise SchemaError(
                 f"the database has a schema {name} that is not Ledger's: give Ledger a database of "
                 "its own, or rename that schema. Nothing was changed"
             )
+
+
+_IS_ABSENT = "SELECT to_regnamespace(%s) IS NULL"
+_IS_EMPTY = """
+SELECT NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = to_regnamespace(%s))
+"""
 
 
 def _check_tables(connection: Connection) -> None:
