@@ -2,7 +2,7 @@
 
 One query costs the driver and the server nearly the same for one bill as for fifty. While one is
 under way the next bills gather, so that a lone reader waits for nobody. Where a query takes so long
-that many gather, as when the database has to fetch pages, another is begun beside it.
+that many gather, as when the database has to fetch pages, another one starts next to it.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ QUERIES = 4
 """Queries that may be under way at a time."""
 
 MANY = 24
-"""Bills that wait beside a query before another is begun: fewer are better read by the next."""
+"""Bills that wait during a query before another one starts; fewer are read by the next query."""
 
 PATIENCE = 1.0
 """Seconds that a query may take."""
@@ -119,7 +119,7 @@ class BillReader:
         self._paused_until = 0.0
 
     async def stop(self) -> None:
-        """Close the connections; who waits is told that nothing can be said."""
+        """Close the connections; pending reads return None."""
         self._paused_until = math.inf
         tasks = [*self._tasks]
         for task in tasks:

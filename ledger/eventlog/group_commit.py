@@ -1,7 +1,7 @@
-"""Group commit: all deliveries that wait go into the log in one transaction.
+"""Group commit: deliveries that arrive together are appended in one transaction.
 
-The lane is a task with one connection. While a transaction commits, the next deliveries gather, so
-that a batch grows with the load and a single delivery waits for nobody.
+One task owns one connection. While a transaction commits, the next deliveries gather, so a batch
+grows with the load and a single delivery does not wait for others.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ Listener = Callable[[Outcome | AppendError], object]
 
 
 class _Waiting(Struct):
-    """A delivery, who is told its outcome, and until when they wait (by the loop's clock).
+    """A queued delivery, its callback and its deadline (by the loop's clock).
 
     `alone`: it goes into a transaction of its own, for one that it shared was refused.
     """
@@ -57,13 +57,13 @@ class _Waiting(Struct):
     alone: bool = False
 
     def tell(self, outcome: Outcome | AppendError) -> None:
-        """Tell the outcome; whoever has been told already hears no more."""
+        """Call the callback with the outcome, once."""
         listener, self.listener = self.listener, None
         if listener:
             try:
                 listener(outcome)
             except Exception:  # noqa: BLE001 -- the others of its batch must hear, too
-                _log.exception("a delivery's outcome could not be told")
+                _log.exception("a delivery's callback failed")
 
 
 class GroupCommit:
@@ -104,7 +104,7 @@ class GroupCommit:
         told: asyncio.Future[Outcome | AppendError] = self._loop.create_future()
 
         def tell(outcome: Outcome | AppendError) -> None:
-            if not told.done():  # who waits may have been cancelled
+            if not told.done():  # the caller may have been cancelled
                 told.set_result(outcome)
 
         self.enqueue(delivery, tell)
@@ -189,7 +189,7 @@ class GroupCommit:
                     await self._landed
             finally:
                 appender.unwatch()
-        except Exception as error:  # noqa: BLE001 -- whatever it was, those who wait must be told
+        except Exception as error:  # noqa: BLE001 -- whatever it was, the callers must hear of it
             self._give_up(error)
 
     def _begin(self, appender: Appender) -> bool:
@@ -209,7 +209,7 @@ class GroupCommit:
             if waiting.listener:
                 taken.append(waiting)
                 size += len(waiting.delivery.body)
-            else:  # who waited too long has been told to send it again
+            else:  # it waited too long, and its sender was asked to send it again
                 self._make_room([waiting])
             if waiting.alone:
                 break
@@ -280,7 +280,7 @@ class GroupCommit:
             self._liveness.interrupt()
             # A server that became read-only, or a half-dead connection, is cured by a new one.
             self._disconnect()
-        # The sender is told no more than that: what went wrong is the operator's business.
+        # The sender learns no more than that; the log has the details for the operator.
         return AppendError("the database did not store it")
 
 
@@ -296,7 +296,7 @@ def _connect(url: str) -> Appender:
 
 
 def _has_something_to_say(appender: Appender) -> bool:
-    """Tell whether the server spoke unasked, which nearly always is its farewell, as at a restart.
+    """Return whether the server sent something unasked, nearly always that it is closing.
 
     Asks the socket and not the server, so that it can be asked before each batch.
     """

@@ -1,4 +1,4 @@
-"""Records when a process could make deliveries durable; what nobody recorded is an outage.
+"""Records when a process could make deliveries durable; a time without a record is an outage.
 
 Source: docs/rules.md, "Loss windows". Elapsed time is measured by a clock that is never set, so
 that a step of the wall clock invents no outage.
@@ -42,7 +42,7 @@ class Liveness:
         self._last_now = datetime.min.replace(tzinfo=UTC)
 
     def is_due(self, monotonic: float) -> bool:
-        """Tell whether it is time for the next record."""
+        """Return whether the next record is due."""
         return monotonic - self._last_beat >= BEAT_SECONDS
 
     def beat(self, connection: Connection, now: datetime, monotonic: float) -> None:

@@ -1,7 +1,7 @@
-"""Puts operators' decisions into the log, one decider at a time, and on a state that knows all.
+"""Appends operators' decisions to the log, one at a time, each based on an up-to-date state.
 
-Two operators who press at the same moment decide one after the other, and the second sees what the
-first did: it waits for the first's lock, and then until the state is true for the log's head.
+Decisions made at the same moment are recorded one after the other, and the second sees the first:
+it waits for the lock, and then until the state reflects the log's head.
 """
 
 import time

@@ -127,7 +127,7 @@ def read_windows(
 def _heard(
     connection: Connection, lab_id: str, since: datetime, until: datetime, position: int
 ) -> bool:
-    """Tell whether an event of a lab was received in a time, by the log up to a position.
+    """Return whether the log, up to a position, has an event of a lab received in a time.
 
     For questions about the past: the state knows only when a lab was heard of last.
     """

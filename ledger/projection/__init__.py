@@ -1,1 +1,1 @@
-"""The state: what the fold said of each bill, kept in tables that can be made anew at any time."""
+"""The state: what the fold says of each bill, in tables that can be rebuilt at any time."""

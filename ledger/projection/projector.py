@@ -163,7 +163,7 @@ def _sliced(keys: list[Key]) -> Iterator[list[Key]]:
 
 
 class Projector:
-    """Follows until it is told to stop, whatever becomes of the database meanwhile."""
+    """Follows the log until `stop`, also across outages of the database."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -222,7 +222,7 @@ class Projector:
             _log.debug("folded", events=batch.events, bills=batch.bills, position=batch.position)
 
     def _say_once(self, error: Exception | None, words: str = "") -> None:
-        """Log what happens, but not every two seconds anew."""
+        """Log a change of what happens, not each repetition."""
         words = words or " ".join(str(error).split())
         if words == self._last_words:
             return

@@ -1,4 +1,4 @@
-"""Rebuilds the state from the log beside the live one, then puts it in its place.
+"""Rebuilds the state from the log next to the live one, then swaps the two.
 
 The new tables stand in a schema of their own until one transaction swaps the names, so that readers
 are served throughout, and an interrupted rebuild leaves nothing but a schema that the next drops.
@@ -70,7 +70,7 @@ class Job(Struct, frozen=True):
 def rebuild(
     url: str, *, processes: int, started_at: datetime, on_progress: Callable[[int, int], None]
 ) -> Rebuilt:
-    """Rebuild the state of all bills. `on_progress` is told the events done and those to do.
+    """Rebuild the state of all bills. `on_progress` gets the events done and those to do.
 
     Raises `RebuildError` if another rebuild runs, and what the database raises; the live state is
     untouched then.
@@ -106,7 +106,7 @@ def rebuild(
 
 
 def rebuild_bill(url: str, key: Key) -> str | None:
-    """Fold one bill anew in the live state; return why it still has none, or None if it has."""
+    """Fold one bill again in the live state; return why it has no state, None if it has."""
     with connect(url, "rebuild") as connection:
         read.keep_to_indexes(connection)
         with connection.transaction():

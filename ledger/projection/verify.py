@@ -1,6 +1,6 @@
-"""Proves that the log is whole and that the state is what the fold says.
+"""Proves that the log is complete and that the state equals the fold.
 
-Everything is read in one snapshot, shared by all processes, so that it may run beside the intake
+Everything is read in one snapshot, shared by all processes, so that it may run next to the intake
 and the projector.
 """
 
@@ -71,7 +71,7 @@ class Checked(Struct, frozen=True):
 def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None]) -> Verified:
     """Check the log, then the state; stop at the first difference.
 
-    `on_progress` is told the events read and those to read; each event is read twice. Raises
+    `on_progress` gets the events read and those to read; each event is read twice. Raises
     `FoldVersionError` if the state is of another version, `RebuildError` while a rebuild runs, and
     what the database raises.
     """
@@ -227,20 +227,20 @@ def _with_bill_id(table: str) -> SQL | Composed:
 def _contradiction(position: int, said: list[Any], body: bytes) -> str | None:
     lab_id, bill_id, event_type, event_time, digest, source = said
     found = columns_of(body, source)
-    told_time = None if found.event_time is None else from_unix(found.event_time)
+    said_time = None if found.event_time is None else from_unix(found.event_time)
     if digest != found.digest:
         return (
             f"the digest of position {position} is {digest.hex()} "
             f"and its body's is {found.digest.hex()}"
         )
-    for column, stored, told in (
+    for column, stored, from_body in (
         ("lab_id", lab_id, found.lab_id),
         ("bill_id", bill_id, found.bill_id),
         ("event_type", event_type, found.event_type),
-        ("event_time", event_time, told_time),
+        ("event_time", event_time, said_time),
     ):
-        if stored != told:
-            return f"{column} of position {position} is {stored} and its body says {told}"
+        if stored != from_body:
+            return f"{column} of position {position} is {stored} and its body says {from_body}"
     return None
 
 

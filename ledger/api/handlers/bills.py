@@ -81,7 +81,7 @@ async def get_bill(
         Parameter(description="Only what had happened by then (RFC 3339).", required=False),
     ] = None,
 ) -> Response[bytes]:
-    """Tell the state of a bill: now, as it was known at a time, or as it stood at a time."""
+    """Return the state of a bill: now, as it was known at a time, or as it stood at a time."""
     key = (identifier(lab_id), identifier(bill_id))
     known = time_parameter("known_at", known_at)
     happened = time_parameter("as_of", as_of)
@@ -116,7 +116,7 @@ def bill_content(stored: StoredBill, policy: Policy, now: datetime) -> bytes | N
 async def _bill_from_log(
     services: Services, key: tuple[str, str], known: datetime, happened: datetime | None
 ) -> Response[bytes]:
-    """Fold a part of the bill's events. What is missing is told as it was at the time `known`."""
+    """Fold a part of the bill's events, with the missing events as of the time `known`."""
     head = (await services.fetch(_HEAD))[0][0]
     values = (*key, known, happened is None, happened or known)
     rows = [LogRow(*row) for row in await services.fetch(_HISTORY, values)]

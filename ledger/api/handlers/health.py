@@ -19,7 +19,7 @@ _READY = SQL(
 
 @get("/health/live", operation_id="GetLiveness")
 async def get_liveness() -> Health:
-    """Tell that the process answers."""
+    """Respond as long as the process does."""
     return Health("live")
 
 
@@ -29,7 +29,7 @@ async def get_liveness() -> Health:
     responses={503: ResponseSpec(None, description="A problem that says what is in the way.")},
 )
 async def get_readiness(services: Services) -> Health:
-    """Tell whether a delivery could be made durable now. A projection that lags is no obstacle."""
+    """Respond whether a delivery could be made durable now; a lag does not matter."""
     try:
         version, read_only = (await services.fetch(_READY))[0]
         schema.judge(version)

@@ -122,7 +122,7 @@ _decode_key = msgspec.json.Decoder(list[int | str]).decode
 
 
 def _storable(value: int | str) -> bool:
-    """Tell whether PostgreSQL can hold a number or a text."""
+    """Return whether PostgreSQL can hold a number or a text."""
     if isinstance(value, str):
         return "\x00" not in value
     return 0 <= value <= LAST_POSITION

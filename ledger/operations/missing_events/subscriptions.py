@@ -15,7 +15,7 @@ _LAST = "SELECT events FROM state.subscription WHERE lab_id = %s ORDER BY positi
 
 
 class Subscription(Struct, frozen=True):
-    """The event types subscribed for a lab; `is_own` tells whether they were set for it."""
+    """The event types subscribed for a lab; `is_own`: whether they were set for this lab."""
 
     lab_id: str
     events: list[str]

@@ -1,6 +1,6 @@
 """The state at a log position that it has left behind, so that an old question can be asked again.
 
-Only the bills that changed since are folded anew; the cost is theirs, not the log's.
+Only bills that changed since are folded again, so the cost depends on them, not on the log.
 """
 
 from collections import Counter
@@ -69,7 +69,7 @@ WHERE f.integrator_id = ANY(%(ids)s) AND coalesce(b.position, p.position) <= %(p
 
 
 class Past(Struct, frozen=True):
-    """What is to be read in the place of the state.
+    """What to read instead of the state.
 
     `missing` and `expected` stand for state.missing_event and state.expected_bill in a query with
     the parameters `position` and `past_rows`. `seen_later` are integrator ids of which no event had

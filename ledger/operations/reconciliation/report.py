@@ -1,7 +1,7 @@
 """The reconciliation: all that is missing, lab by lab, as it stood at a time and a log position.
 
 Everything is read in one snapshot, so that the totals are those of what is listed. Asked again with
-the same time and position, the answer is the same: what has changed since is folded anew from the
+the same time and position, the answer is the same: what has changed since is folded again from the
 log up to that position.
 """
 
@@ -56,7 +56,7 @@ class Since(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """What is asked: at which time, at which log position (None: the state's), of which lab."""
+    """A question: the time, the log position (None: the state's), and the lab (None: all)."""
 
     as_of: datetime
     position: int | None = None

@@ -114,7 +114,7 @@ def make_request(
             windows=windows,
         )
         position = record(connection, [made, *lines])
-        with suppress(DecisionError):  # it is made: whoever asked must learn its number
+        with suppress(DecisionError):  # the request exists: the caller must learn its number
             catch_up(url, connection, patience=patience, upto=position)
         return _new_request(made, lines), position
 

@@ -176,7 +176,7 @@ def last_number(connection: Connection) -> int:
 
 
 def request_line(lab_id: str, bill_id: str, line: Line) -> RequestLine:
-    """Return a line as it is told."""
+    """Return a line as reports show it."""
     asked = line.asked
     return RequestLine(
         lab_id=lab_id,
