@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import structlog
 from msgspec import Struct
 from psycopg import Connection
 
-from ledger.errors import DatabaseUnavailableError, SettingsError
+from ledger.errors import DatabaseUnavailableError, SchemaError, SettingsError, one_line
 from ledger.model.missing_events import retry_budget
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, lock_transaction
@@ -94,12 +95,15 @@ def agree(url: str, settings: Settings) -> Policy:
 
 
 def agree_if_reachable(url: str, settings: Settings) -> Policy:
-    """Do what `agree` does; while the database is away, return the policy of `settings`."""
+    """Do what `agree` does; return the policy of `settings` if the database cannot be asked.
+
+    Raises only `SettingsError`: a server starts without its database, or before its migration.
+    """
     try:
         return agree(url, settings)
-    except DatabaseUnavailableError as error:
+    except (DatabaseUnavailableError, SchemaError, psycopg.Error) as error:
         structlog.get_logger(__name__).warning(
-            "database away; using the policy of the settings", error=str(error)
+            "the database has no policy to read; using that of the settings", error=one_line(error)
         )
         return Policy.of(settings)
 
