@@ -3,7 +3,10 @@
 import json
 import re
 import subprocess
+import sys
+from pathlib import Path
 
+import psycopg
 import pytest
 import rich_click as click
 from msgspec.structs import fields
@@ -105,6 +108,60 @@ def test_every_curl_line_does_what_it_says(server: LedgerServer) -> None:
         if "webhooks" in line:
             assert json.loads(done.stdout)["outcome"] in {"recorded", "duplicate"}, line
             server.settle()
+
+
+def test_the_readme_brings_a_lost_event_back(server: LedgerServer, tmp_path: Path) -> None:
+    """The server's retries are over at once, so that nothing has to be waited for."""
+    readme = (ROOT / "README.md").read_text()
+    _, heading, rest = readme.partition("\n## A lost event")
+    assert heading
+    story = rest.partition("\n## ")[0]
+    (tmp_path / "ledger-data").mkdir()
+    (tmp_path / "ledger-data" / "env").write_text("")
+    (tmp_path / "ledger").write_text(f'#!/bin/sh\nexec {sys.executable} -m ledger "$@"\n')
+    (tmp_path / "ledger").chmod(0o755)
+    variables = environment(
+        {
+            **server.settings,
+            "URL": server.url,
+            "TOKEN": server.token,
+            "KEY": server.settings["LEDGER_ADMIN_KEY"],
+            "PYTHONPATH": str(ROOT),
+        }
+    )
+    variables["PATH"] = f"{tmp_path}:{variables['PATH']}"
+    printed = []
+    for block in re.findall(r"^```(?:bash|console)\n(.*?)^```", story, re.MULTILINE | re.DOTALL):
+        script = re.sub(r"^\$ ", "", block, flags=re.MULTILINE)
+        done = subprocess.run(
+            ["bash", "-ec", script],  # noqa: S607 -- whichever the PATH has
+            cwd=tmp_path,
+            env=variables,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, script + done.stdout.decode() + done.stderr.decode()
+        server.settle()
+        printed.append(done.stdout.decode())
+    _, received, asked, requested, answered = printed
+    assert received.count('"outcome":') == 2
+    assert '"event_type":"report.completed"' in asked
+    assert "1 event is overdue" in requested
+    assert "`bill_1`" in (tmp_path / "letter.md").read_text()
+    assert "settled 1" in answered
+    assert re.search(r"^1\tclosed\t", answered, re.MULTILINE)
+    assert server.api.get("/v1/missing-events", params={"lab_id": "lab_1"}).json()["items"] == []
+
+
+def test_every_query_that_is_shown_runs_for_a_reader(server: LedgerServer) -> None:
+    blocks = re.findall(r"^```sql\n(.*?)^```", DOCUMENTS, re.MULTILINE | re.DOTALL)
+    queries = [query for block in blocks for query in block.split(";\n") if query.strip()]
+    assert queries
+    with psycopg.connect(server.settings["LEDGER_DATABASE_URL"]) as connection:
+        connection.execute("SET ROLE ledger_reader")
+        for query in queries:
+            connection.execute(query.encode())
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
