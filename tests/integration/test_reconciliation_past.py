@@ -367,7 +367,7 @@ _SCANS = """
 SELECT schemaname || '.' || relname, seq_scan
 FROM pg_stat_user_tables
 WHERE relname IN ('event_log', 'bill', 'repeat_delivery')
-    AND schemaname IN ('public', 'state')
+    AND schemaname IN ('ledger', 'state')
 """
 
 
