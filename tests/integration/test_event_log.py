@@ -436,7 +436,12 @@ def grown(
 
     What the planner knows of their size is wrong, and it planned when they were small.
     """
-    for table in ("event_log", "repeat_delivery", *STATE_TABLES, "state.unreadable_event"):
+    for table in (
+        "ledger.event_log",
+        "ledger.repeat_delivery",
+        *STATE_TABLES,
+        "state.unreadable_event",
+    ):
         owner.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)".encode())
     events = deliveries(
         body(event_type, bill=f"B{bill}", lab=f"L{bill % 7}", tests={"T": "completed"})
@@ -451,8 +456,10 @@ def grown(
             append(writer, events[start:end])
             assert follow_once(projector, end).events == end - start
             if start == 0 and request.param == "log analyzed while small":
-                owner.execute("ANALYZE event_log, repeat_delivery")
-        known = one(owner, "SELECT reltuples FROM pg_class WHERE oid = 'event_log'::regclass")
+                owner.execute("ANALYZE ledger.event_log, ledger.repeat_delivery")
+        known = one(
+            owner, "SELECT reltuples FROM pg_class WHERE oid = 'ledger.event_log'::regclass"
+        )
         assert known == (-1 if request.param == "never analyzed" else SMALL)
         yield database_url, writer, projector, events
 
@@ -463,7 +470,7 @@ def test_a_log_grown_from_empty_is_never_scanned(
     """Not by the lane, the projector or the replacement of a bill's rows, whatever was planned."""
     url, writer, projector, events = grown
 
-    log = Scans(url, "event_log", writer)
+    log = Scans(url, "ledger.event_log", writer)
     new = deliveries(body(bill=f"new{number}") for number in range(ROUND))
     append(writer, new + events[:: LARGE // ROUND])
     read.head(writer)
@@ -471,14 +478,14 @@ def test_a_log_grown_from_empty_is_never_scanned(
     assert scans == 0
     assert entries <= 4 * ROUND, "an index was read from end to end"
 
-    log = Scans(url, "event_log", projector)
+    log = Scans(url, "ledger.event_log", projector)
     rows = read.after(projector, LARGE - 50, LARGE + ROUND, 100)
     scans, entries = log.since()
     assert (len(rows), scans) == (100, 0)
     assert entries <= 200
 
     keys = [(f"L{bill % 7}", f"B{bill}") for bill in range(0, LARGE // 3, 40)]
-    log = Scans(url, "event_log", projector)
+    log = Scans(url, "ledger.event_log", projector)
     history = list(read.of_bills(projector, keys, LARGE))
     scans, entries = log.since()
     assert (len(history), scans) == (3 * len(keys), 0)
@@ -491,7 +498,7 @@ def test_a_log_grown_from_empty_is_never_scanned(
         assert scans == 0, table
         assert entries <= 4 * len(keys), table
 
-    counts = {table: Scans(url, table, projector) for table in ("event_log", *STATE_TABLES)}
+    counts = {table: Scans(url, table, projector) for table in ("ledger.event_log", *STATE_TABLES)}
     assert follow_once(projector, LARGE + ROUND).bills == ROUND
     for table, count in counts.items():
         scans, entries = count.since()
