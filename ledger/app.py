@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 POOL_SIZE = 8
 """Connections for the API's queries, per process."""
 
+SETTLE_SECONDS = 2.0
+"""How long a start waits for the database to take the first record of liveness."""
+
 
 def create_app(settings: Settings | None = None) -> "Application":
     """Make the application; a server's worker takes the settings from its environment."""
@@ -127,6 +130,7 @@ def make_litestar(
         services = Services(
             settings=settings,
             pool=pool,
+            lane=lane,
             watch=CheckpointWatcher(url),
             admin_keys=_admin_keys(settings),
             url=url,
@@ -139,6 +143,7 @@ def make_litestar(
         app.state["changes"] = ChangeFeed(functools.partial(read_changes, services), services.watch)
         await pool.open()
         lane.start()
+        await lane.settle(within=SETTLE_SECONDS)
         services.watch.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.

@@ -17,6 +17,7 @@ from ledger.api.checkpoint_watcher import CheckpointWatcher
 from ledger.api.threads import Threads
 from ledger.credentials import Secrets
 from ledger.errors import DatabaseUnavailableError, StateError
+from ledger.eventlog.group_commit import GroupCommit
 from ledger.operations.policy import Policy
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
@@ -40,6 +41,7 @@ class Services(Struct, frozen=True):
 
     settings: Settings
     pool: AsyncConnectionPool
+    lane: GroupCommit
     watch: CheckpointWatcher
     admin_keys: Secrets
     url: str
