@@ -28,6 +28,7 @@ TABLES = (
     "alert",
     "alert_delivery",
     "reconciliation_run",
+    "api_key",
 )
 """The tables of the schema `ledger`, apart from the version."""
 

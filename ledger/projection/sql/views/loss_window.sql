@@ -85,7 +85,7 @@ closed AS MATERIALIZED (
         WHERE EXISTS (
             SELECT
             FROM state.support_request_closing k
-            WHERE k.request = w.request AND k.position > w.position
+            WHERE k.request = w.request AND k.position > w.position AND k.labs = '{}'
         )
         UNION ALL
         SELECT k.labs, k.begins_at, k.ends_at
