@@ -35,6 +35,7 @@ from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
+from ledger.spool.lane import make_lane
 
 if TYPE_CHECKING:
     from litestar.types import Message, Receive, Scope, Send
@@ -54,7 +55,7 @@ def create_app(settings: Settings | None = None) -> "Application":
         settings = Settings.from_environment()
     url = settings.require_database()
     tokens = settings.require_tokens()
-    lane = GroupCommit(url)
+    lane = make_lane(url, settings)
     authenticator = Authenticator(url, settings.admin_key)
     rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)

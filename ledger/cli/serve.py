@@ -42,6 +42,7 @@ def serve(*, end_with_parent: bool) -> None:
     settings = Settings.from_environment()
     url = settings.require_database()
     settings.require_tokens()
+    settings.check_spool()
     check_schema_if_reachable(url)
     descriptors = processes.raise_descriptor_limit()
     listener = _listen(settings.host, settings.port)

@@ -17,7 +17,7 @@ import structlog
 
 from ledger.credentials import Secrets, without_scheme
 from ledger.errors import AppendError
-from ledger.eventlog.append import Delivery, Outcome
+from ledger.eventlog.append import Delivery, Outcome, Spooled
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.throttled_log import ThrottledLog
 from ledger.metrics import REFUSED
@@ -125,7 +125,7 @@ class Intake:
         """Make an ordinary delivery durable, then pass the answer to `tell`."""
         delivery = Delivery.of(body, received_at=received_at, source="webhook")
 
-        def settled(outcome: Outcome | AppendError) -> None:
+        def settled(outcome: Outcome | Spooled | AppendError) -> None:
             if isinstance(outcome, AppendError):
                 tell(_not_stored(outcome).answer())
             else:
@@ -231,7 +231,9 @@ async def _send(send: "Send", answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.content, "more_body": False})
 
 
-def _stored(delivery: Delivery, outcome: Outcome) -> Answer:
+def _stored(delivery: Delivery, outcome: Outcome | Spooled) -> Answer:
+    if isinstance(outcome, Spooled):
+        return Answer(202, b'{"outcome":"spooled"}', _JSON)
     said = {"outcome": outcome.word(delivery), "position": outcome.position}
     return Answer(200, msgspec.json.encode(said), _JSON)
 
