@@ -27,6 +27,8 @@ TABLES = (
     "alert",
     "alert_delivery",
     "reconciliation_run",
+    "webhook_token",
+    "refused_delivery",
 )
 """The tables of the schema `ledger`, apart from the version."""
 

@@ -31,6 +31,10 @@ OBJECTS = (
     ("ledger.operations", "missing_event_state"),
     ("ledger.operations", "alerts"),
     ("ledger.operations", "reconciliation_run"),
+    ("ledger.postgres", "notify_credentials"),
+    ("ledger.operations", "webhook_token"),
+    ("ledger.operations", "refused_delivery"),
+    ("ledger.operations", "keep_refused_deliveries"),
 )
 """The SQL files, in the order in which they depend on each other."""
 

@@ -1,0 +1,35 @@
+-- Tokens that senders of webhooks present. Only their digests: a copy of the database lets nobody in.
+
+CREATE TABLE ledger.webhook_token (
+    token_id     bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    digest       bytea       NOT NULL,
+    labs         text[]      COLLATE "C",
+    note         text,
+    created_at   timestamptz NOT NULL,
+    created_by   text        NOT NULL,
+    revoked_at   timestamptz,
+    revoked_by   text,
+    last_used_at timestamptz,
+    CONSTRAINT webhook_token_pkey PRIMARY KEY (token_id),
+    CONSTRAINT webhook_token_digest_key UNIQUE (digest),
+    CONSTRAINT webhook_token_digest_check CHECK (octet_length(digest) = 32),
+    CONSTRAINT webhook_token_labs_check CHECK (cardinality(labs) > 0),
+    CONSTRAINT webhook_token_revoked_check CHECK ((revoked_at IS NULL) = (revoked_by IS NULL))
+);
+
+COMMENT ON TABLE ledger.webhook_token IS
+    'Webhook tokens, by digest. A revoked one stays, so that its id is never given again.';
+COMMENT ON COLUMN ledger.webhook_token.digest IS 'SHA-256 of the token.';
+COMMENT ON COLUMN ledger.webhook_token.labs IS 'The labs whose events it may bring; null for all.';
+COMMENT ON COLUMN ledger.webhook_token.note IS 'What it is for, in the operator''s words.';
+COMMENT ON COLUMN ledger.webhook_token.created_at IS 'When it was created.';
+COMMENT ON COLUMN ledger.webhook_token.created_by IS 'Who created it.';
+COMMENT ON COLUMN ledger.webhook_token.revoked_at IS 'When it was revoked; null while it is valid.';
+COMMENT ON COLUMN ledger.webhook_token.revoked_by IS 'Who revoked it.';
+COMMENT ON COLUMN ledger.webhook_token.last_used_at IS
+    'When it was last presented, to within a minute; null if it never was.';
+
+-- Not when a use is noted.
+CREATE TRIGGER webhook_token_changes_are_notified
+    AFTER INSERT OR DELETE OR UPDATE OF digest, labs, revoked_at ON ledger.webhook_token
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.notify_credentials();
