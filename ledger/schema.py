@@ -29,6 +29,7 @@ TABLES = (
     "reconciliation_run",
     "webhook_token",
     "refused_delivery",
+    "api_key",
 )
 """The tables of the schema `ledger`, apart from the version."""
 

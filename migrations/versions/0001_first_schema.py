@@ -26,15 +26,16 @@ OBJECTS = (
     ("ledger.eventlog", "record_liveness"),
     ("ledger.eventlog", "body_as_jsonb"),
     ("ledger.eventlog", "import_run"),
+    ("ledger.postgres", "notify_credentials"),
     ("ledger.operations", "policy"),
     ("ledger.operations", "current_policy"),
     ("ledger.operations", "missing_event_state"),
     ("ledger.operations", "alerts"),
     ("ledger.operations", "reconciliation_run"),
-    ("ledger.postgres", "notify_credentials"),
     ("ledger.operations", "webhook_token"),
     ("ledger.operations", "refused_delivery"),
     ("ledger.operations", "keep_refused_deliveries"),
+    ("ledger.operations", "api_key"),
 )
 """The SQL files, in the order in which they depend on each other."""
 
