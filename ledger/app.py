@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from litestar import Litestar, Response, get
@@ -30,8 +31,11 @@ from ledger.api.threads import Threads
 from ledger.credentials import Secrets
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Intake
+from ledger.intake.refused_box import RefusedBox
+from ledger.intake.tokens import TokenWatcher, WebhookTokens
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
+from ledger.operations.refused_deliveries.keep import Bounds
 from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 
@@ -49,16 +53,21 @@ def create_app(settings: Settings | None = None) -> "Application":
         processes.end_with_parent()
         settings = Settings.from_environment()
     url = settings.require_database()
-    tokens = settings.require_tokens()
     lane = GroupCommit(url)
     keys = _admin_keys(settings)
     policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
-    litestar = make_litestar(settings, url, lane, reader, policy)
+    tokens = WebhookTokens(settings.webhook_tokens)
+    token_watcher = TokenWatcher(url, tokens)
+    token_watcher.read_once()
+    box = RefusedBox(url, _bounds(settings))
+    background = (token_watcher, box)
+    litestar = make_litestar(settings, url, lane, reader, policy, background=background)
     bills = BillEndpoint(reader, keys, policy)
     intake = Intake(
         lane,
         tokens=tokens,
+        box=box,
         header=settings.webhook_header,
         max_body=settings.max_body,
         prefix=settings.path_prefix,
@@ -117,9 +126,18 @@ def _allowing_head(send: "Send") -> "Send":
 
 
 def make_litestar(
-    settings: Settings, url: str, lane: GroupCommit, reader: BillReader, policy: Policy
+    settings: Settings,
+    url: str,
+    lane: GroupCommit,
+    reader: BillReader,
+    policy: Policy,
+    *,
+    background: Sequence[TokenWatcher | RefusedBox],
 ) -> Litestar:
-    """Make the Litestar application, which has every route except the intake."""
+    """Make the Litestar application, which has every route except the intake.
+
+    It also starts and stops what works in the background.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -140,6 +158,8 @@ def make_litestar(
         await pool.open()
         lane.start()
         services.watch.start()
+        for one in background:
+            one.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.
         gc.collect()
@@ -151,6 +171,8 @@ def make_litestar(
             yield
         finally:
             services.close()
+            for one in background:
+                one.stop()
             await services.watch.stop()
             await reader.stop()
             await lane.stop()
@@ -176,6 +198,14 @@ async def get_schema() -> Response[bytes]:
 @functools.cache
 def _schema() -> bytes:
     return encode(document.document())
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        rows=settings.refused_rows,
+        bytes=settings.refused_bytes,
+        age=timedelta(days=settings.refused_days),
+    )
 
 
 def _admin_keys(settings: Settings) -> Secrets:

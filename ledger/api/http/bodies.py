@@ -12,8 +12,9 @@ from ledger.api.http.problems import ProblemError, abridged, shortened
 from ledger.event_types import EventType
 from ledger.model.event import Identifier
 from ledger.model.missing_events import Certainty
-from ledger.model.operator_events import Moment, Words, is_storable
+from ledger.model.operator_events import Moment, Name, Words, is_storable
 from ledger.operations.support_requests.make import LineName
+from ledger.operations.webhook_tokens import MOST_LABS
 
 UNNAMED = "API"
 """The operator, where the caller does not name one."""
@@ -109,6 +110,25 @@ class SubscriptionBody(Body, frozen=True, kw_only=True):
     events: list[EventType] | None
 
 
+class WebhookTokenBody(Body, frozen=True, kw_only=True):
+    """The labs of a new webhook token, and what it is for."""
+
+    labs: Annotated[list[Identifier], Meta(min_length=1, max_length=MOST_LABS)] | None = None
+    name: Name | None = None
+
+
+DeliveryId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+
+
+class RefusedSelectionBody(Body, frozen=True, kw_only=True):
+    """The refused deliveries to decide about: by id, by lab, or all."""
+
+    ids: Annotated[list[DeliveryId], Meta(min_length=1, max_length=10_000)] | None = None
+    lab_id: Identifier | None = None
+    all: bool = False
+    dry_run: bool = False
+
+
 BODIES: dict[str, type[Body]] = {
     "WaiveMissingEvent": WaiveBody,
     "UnwaiveMissingEvent": UnwaiveBody,
@@ -118,6 +138,9 @@ BODIES: dict[str, type[Body]] = {
     "CloseLossWindow": CloseWindowBody,
     "ExpectBill": ExpectedBody,
     "SetSubscription": SubscriptionBody,
+    "CreateWebhookToken": WebhookTokenBody,
+    "AcceptRefusedDeliveries": RefusedSelectionBody,
+    "DropRefusedDeliveries": RefusedSelectionBody,
 }
 """The bodies by operation, for the OpenAPI document."""
 

@@ -14,6 +14,7 @@ from ledger.credentials import without_scheme
 
 READ = {"scope": "read"}
 OPERATE = {"scope": "operate"}
+ADMIN = {"scope": "admin"}
 
 
 def require_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

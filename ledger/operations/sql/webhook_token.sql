@@ -4,7 +4,7 @@ CREATE TABLE ledger.webhook_token (
     token_id     bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
     digest       bytea       NOT NULL,
     labs         text[]      COLLATE "C",
-    note         text,
+    name         text,
     created_at   timestamptz NOT NULL,
     created_by   text        NOT NULL,
     revoked_at   timestamptz,
@@ -21,7 +21,7 @@ COMMENT ON TABLE ledger.webhook_token IS
     'Webhook tokens, by digest. A revoked one stays, so that its id is never given again.';
 COMMENT ON COLUMN ledger.webhook_token.digest IS 'SHA-256 of the token.';
 COMMENT ON COLUMN ledger.webhook_token.labs IS 'The labs whose events it may bring; null for all.';
-COMMENT ON COLUMN ledger.webhook_token.note IS 'What it is for, in the operator''s words.';
+COMMENT ON COLUMN ledger.webhook_token.name IS 'What it is for, in the operator''s words; null if nobody said.';
 COMMENT ON COLUMN ledger.webhook_token.created_at IS 'When it was created.';
 COMMENT ON COLUMN ledger.webhook_token.created_by IS 'Who created it.';
 COMMENT ON COLUMN ledger.webhook_token.revoked_at IS 'When it was revoked; null while it is valid.';

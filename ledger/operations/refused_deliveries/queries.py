@@ -1,0 +1,155 @@
+"""Reads the box of refused deliveries."""
+
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.sql import SQL, Composed
+
+from ledger.errors import UnknownSubjectError
+from ledger.operations.refused_deliveries.keep import Refusal
+
+
+class RefusedDelivery(Struct, frozen=True, kw_only=True):
+    """A refused delivery in the box, without its body."""
+
+    id: int
+    reason: Refusal
+    received_at: datetime
+    last_received_at: datetime
+    times: int
+    client: str
+    lab_id: str
+    bill_id: str
+    event_type: str
+    event_time: datetime | None
+    bytes: int
+
+
+class Selection(Struct, frozen=True):
+    """Which refused deliveries: with all of what is given. `ids` of None are all."""
+
+    ids: tuple[int, ...] | None = None
+    lab_id: str | None = None
+    reason: Refusal | None = None
+
+
+_COLUMNS = SQL(
+    "r.delivery_id, r.reason, r.received_at, r.last_received_at, r.times, r.client, r.lab_id,"
+    " r.bill_id, r.event_type, r.event_time, r.bytes"
+)
+
+CONDITIONS = SQL("""
+    (%(ids)s::bigint[] IS NULL OR r.delivery_id = ANY(%(ids)s))
+    AND (%(lab_id)s::text IS NULL OR r.lab_id = %(lab_id)s)
+    AND (%(reason)s::text IS NULL OR r.reason = %(reason)s)
+""")
+
+_LIST = SQL("""
+SELECT {columns}
+FROM ledger.refused_delivery r
+WHERE r.delivery_id > %(after)s AND {conditions}
+ORDER BY r.delivery_id
+LIMIT %(limit)s
+""").format(columns=_COLUMNS, conditions=CONDITIONS)
+
+_ONE = SQL("""
+SELECT {columns}, r.body
+FROM ledger.refused_delivery r
+WHERE r.delivery_id = %s
+""").format(columns=_COLUMNS)
+
+# On the first day the log knows no lab; then whoever delivers may be the sender.
+OF_KNOWN_LABS: LiteralString = """
+FROM ledger.refused_delivery r
+WHERE
+    EXISTS (SELECT FROM ledger.event_log e WHERE e.lab_id = r.lab_id OFFSET 0)
+    OR NOT EXISTS (SELECT FROM ledger.event_log e WHERE e.lab_id <> '' LIMIT 1)
+"""
+"""The refused deliveries that are probably the sender's."""
+
+COUNTS: LiteralString = f"""
+SELECT
+    (SELECT count(*) FROM ledger.refused_delivery),
+    (SELECT count(*) {OF_KNOWN_LABS}),
+    (SELECT count(DISTINCT r.lab_id) {OF_KNOWN_LABS})
+"""  # noqa: S608 -- our own conditions
+"""How many are in the box, how many of them are of known labs, and of how many such labs."""
+
+
+class Counts(Struct, frozen=True):
+    """The row of `COUNTS`."""
+
+    deliveries: int
+    of_known_labs: int
+    known_labs: int
+
+
+BY_LAB_AND_DAY: LiteralString = f"""
+SELECT
+    r.lab_id,
+    (r.last_received_at AT TIME ZONE 'UTC')::date AS day,
+    count(*),
+    sum(r.times),
+    min(r.received_at),
+    array_agg(DISTINCT r.reason ORDER BY r.reason)
+{OF_KNOWN_LABS}
+GROUP BY r.lab_id, day
+ORDER BY day, r.lab_id
+"""
+"""Of each known lab and each day in UTC: how many, received how often, since when, and why."""
+
+
+def parameters(selection: Selection) -> dict[str, Any]:
+    """Return the parameters of `CONDITIONS`."""
+    ids = None if selection.ids is None else list(selection.ids)
+    return {"ids": ids, "lab_id": selection.lab_id, "reason": selection.reason}
+
+
+def list_query(
+    selection: Selection, *, limit: int, after: int = 0
+) -> tuple[Composed, dict[str, Any]]:
+    """Return the query of deliveries in order of their ids, and its parameters."""
+    return _LIST, {**parameters(selection), "limit": limit, "after": after}
+
+
+def item_of(row: tuple[Any, ...]) -> RefusedDelivery:
+    """Make an item of a row of `list_query`."""
+    fields = dict(zip(RefusedDelivery.__struct_fields__, row, strict=True))
+    for name in ("received_at", "last_received_at", "event_time"):
+        fields[name] = fields[name] and fields[name].astimezone(UTC)
+    return RefusedDelivery(**fields)
+
+
+def list_refused(
+    connection: Connection, selection: Selection, *, limit: int, after: int = 0
+) -> list[RefusedDelivery]:
+    """Return deliveries in the box, in order of their ids, after one."""
+    return [
+        item_of(row) for row in connection.execute(*list_query(selection, limit=limit, after=after))
+    ]
+
+
+def read_refused(connection: Connection, delivery_id: int) -> tuple[RefusedDelivery, bytes]:
+    """Return one delivery and its body. Raises `UnknownSubjectError`."""
+    row = connection.execute(_ONE, (delivery_id,)).fetchone()
+    if row is None:
+        raise unknown([delivery_id])
+    return item_of(row[:-1]), bytes(row[-1])
+
+
+def unknown(ids: list[int]) -> UnknownSubjectError:
+    """Say that the box holds no deliveries with these ids."""
+    named = ", ".join(map(str, ids[:10])) + (" and others" if len(ids) > 10 else "")  # noqa: PLR2004 -- enough to see which
+    return UnknownSubjectError(
+        f"there is no refused delivery {named}: it was accepted, dropped or is too old; "
+        "`ledger refused list` and GET /v1/refused-deliveries list those that there are"
+    )
+
+
+def count_refused(connection: Connection) -> Counts:
+    """Count what is in the box."""
+    row = connection.execute(COUNTS.encode()).fetchone()
+    assert row  # noqa: S101 -- counts always return one
+    return Counts(*row)
