@@ -34,6 +34,7 @@ OBJECTS = (
     ("ledger.operations", "reconciliation_run"),
     ("ledger.operations", "webhook_token"),
     ("ledger.operations", "refused_delivery"),
+    ("ledger.operations", "knows_lab"),
     ("ledger.operations", "keep_refused_deliveries"),
     ("ledger.operations", "api_key"),
 )

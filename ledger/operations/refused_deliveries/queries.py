@@ -60,21 +60,21 @@ FROM ledger.refused_delivery r
 WHERE r.delivery_id = %s
 """).format(columns=_COLUMNS)
 
-# On the first day the log knows no lab; then whoever delivers may be the sender.
-OF_KNOWN_LABS: LiteralString = """
-FROM ledger.refused_delivery r
-WHERE
-    EXISTS (SELECT FROM ledger.event_log e WHERE e.lab_id = r.lab_id OFFSET 0)
-    OR NOT EXISTS (SELECT FROM ledger.event_log e WHERE e.lab_id <> '' LIMIT 1)
+_KNOWN_LAB: LiteralString = """
+known_lab AS MATERIALIZED (
+    SELECT l.lab_id
+    FROM (SELECT DISTINCT r.lab_id FROM ledger.refused_delivery r) l
+    WHERE ledger.knows_lab(l.lab_id)
+)
 """
-"""The refused deliveries that are probably the sender's."""
 
 COUNTS: LiteralString = f"""
+WITH {_KNOWN_LAB}
 SELECT
     (SELECT count(*) FROM ledger.refused_delivery),
-    (SELECT count(*) {OF_KNOWN_LABS}),
-    (SELECT count(DISTINCT r.lab_id) {OF_KNOWN_LABS})
-"""  # noqa: S608 -- our own conditions
+    (SELECT count(*) FROM ledger.refused_delivery r JOIN known_lab k USING (lab_id)),
+    (SELECT count(*) FROM known_lab)
+"""  # noqa: S608 -- our own condition
 """How many are in the box, how many of them are of known labs, and of how many such labs."""
 
 
@@ -87,17 +87,19 @@ class Counts(Struct, frozen=True):
 
 
 BY_LAB_AND_DAY: LiteralString = f"""
+WITH {_KNOWN_LAB}
 SELECT
-    r.lab_id,
+    lab_id,
     (r.last_received_at AT TIME ZONE 'UTC')::date AS day,
     count(*),
     sum(r.times),
     min(r.received_at),
     array_agg(DISTINCT r.reason ORDER BY r.reason)
-{OF_KNOWN_LABS}
-GROUP BY r.lab_id, day
-ORDER BY day, r.lab_id
-"""
+FROM ledger.refused_delivery r
+JOIN known_lab k USING (lab_id)
+GROUP BY lab_id, day
+ORDER BY day, lab_id
+"""  # noqa: S608 -- our own condition
 """Of each known lab and each day in UTC: how many, received how often, since when, and why."""
 
 

@@ -60,9 +60,7 @@ BEGIN
             SELECT
                 g.*,
                 octet_length(g.body)::bigint AS size,
-                EXISTS (
-                    SELECT FROM ledger.event_log e WHERE e.lab_id = g.lab_id OFFSET 0
-                ) AS lab_is_known
+                ledger.knows_lab(g.lab_id) AS lab_is_known
             FROM unnest(
                 received_ats, last_received_ats, numbers, reasons, clients, lab_ids, bill_ids,
                 event_types, event_times, digests, bodies
