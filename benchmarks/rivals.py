@@ -71,7 +71,7 @@ class Unasked:
         tell(_AT_ONCE)
 
 
-_ANY = Token(0, None)
+_ANY = Token("", None)
 _AT_ONCE = Answer(
     200, b'{"outcome":"recorded","position":1}', [(b"content-type", b"application/json")]
 )

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
 
 from ledger import processes
+from ledger.api.authentication import Authenticator
 from ledger.api.bill_endpoint import PREFIX as BILLS_PREFIX
 from ledger.api.bill_endpoint import BillEndpoint
 from ledger.api.bill_reader import BillReader
@@ -25,10 +26,10 @@ from ledger.api.http.known_parameters import known_parameters
 from ledger.api.http.paths import with_slashes_kept
 from ledger.api.http.problems import HANDLERS
 from ledger.api.openapi import document
+from ledger.api.rate_limit import RateLimit
 from ledger.api.routes import make_routes
 from ledger.api.services import Services
 from ledger.api.threads import Threads
-from ledger.credentials import Secrets
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Intake
 from ledger.intake.refused_box import RefusedBox
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 POOL_SIZE = 8
 """Connections for the API's queries, per process."""
 
+SETTLE_SECONDS = 2.0
+"""How long a start waits for the database to take the first record of liveness."""
+
 
 def create_app(settings: Settings | None = None) -> "Application":
     """Make the application; a server's worker takes the settings from its environment."""
@@ -54,16 +58,25 @@ def create_app(settings: Settings | None = None) -> "Application":
         settings = Settings.from_environment()
     url = settings.require_database()
     lane = GroupCommit(url)
-    keys = _admin_keys(settings)
+    authenticator = Authenticator(url, settings.admin_key)
+    rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
     tokens = WebhookTokens(settings.webhook_tokens)
     token_watcher = TokenWatcher(url, tokens)
     token_watcher.read_once()
     box = RefusedBox(url, _bounds(settings))
-    background = (token_watcher, box)
-    litestar = make_litestar(settings, url, lane, reader, policy, background=background)
-    bills = BillEndpoint(reader, keys, policy)
+    litestar = make_litestar(
+        settings,
+        url,
+        lane,
+        reader,
+        policy,
+        authenticator=authenticator,
+        rates=rates,
+        background=(token_watcher, box),
+    )
+    bills = BillEndpoint(reader, authenticator, rates, policy)
     intake = Intake(
         lane,
         tokens=tokens,
@@ -132,6 +145,8 @@ def make_litestar(
     reader: BillReader,
     policy: Policy,
     *,
+    authenticator: Authenticator,
+    rates: RateLimit,
     background: Sequence[TokenWatcher | RefusedBox],
 ) -> Litestar:
     """Make the Litestar application, which has every route except the intake.
@@ -145,8 +160,10 @@ def make_litestar(
         services = Services(
             settings=settings,
             pool=pool,
+            lane=lane,
             watch=CheckpointWatcher(url),
-            admin_keys=_admin_keys(settings),
+            authenticator=authenticator,
+            rates=rates,
             url=url,
             policy=policy,
             reports=Threads("reports", size=2, waiting=30),
@@ -157,7 +174,9 @@ def make_litestar(
         app.state["changes"] = ChangeFeed(functools.partial(read_changes, services), services.watch)
         await pool.open()
         lane.start()
+        await lane.settle(within=SETTLE_SECONDS)
         services.watch.start()
+        authenticator.start()
         for one in background:
             one.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
@@ -174,6 +193,7 @@ def make_litestar(
             for one in background:
                 one.stop()
             await services.watch.stop()
+            await authenticator.stop()
             await reader.stop()
             await lane.stop()
             await pool.close()
@@ -206,10 +226,6 @@ def _bounds(settings: Settings) -> Bounds:
         bytes=settings.refused_bytes,
         age=timedelta(days=settings.refused_days),
     )
-
-
-def _admin_keys(settings: Settings) -> Secrets:
-    return Secrets([settings.admin_key] if settings.admin_key else [])
 
 
 def _as_bytes(content: str | bytes) -> bytes:

@@ -21,6 +21,7 @@ TABLES = (
     "event_log",
     "repeat_delivery",
     "liveness",
+    "refusal",
     "import_run",
     "policy",
     "alert_subject",

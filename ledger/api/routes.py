@@ -16,6 +16,7 @@ from ledger.api.handlers.expected_bills import (
 )
 from ledger.api.handlers.health import get_liveness, get_readiness
 from ledger.api.handlers.imports import import_events
+from ledger.api.handlers.keys import create_key, list_keys, revoke_key, rotate_key
 from ledger.api.handlers.loss_windows import close_loss_window, list_loss_windows
 from ledger.api.handlers.metrics import get_metrics
 from ledger.api.handlers.missing_events import (
@@ -46,7 +47,7 @@ from ledger.api.handlers.webhook_tokens import (
     revoke_webhook_token,
 )
 from ledger.api.http.bodies import provide_operator
-from ledger.api.http.guards import require_scope
+from ledger.api.http.guards import provide_caller, require_scope
 from ledger.api.http.parameters import check_parameters, services_when_reached
 from ledger.api.services import provide_services
 
@@ -72,10 +73,17 @@ def make_routes() -> list[Any]:
             list_expected_bills,
             get_subscription,
             get_projection,
+            list_keys,
+            list_webhook_tokens,
+            list_refused_deliveries,
+            get_refused_delivery,
         ],
         guards=[require_scope],
         before_request=check_parameters,
-        dependencies={"services": Provide(services_when_reached)},
+        dependencies={
+            "services": Provide(services_when_reached),
+            "caller": Provide(provide_caller),
+        },
         tags=["read"],
     )
     operations = Router(
@@ -92,34 +100,28 @@ def make_routes() -> list[Any]:
             stop_expecting_bill,
             set_subscription,
             import_events,
-        ],
-        guards=[require_scope],
-        before_request=check_parameters,
-        dependencies={"operator": Provide(provide_operator)},
-        tags=["operate"],
-    )
-    administration = Router(
-        "/",
-        route_handlers=[
-            list_webhook_tokens,
+            create_key,
+            rotate_key,
+            revoke_key,
             create_webhook_token,
             revoke_webhook_token,
-            list_refused_deliveries,
-            get_refused_delivery,
             accept_refused_deliveries,
             drop_refused_deliveries,
         ],
         guards=[require_scope],
         before_request=check_parameters,
-        dependencies={"operator": Provide(provide_operator)},
-        tags=["admin"],
+        dependencies={
+            "operator": Provide(provide_operator),
+            "caller": Provide(provide_caller),
+        },
+        tags=["operate"],
     )
     service = Router(
         "/", route_handlers=[get_liveness, get_readiness, get_metrics], tags=["service"]
     )
     everything = Router(
         "/",
-        route_handlers=[reads, operations, administration, service],
+        route_handlers=[reads, operations, service],
         dependencies={"services": Provide(provide_services)},
     )
     return [everything]

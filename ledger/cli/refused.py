@@ -19,6 +19,7 @@ from ledger.cli.common import (
     yes_option,
 )
 from ledger.cli.table import print_table
+from ledger.model.operators import Operator
 from ledger.operations.refused_deliveries import decide
 from ledger.operations.refused_deliveries.keep import Refusal
 from ledger.operations.refused_deliveries.queries import (
@@ -34,8 +35,6 @@ COLUMNS = ("id", "received (UTC)", "times", "token", "event", "lab", "bill", "cl
 
 PAGE = 1_000
 """Deliveries read by one query."""
-
-_id = click.IntRange(1, 2**63 - 1)
 
 
 @click.group()
@@ -55,13 +54,13 @@ def refused() -> None:
 @json_lines_option
 def list_(*, lab: str | None, reason: Refusal | None, as_json: bool) -> None:
     """List refused deliveries, the first one first."""
-    selection = Selection(lab_id=lab, reason=reason)
+    selection = Selection(labs=None if lab is None else (lab,), reason=reason)
     found: list[RefusedDelivery] = []
     with closing(connect(prepared_database(), "refused")) as connection:
-        while page := list_refused(
-            connection, selection, limit=PAGE, after=found[-1].id if found else 0
-        ):
+        after = None
+        while page := list_refused(connection, selection, limit=PAGE, after=after):
             found += page
+            after = (page[-1].received_at, page[-1].delivery_id)
     if as_json:
         for item in found:
             click.echo(encode(item))
@@ -72,9 +71,9 @@ def list_(*, lab: str | None, reason: Refusal | None, as_json: bool) -> None:
 
 
 @refused.command()
-@click.argument("delivery_id", metavar="ID", type=_id)
+@click.argument("delivery_id", metavar="ID")
 @json_option
-def show(*, delivery_id: int, as_json: bool) -> None:
+def show(*, delivery_id: str, as_json: bool) -> None:
     """Show refused delivery ID with its body."""
     with closing(connect(prepared_database(), "refused")) as connection:
         found, content = read_refused(connection, delivery_id)
@@ -99,7 +98,7 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
         operator_option,
         click.option("--all", "everything", is_flag=True, help="All there are."),
         click.option("--lab", metavar="LAB", help="Only of this lab."),
-        click.argument("ids", metavar="[ID]...", type=_id, nargs=-1),
+        click.argument("ids", metavar="[ID]...", nargs=-1),
     ):
         command = add(command)
     return command
@@ -133,17 +132,17 @@ def _decide(
     will: str,
     done: str,
     *,
-    ids: tuple[int, ...],
+    ids: tuple[str, ...],
     lab: str | None,
     everything: bool,
-    by: str,
+    by: Operator,
     yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     if everything == (bool(ids) or lab is not None):
         raise click.UsageError("say which: ID, --lab LAB or both, or else --all")
-    selection = Selection(ids=ids or None, lab_id=lab)
+    selection = Selection(ids=ids or None, labs=None if lab is None else (lab,))
     url = prepared_database()
     preview, _ = work(url, selection, by=by, dry_run=True)
     if not preview.labs:
@@ -172,7 +171,7 @@ def _counted(labs: dict[str, int]) -> str:
 
 def _cells(item: RefusedDelivery) -> tuple[str, ...]:
     return (
-        str(item.id),
+        item.delivery_id,
         clock(item.received_at),
         str(item.times),
         item.reason.replace("foreign_lab", "of other labs"),

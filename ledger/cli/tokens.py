@@ -15,6 +15,7 @@ from ledger.cli.common import (
 )
 from ledger.cli.table import print_table
 from ledger.model.event import MAX_LENGTH
+from ledger.model.operators import Operator
 from ledger.operations import webhook_tokens
 from ledger.operations.render.words import clock
 from ledger.operations.webhook_tokens import MOST_LABS, WebhookToken
@@ -47,7 +48,7 @@ def tokens() -> None:
 @click.option("--name", metavar="WORDS", help="What it is for.")
 @operator_option
 @json_option
-def create(*, labs: tuple[str, ...], name: str | None, by: str, as_json: bool) -> None:
+def create(*, labs: tuple[str, ...], name: str | None, by: Operator, as_json: bool) -> None:
     """Create a webhook token and print it, this once: the database has only its SHA-256.
 
     It is valid within seconds, besides all others.
@@ -59,13 +60,12 @@ def create(*, labs: tuple[str, ...], name: str | None, by: str, as_json: bool) -
     if name is not None and not (name.strip() and len(name) <= MAX_LENGTH):
         raise click.UsageError(f"--name takes 1 to {MAX_LENGTH} characters")
     with closing(connect(prepared_database(), "tokens")) as connection:
-        made = webhook_tokens.create(connection, labs=labs or None, name=name, by=by)
+        made = webhook_tokens.create_token(connection, labs=labs or None, name=name, by=by)
     if as_json:
         click.echo(encode(made))
         return
-    click.echo(
-        f"Webhook token {made.id}, for {_labs(made) or 'all labs'}; shown this once:", err=True
-    )
+    whose = _labs(made) or "all labs"
+    click.echo(f"Webhook token {made.token_id}, for {whose}; shown only now:", err=True)
     click.echo(made.token)
 
 
@@ -75,10 +75,10 @@ def list_(*, as_json: bool) -> None:
     """List the webhook tokens of the database, valid and revoked."""
     found: list[WebhookToken] = []
     with closing(connect(prepared_database(), "tokens")) as connection:
-        while page := webhook_tokens.list_tokens(
-            connection, limit=PAGE, after=found[-1].id if found else 0
-        ):
+        after = None
+        while page := webhook_tokens.list_tokens(connection, after=after, limit=PAGE):
             found += page
+            after = page[-1].token_id
     if as_json:
         for token in found:
             click.echo(encode(token))
@@ -90,18 +90,18 @@ def list_(*, as_json: bool) -> None:
 
 
 @tokens.command()
-@click.argument("token_id", metavar="ID", type=click.IntRange(1, 2**63 - 1))
+@click.argument("token_id", metavar="ID")
 @operator_option
 @yes_option
 @json_option
-def revoke(*, token_id: int, by: str, yes: bool, as_json: bool) -> None:
+def revoke(*, token_id: str, by: Operator, yes: bool, as_json: bool) -> None:
     """Revoke webhook token ID: within seconds, deliveries with it are refused.
 
     The command says when it was last used and asks for confirmation; without a terminal it needs
     --yes.
     """
     with closing(connect(prepared_database(), "tokens")) as connection:
-        found = webhook_tokens.find(connection, token_id)
+        found = webhook_tokens.find_token(connection, token_id)
         if found.revoked_at is None:
             used = (
                 f"last used {clock(found.last_used_at)} UTC" if found.last_used_at else "never used"
@@ -109,7 +109,7 @@ def revoke(*, token_id: int, by: str, yes: bool, as_json: bool) -> None:
             what = f"Webhook token {token_id} ({used}) will be refused from now on, for good."
             if not go_ahead(what, yes=yes, dry_run=False, irreversible=True):
                 return
-        found = webhook_tokens.revoke(connection, token_id, by=by)
+        found = webhook_tokens.revoke_token(connection, token_id, by=by)
     if as_json:
         click.echo(encode(found))
         return
@@ -123,7 +123,7 @@ def _labs(token: WebhookToken) -> str:
 
 def _cells(token: WebhookToken) -> tuple[str, ...]:
     return (
-        str(token.id),
+        token.token_id,
         token.name or "",
         _labs(token) or "all",
         clock(token.created_at),

@@ -42,9 +42,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Token(Struct, frozen=True):
-    """A valid token. `labs` is None if it is for all; `id` is 0 for one of the settings."""
+    """A valid token. `labs` is None if it is for all; `token_id` is '' for one of the settings."""
 
-    id: int
+    token_id: str
     labs: frozenset[str] | None
 
     def may_bring(self, lab_id: str) -> bool:
@@ -56,7 +56,7 @@ class Token(Struct, frozen=True):
         return self.labs is None or not lab_id or lab_id in self.labs
 
 
-_OF_SETTINGS = Token(0, None)
+_OF_SETTINGS = Token("", None)
 
 
 class WebhookTokens:
@@ -65,7 +65,7 @@ class WebhookTokens:
     def __init__(self, of_settings: Iterable[str] = ()) -> None:
         self._of_settings = Secrets(of_settings)
         self._stored: dict[bytes, Token] = {}
-        self._used: set[int] = set()
+        self._used: set[str] = set()
         self.complete = False
         """Whether those of the database are known. Until then a token that is not found may be
         valid all the same."""
@@ -83,18 +83,18 @@ class WebhookTokens:
             return _OF_SETTINGS
         token = self._stored.get(digest)
         if token is not None:
-            self._used.add(token.id)
+            self._used.add(token.token_id)
         return token
 
     def replace_stored(self, valid: Iterable[ValidToken]) -> None:
         """Make these the valid tokens of the database, at once for whoever looks next."""
         self._stored = {
-            one.digest: Token(one.id, None if one.labs is None else frozenset(one.labs))
+            one.digest: Token(one.token_id, None if one.labs is None else frozenset(one.labs))
             for one in valid
         }
         self.complete = True
 
-    def take_used(self) -> list[int]:
+    def take_used(self) -> list[str]:
         """Return the ids of the database's tokens that were presented since the last call."""
         used, self._used = self._used, set()
         return sorted(used)

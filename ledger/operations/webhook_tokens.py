@@ -1,16 +1,21 @@
 """Webhook tokens in the database: created, listed, revoked, and read by those who check them."""
 
-from collections.abc import Iterable, Sequence
+import secrets
+import string
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
+import structlog
 from msgspec import Struct
 from psycopg import Connection
+from psycopg.sql import SQL
 
 from ledger.credentials import new_secret
 from ledger.errors import UnknownSubjectError
+from ledger.model.operators import Labs, Operator, as_array
 
 PREFIX = "ldw_"
 """Begins each token, so that scanners for leaked secrets recognise one."""
@@ -18,22 +23,29 @@ PREFIX = "ldw_"
 MOST_LABS = 1_000
 """Labs that one token may name."""
 
+_ID_LENGTH = 10
+_ID_ALPHABET = string.digits + string.ascii_lowercase
+
+_log = structlog.get_logger(__name__)
+
 
 class WebhookToken(Struct, frozen=True, kw_only=True):
-    """A webhook token, without its secret. `labs` is None for a token of all labs."""
+    """A webhook token, without its secret. `labs` is null for one that is for all labs."""
 
-    id: int
+    token_id: str
     name: str | None
-    labs: list[str] | None
+    labs: tuple[str, ...] | None
     created_at: datetime
     created_by: str
+    created_by_key: str | None
     revoked_at: datetime | None
     revoked_by: str | None
+    revoked_by_key: str | None
     last_used_at: datetime | None
 
 
 class NewWebhookToken(WebhookToken, frozen=True, kw_only=True):
-    """A webhook token that was just created, with its secret, which is shown this once."""
+    """A webhook token with its secret, which is shown only now: it is not stored."""
 
     token: str
 
@@ -41,32 +53,41 @@ class NewWebhookToken(WebhookToken, frozen=True, kw_only=True):
 class ValidToken(Struct, frozen=True):
     """What is needed to check a token: SHA-256 of it, and the labs that it is for, None for all."""
 
-    id: int
+    token_id: str
     digest: bytes
     labs: list[str] | None
 
 
-_COLUMNS = "token_id, name, labs, created_at, created_by, revoked_at, revoked_by, last_used_at"
+_COLUMNS: LiteralString = """
+    t.token_id, t.name, t.labs, t.created_at, t.created_by, t.created_by_key, t.revoked_at,
+    t.revoked_by, t.revoked_by_key, t.last_used_at
+"""
 
-_CREATE = f"""
-INSERT INTO ledger.webhook_token (digest, labs, name, created_at, created_by)
-VALUES (%s, %s, %s, %s, %s)
-RETURNING {_COLUMNS}
-"""  # noqa: S608 -- our own columns
+_CREATE = SQL("""
+INSERT INTO ledger.webhook_token AS t (
+    token_id, digest, labs, name, created_at, created_by, created_by_key
+)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+RETURNING {columns}
+""").format(columns=SQL(_COLUMNS))
 
-_LIST = f"""
-SELECT {_COLUMNS}
-FROM ledger.webhook_token
-WHERE token_id > %s
-ORDER BY token_id
-LIMIT %s
-"""  # noqa: S608 -- our own columns
+_LIST = SQL("""
+SELECT {columns}
+FROM ledger.webhook_token t
+WHERE
+    (%(labs)s::text[] IS NULL OR t.labs <@ %(labs)s::text[])
+    AND (%(after)s::text IS NULL OR t.token_id > %(after)s)
+    AND (%(token_id)s::text IS NULL OR t.token_id = %(token_id)s)
+ORDER BY t.token_id
+LIMIT %(limit)s
+""").format(columns=SQL(_COLUMNS))
 
 _REVOKE = """
 UPDATE ledger.webhook_token
 SET
     revoked_at = %s,
-    revoked_by = %s
+    revoked_by = %s,
+    revoked_by_key = %s
 WHERE token_id = %s AND revoked_at IS NULL
 """
 
@@ -77,7 +98,7 @@ WHERE revoked_at IS NULL
 """
 
 # A token is never deleted, changed, or made valid again, so these tell whether the set has changed.
-_STAMP = "SELECT count(*), max(token_id), count(revoked_at) FROM ledger.webhook_token"
+_STAMP = "SELECT count(*), count(revoked_at) FROM ledger.webhook_token"
 
 _NOTE_USE = """
 UPDATE ledger.webhook_token
@@ -86,38 +107,51 @@ WHERE token_id = ANY(%(ids)s) AND (last_used_at IS NULL OR last_used_at < %(at)s
 """
 
 
-def create(
-    connection: Connection, *, labs: Iterable[str] | None, name: str | None, by: str
+def create_token(
+    connection: Connection, *, labs: Labs, name: str | None, by: Operator
 ) -> NewWebhookToken:
-    """Create a token for some labs, or for all if `labs` is None."""
+    """Create a token for some labs, or for all. Whether they may is the caller's business."""
     token = PREFIX + new_secret()
+    token_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
     digest = sha256(token.encode()).digest()
     some = None if labs is None else sorted(set(labs))
-    row = connection.execute(_CREATE, (digest, some, name, datetime.now(UTC), by)).fetchone()
-    assert row  # noqa: S101 -- the statement returns the row it inserted
-    return NewWebhookToken(token=token, **msgspec.structs.asdict(_token(row)))
+    values = (token_id, digest, some, name, datetime.now(UTC), by.name, by.key)
+    row = connection.execute(_CREATE, values).fetchone()
+    assert row  # noqa: S101 -- as RETURNING promises
+    made = _item(row)
+    _log.info("webhook token created", token_id=token_id, labs=made.labs, by=by.name, by_key=by.key)
+    return NewWebhookToken(token=token, **msgspec.structs.asdict(made))
 
 
-def list_tokens(connection: Connection, *, limit: int, after: int = 0) -> list[WebhookToken]:
-    """Return tokens, valid and revoked, in order of their ids, after one."""
-    return [_token(row) for row in connection.execute(_LIST, (after, limit))]
+def list_tokens(
+    connection: Connection, *, labs: Labs = None, after: str | None = None, limit: int
+) -> list[WebhookToken]:
+    """Return tokens in the order of their ids, revoked ones too.
+
+    With `labs`: those that are for none but these labs. `after` is the id of the last one seen.
+    """
+    values = {"labs": as_array(labs), "after": after, "token_id": None, "limit": limit}
+    return [_item(row) for row in connection.execute(_LIST, values)]
 
 
-def find(connection: Connection, token_id: int) -> WebhookToken:
-    """Return one token. Raises `UnknownSubjectError`."""
-    found = list_tokens(connection, limit=1, after=token_id - 1)
-    if not found or found[0].id != token_id:
+def find_token(connection: Connection, token_id: str, *, labs: Labs = None) -> WebhookToken:
+    """Return a token. Raises `UnknownSubjectError` if there is none, or none for `labs` alone."""
+    values = {"labs": as_array(labs), "after": None, "token_id": token_id, "limit": 1}
+    row = connection.execute(_LIST, values).fetchone()
+    if row is None:
         raise UnknownSubjectError(
-            f"there is no webhook token {token_id}; `ledger tokens list` and "
-            "GET /v1/webhook-tokens list those that there are"
+            f"there is no webhook token {token_id!r}; `ledger tokens list` and "
+            "GET /v1/webhook-tokens list those there are"
         )
-    return found[0]
+    return _item(row)
 
 
-def revoke(connection: Connection, token_id: int, *, by: str) -> WebhookToken:
-    """Revoke a token; one that is revoked already stays as it is. Raises `UnknownSubjectError`."""
-    connection.execute(_REVOKE, (datetime.now(UTC), by, token_id))
-    return find(connection, token_id)
+def revoke_token(connection: Connection, token_id: str, *, by: Operator) -> WebhookToken:
+    """Revoke a token; one that was revoked before stays as it is. Raises what `find_token` does."""
+    find_token(connection, token_id, labs=by.labs)
+    connection.execute(_REVOKE, (datetime.now(UTC), by.name, by.key, token_id))
+    _log.info("webhook token revoked", token_id=token_id, by=by.name, by_key=by.key)
+    return find_token(connection, token_id)
 
 
 def read_valid(connection: Connection) -> list[ValidToken]:
@@ -135,13 +169,14 @@ def stamp(connection: Connection) -> tuple[Any, ...] | None:
     return connection.execute(_STAMP).fetchone()
 
 
-def note_use(connection: Connection, token_ids: Sequence[int], at: datetime) -> None:
+def note_use(connection: Connection, token_ids: Sequence[str], at: datetime) -> None:
     """Note that tokens were presented about that time."""
     connection.execute(_NOTE_USE, {"ids": list(token_ids), "at": at})
 
 
-def _token(row: tuple[Any, ...]) -> WebhookToken:
-    fields = dict(zip(WebhookToken.__struct_fields__, row, strict=True))
+def _item(row: tuple[Any, ...]) -> WebhookToken:
+    fields: dict[str, Any] = dict(zip(WebhookToken.__struct_fields__, row, strict=True))
     for name in ("created_at", "revoked_at", "last_used_at"):
         fields[name] = fields[name] and fields[name].astimezone(UTC)
+    fields["labs"] = fields["labs"] and tuple(fields["labs"])
     return WebhookToken(**fields)

@@ -17,13 +17,14 @@ branch_labels = None
 depends_on = None
 
 OBJECTS = (
+    ("ledger.postgres", "hint"),
     ("ledger.eventlog", "event_log"),
     ("ledger.eventlog", "repeat_delivery"),
     ("ledger.eventlog", "refuse_change"),
     ("ledger.eventlog", "append_events"),
     ("ledger.eventlog", "event_log_head"),
     ("ledger.eventlog", "liveness"),
-    ("ledger.eventlog", "record_liveness"),
+    ("ledger.eventlog", "refusal"),
     ("ledger.eventlog", "body_as_jsonb"),
     ("ledger.eventlog", "import_run"),
     ("ledger.postgres", "notify_credentials"),

@@ -67,12 +67,12 @@ def test_a_readable_delivery_with_a_wrong_or_missing_token_is_kept(
     assert {item["client"] for item in found} == {"127.0.0.1"}
     assert found[0]["event_time"] == "2024-01-20T10:50:00Z"
     assert server.head() == head, "nothing is in the log"
-    shown = server.get(f"/v1/refused-deliveries/{found[0]['id']}").json()
+    shown = server.get(f"/v1/refused-deliveries/{found[0]['delivery_id']}").json()
     assert shown["body"] == wrong
     assert shown["raw"] is None
-    assert [one["id"] for one in server.items("/v1/refused-deliveries", lab_id=lab, limit=1)] == [
-        item["id"] for item in found
-    ]
+    assert [
+        one["delivery_id"] for one in server.items("/v1/refused-deliveries", lab_id=lab, limit=1)
+    ] == [item["delivery_id"] for item in found]
     reasons = server.items("/v1/refused-deliveries", lab_id=lab, reason="missing")
     assert [item["bill_id"] for item in reasons] == bills[1:2]
 
@@ -142,7 +142,7 @@ def test_accepted_deliveries_are_in_the_log_as_if_they_had_been_taken(
     assert preview == {"accepted": 3, "recorded": 0, "labs": {lab: 3}, "dry_run": True}
     answer = server.api.post(
         "/v1/refused-deliveries/accept",
-        json={"ids": [one["id"], two["id"]]},
+        json={"ids": [one["delivery_id"], two["delivery_id"]]},
         headers={"Ledger-Operator": "Ada"},
     )
     assert answer.json() == {"accepted": 2, "recorded": 2, "labs": {lab: 2}, "dry_run": False}
@@ -158,17 +158,19 @@ def test_accepted_deliveries_are_in_the_log_as_if_they_had_been_taken(
     assert decision["body"]["by"] == "Ada"
     assert decision["body"]["positions"] == [position - 2, position - 1]
     assert parsed(events[0]["received_at"]) == parsed(one["received_at"])
-    assert_problem(decide(server, "accept", ids=[one["id"], three["id"]]), 404)
+    assert_problem(decide(server, "accept", ids=[one["delivery_id"], three["delivery_id"]]), 404)
     assert server.send(first).json()["outcome"] == "duplicate"
-    assert [item["id"] for item in box(server, lab)] == [three["id"]]
+    assert [item["delivery_id"] for item in box(server, lab)] == [three["delivery_id"]]
     dropped = decide(server, "drop", lab_id=lab)
     assert dropped.json() == {"dropped": 1, "labs": {lab: 1}, "dry_run": False}
     assert box(server, lab) == []
-    assert_problem(server.get(f"/v1/refused-deliveries/{three['id']}"), 404)
+    assert_problem(server.get(f"/v1/refused-deliveries/{three['delivery_id']}"), 404)
     assert server.settle()
 
 
-@pytest.mark.parametrize("body", [{}, {"all": True, "lab_id": "x"}, {"ids": []}, {"ids": [0]}])
+@pytest.mark.parametrize(
+    "body", [{}, {"all": True, "lab_id": "x"}, {"ids": []}, {"ids": [""]}, {"ids": [7]}]
+)
 @pytest.mark.parametrize("what", ["accept", "drop"])
 def test_a_decision_says_about_which(server: LedgerServer, what: str, body: Item) -> None:
     assert_problem(decide(server, what, **body), 400)
@@ -178,7 +180,7 @@ def test_a_decision_says_about_which(server: LedgerServer, what: str, body: Item
     ("method", "path"),
     [
         ("GET", ""),
-        ("GET", "/1"),
+        ("GET", "/0123456789abcdef"),
         ("POST", "/accept"),
         ("POST", "/drop"),
     ],
@@ -193,25 +195,26 @@ def test_the_commands_list_show_accept_and_drop(own_server: LedgerServer, lab: s
     hostile = event(lab, "evil \x1b[31m \u202e")
     refuse(server, *distinct(lab, 2), hostile)
     listed = server.run("refused", "list").stdout.decode().splitlines()
-    assert [line.split("\t")[0] for line in listed] == ["id", "1", "2", "3"]
+    name, first, _, third = (line.split("\t")[0] for line in listed)
+    assert name == "id"
     assert "\x1b" not in "".join(listed)
-    shown = server.run("refused", "show", "3").stdout.decode()
+    shown = server.run("refused", "show", third).stdout.decode()
     assert "\x1b" not in shown
     assert "\u202e" not in shown
-    assert json.loads(server.run("refused", "show", "3", "--json").stdout)["body"] == hostile
+    assert json.loads(server.run("refused", "show", third, "--json").stdout)["body"] == hostile
     status = server.run("status").stdout.decode()
     assert "3 deliveries with a wrong token" in status
     counted = json.loads(server.run("status", "--json").stdout)["refused"]
     assert counted == {"deliveries": 3, "of_known_labs": 3, "known_labs": 1}
-    for wrong in ([], ["1", "--all"]):
+    for wrong in ([], [first, "--all"]):
         assert_sentence(server.run("refused", "accept", *wrong), "--all", code=2)
-    assert_sentence(server.run("refused", "accept", "1"), "--yes", code=2)
-    assert_sentence(server.run("refused", "drop", "1", "9", "--yes"), "refused delivery 9")
+    assert_sentence(server.run("refused", "accept", first), "--yes", code=2)
+    assert_sentence(server.run("refused", "drop", first, "9", "--yes"), "refused delivery '9'")
     code, screen = run_on_terminal("refused", "drop", "--all", settings=server.settings, typed="\n")
     assert code == 1
     assert "3 refused deliveries will be deleted" in screen
     assert server.head() == 0
-    done = server.run("refused", "accept", "1", "--yes", "--by", "Ada")
+    done = server.run("refused", "accept", first, "--yes", "--by", "Ada")
     assert b"Accepted 1 refused delivery." in done.stdout
     assert server.head() == 2
     metrics = server.anonymous.get("/metrics").text

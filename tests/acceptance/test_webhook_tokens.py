@@ -59,7 +59,7 @@ def test_a_token_is_valid_within_seconds_besides_all_others_until_it_is_revoked(
         assert server.send(event(lab, "b"), token=token).status_code == 200
         assert server.send(event(lab, "b"), token="", path=f"/webhooks/flabs/{token}/").is_success
     number = id_of(server, first)
-    [mine] = [one for one in server.items("/v1/webhook-tokens") if one["id"] == number]
+    [mine] = [one for one in server.items("/v1/webhook-tokens") if one["token_id"] == number]
     assert mine["labs"] is None
     revoked = server.api.post(f"/v1/webhook-tokens/{number}/revoke")
     assert revoked.json()["revoked_by"] == "API"
@@ -69,15 +69,15 @@ def test_a_token_is_valid_within_seconds_besides_all_others_until_it_is_revoked(
     assert server.send(event(lab, "b"), token=second).status_code == 200
     again = server.api.post(f"/v1/webhook-tokens/{number}/revoke")
     assert again.json() == revoked.json(), "it stays as it was"
-    assert_problem(server.api.post("/v1/webhook-tokens/999999/revoke"), 404)
+    assert_problem(server.api.post("/v1/webhook-tokens/none/revoke"), 404)
 
 
-def id_of(server: LedgerServer, token: str) -> int:
+def id_of(server: LedgerServer, token: str) -> str:
     with psycopg.connect(server.settings["LEDGER_DATABASE_URL"]) as connection:
         query = "SELECT token_id FROM ledger.webhook_token WHERE digest = sha256(%s::bytea)"
         row = connection.execute(query, (token.encode(),)).fetchone()
     assert row
-    return int(row[0])
+    return str(row[0])
 
 
 def test_a_token_is_shown_once_and_stands_nowhere(server: LedgerServer) -> None:
@@ -178,13 +178,18 @@ def test_the_commands_create_list_and_revoke(database_url: str) -> None:
     assert token.startswith("ldw_")
     assert len(token) > 40
     listed = run_ledger("tokens", "list", settings=settings).stdout.decode().splitlines()
-    assert listed[1].split("\t")[:3] == ["1", "of two", "a, b"]
-    assert_sentence(run_ledger("tokens", "revoke", "1", settings=settings), "--yes", code=2)
-    assert_sentence(run_ledger("tokens", "revoke", "7", "--yes", settings=settings), "no webhook")
-    code, said = run_on_terminal("tokens", "revoke", "1", settings=settings, typed="\n")
+    number, *rest = listed[1].split("\t")
+    assert rest[:2] == ["of two", "a, b"]
+    assert_sentence(run_ledger("tokens", "revoke", number, settings=settings), "--yes", code=2)
+    assert_sentence(
+        run_ledger("tokens", "revoke", "none", "--yes", settings=settings), "no webhook"
+    )
+    code, said = run_on_terminal("tokens", "revoke", number, settings=settings, typed="\n")
     assert code == 1
     assert "never used" in said
-    done = run_ledger("tokens", "revoke", "1", "--yes", "--by", "Ada", "--json", settings=settings)
+    done = run_ledger(
+        "tokens", "revoke", number, "--yes", "--by", "Ada", "--json", settings=settings
+    )
     assert json.loads(done.stdout)["revoked_by"] == "Ada"
     [line] = run_ledger("tokens", "list", "--json", settings=settings).stdout.splitlines()
     assert json.loads(line)["revoked_at"]

@@ -15,6 +15,7 @@ from psycopg import Connection
 from ledger.errors import DecisionError, UnknownSubjectError
 from ledger.eventlog.append import Delivery, append
 from ledger.intake.refused_box import RefusedBox
+from ledger.model.operators import Operator
 from ledger.operations.alerts.watcher import subjects
 from ledger.operations.refused_deliveries import decide
 from ledger.operations.refused_deliveries.decide import accept, drop
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.slow
 
 BOUNDS = Bounds(rows=8, bytes=100_000, age=timedelta(days=1))
 ALL = Selection()
+BY = Operator(WHO, "the key")
 
 
 @pytest.fixture
@@ -161,10 +163,8 @@ def test_accepted_deliveries_enter_the_log_once_as_they_were_received(
     box: Connection, database_url: str
 ) -> None:
     put(box, [refused("a", received=7), refused("b", received=5, times=4), refused("c")])
-    ids = {item.bill_id: item.id for item in list_refused(box, ALL, limit=9)}
-    made, position = accept(
-        database_url, Selection(ids=(ids["a"], ids["b"])), by=WHO, dry_run=False
-    )
+    ids = {item.bill_id: item.delivery_id for item in list_refused(box, ALL, limit=9)}
+    made, position = accept(database_url, Selection(ids=(ids["a"], ids["b"])), by=BY, dry_run=False)
     assert (made.accepted, made.recorded, made.labs) == (2, 2, {"known": 2})
     query = (
         "SELECT bill_id, received_at, source FROM ledger.event_log WHERE position > 1"
@@ -175,12 +175,14 @@ def test_accepted_deliveries_enter_the_log_once_as_they_were_received(
         ("a", RECEIVED + timedelta(seconds=7), "webhook"),
     ]
     [decision] = decided(box)
-    assert (decision["decision"], decision["by"]) == ("deliveries.accepted", WHO)
+    assert (decision["decision"], decision["by"], decision["by_key"]) == (
+        "deliveries.accepted", WHO, "the key",
+    )  # fmt: skip
     assert (decision["count"], decision["recorded"], decision["positions"]) == (2, 2, [2, 3])
     assert position == 4
     assert there(box) == ["c"]
-    with pytest.raises(UnknownSubjectError, match=str(ids["a"])):
-        accept(database_url, Selection(ids=(ids["a"], ids["c"])), by=WHO, dry_run=False)
+    with pytest.raises(UnknownSubjectError, match=ids["a"]):
+        accept(database_url, Selection(ids=(ids["a"], ids["c"])), by=BY, dry_run=False)
     assert there(box) == ["c"], "nothing was decided"
 
 
@@ -189,16 +191,16 @@ def test_what_came_with_the_right_token_meanwhile_is_a_repeat(
 ) -> None:
     put(box, [refused("a"), refused("b")])
     append(box, [delivery(body(lab="known", bill="a"), received=500)])
-    made, _ = accept(database_url, ALL, by=WHO, dry_run=False)
+    made, _ = accept(database_url, ALL, by=BY, dry_run=False)
     assert (made.accepted, made.recorded) == (2, 1)
     assert one(box, "SELECT count(*) FROM ledger.repeat_delivery") == 1
 
 
 def test_dropped_deliveries_are_named_in_the_log(box: Connection, database_url: str) -> None:
     put(box, [refused("a"), refused("b", lab="other")])
-    preview, _ = drop(database_url, Selection(lab_id="other"), by=WHO, dry_run=True)
+    preview, _ = drop(database_url, Selection(labs=("other",)), by=BY, dry_run=True)
     assert (preview.dropped, preview.dry_run, there(box)) == (1, True, ["a", "b"])
-    drop(database_url, Selection(lab_id="other"), by=WHO, dry_run=False)
+    drop(database_url, Selection(labs=("other",)), by=BY, dry_run=False)
     [decision] = decided(box)
     [named] = decision["deliveries"]
     digest = refused("b", lab="other").delivery.columns.digest.hex()
@@ -218,7 +220,7 @@ def test_one_killed_between_the_box_and_the_log_has_done_nothing(
 
     def accept_in_vain() -> None:
         with pytest.raises((psycopg.OperationalError, DecisionError)):
-            accept(database_url, ALL, by=WHO, dry_run=False)
+            accept(database_url, ALL, by=BY, dry_run=False)
 
     with (
         psycopg.connect(database_url, autocommit=True) as owner,
@@ -231,7 +233,7 @@ def test_one_killed_between_the_box_and_the_log_has_done_nothing(
         terminate(owner, pid)
     assert sorted(there(box)) == ["a", "b"]
     assert decided(box) == []
-    assert accept(database_url, ALL, by=WHO, dry_run=False)[0].recorded == 2
+    assert accept(database_url, ALL, by=BY, dry_run=False)[0].recorded == 2
     assert one(box, "SELECT count(*) FROM ledger.event_log WHERE bill_id IN ('a', 'b')") == 2
 
 
@@ -241,7 +243,7 @@ def test_two_who_accept_at_once_accept_each_once(
     monkeypatch.setattr(decide, "BATCH", 3)  # several transactions each
     put(box, several(8, "b"))
     with ThreadPoolExecutor(2) as pool:
-        made = [pool.submit(accept, database_url, ALL, by=WHO, dry_run=False) for _ in range(2)]
+        made = [pool.submit(accept, database_url, ALL, by=BY, dry_run=False) for _ in range(2)]
     assert sum(one_of.result()[0].accepted for one_of in made) == 8
     assert one(box, "SELECT count(*) FROM ledger.event_log WHERE source = 'webhook'") == 9
     assert one(box, "SELECT count(*) FROM ledger.repeat_delivery") == 0
@@ -262,7 +264,7 @@ def test_accepted_deliveries_fold_as_if_they_had_been_taken(
     early, late = of("refused")
     put(box, [Refused(early, "missing", "1.1.1.1", 1, early.received_at)])
     append(box, [late])
-    accept(database_url, ALL, by=WHO, dry_run=False)
+    accept(database_url, ALL, by=BY, dry_run=False)
     drain(box)
     state = state_without_positions(box)
     state["delay"] = box.execute("SELECT * FROM state.delay").fetchall()

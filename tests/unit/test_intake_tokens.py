@@ -17,7 +17,7 @@ Receive = Callable[[], Awaitable[Any]]
 
 
 def stored(number: int, secret: str, *labs: str) -> ValidToken:
-    return ValidToken(number, sha256(secret.encode()).digest(), list(labs) or None)
+    return ValidToken(str(number), sha256(secret.encode()).digest(), list(labs) or None)
 
 
 def test_tokens_of_the_settings_and_of_the_database_are_valid() -> None:
@@ -28,7 +28,7 @@ def test_tokens_of_the_settings_and_of_the_database_are_valid() -> None:
         assert tokens.find(secret.encode()) is not None
     for wrong in (b"", b"thre", sha256(b"three").digest()):
         assert tokens.find(wrong) is None
-    assert tokens.take_used() == [3, 4]
+    assert tokens.take_used() == ["3", "4"]
     assert tokens.take_used() == []
     tokens.replace_stored([stored(3, "three")])
     assert tokens.find(b"four") is None

@@ -9,10 +9,13 @@ from litestar.params import Parameter
 from msgspec import Meta, Struct
 
 from ledger.api.http.problems import ProblemError, abridged, shortened
+from ledger.api.permissions import Caller
 from ledger.event_types import EventType
 from ledger.model.event import Identifier
 from ledger.model.missing_events import Certainty
 from ledger.model.operator_events import Moment, Name, Words, is_storable
+from ledger.model.operators import Operator
+from ledger.operations.api_keys import DEFAULT_OVERLAP, LONGEST_OVERLAP, Scope
 from ledger.operations.support_requests.make import LineName
 from ledger.operations.webhook_tokens import MOST_LABS
 
@@ -23,19 +26,23 @@ LONGEST_NAME = 200
 
 
 async def provide_operator(
+    caller: Caller,
     name: Annotated[
         str,
         Parameter(
             header="Ledger-Operator",
             required=False,
-            description="Set to record in the log who made the decision.",
+            description="Who makes the decision, recorded in the log next to the id of the key.",
         ),
     ] = UNNAMED,
-) -> str:
-    """Provide the operator's name. Raises a 400 problem for an empty or long one."""
+) -> Operator:
+    """Provide who decides: the name that they give and the key that proves it.
+
+    Raises a 400 problem for an empty or long name.
+    """
     if not name.strip() or len(name) > LONGEST_NAME:
         raise ProblemError(400, f"the header Ledger-Operator takes 1 to {LONGEST_NAME} characters")
-    return name
+    return Operator(name, caller.key_id, caller.labs)
 
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +124,7 @@ class WebhookTokenBody(Body, frozen=True, kw_only=True):
     name: Name | None = None
 
 
-DeliveryId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+DeliveryId = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class RefusedSelectionBody(Body, frozen=True, kw_only=True):
@@ -127,6 +134,21 @@ class RefusedSelectionBody(Body, frozen=True, kw_only=True):
     lab_id: Identifier | None = None
     all: bool = False
     dry_run: bool = False
+
+
+class KeyBody(Body, frozen=True, kw_only=True):
+    """The key to create: what it is for, what it may do, and until when."""
+
+    name: Name
+    scope: Scope
+    labs: Annotated[list[Identifier], Meta(min_length=1, max_length=1000)] | None = None
+    expires_at: Moment | None = None
+
+
+class RotateBody(Body, frozen=True, kw_only=True):
+    """How long the old secret stays valid."""
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=LONGEST_OVERLAP)] = DEFAULT_OVERLAP
 
 
 BODIES: dict[str, type[Body]] = {
@@ -141,6 +163,8 @@ BODIES: dict[str, type[Body]] = {
     "CreateWebhookToken": WebhookTokenBody,
     "AcceptRefusedDeliveries": RefusedSelectionBody,
     "DropRefusedDeliveries": RefusedSelectionBody,
+    "CreateKey": KeyBody,
+    "RotateKey": RotateBody,
 }
 """The bodies by operation, for the OpenAPI document."""
 

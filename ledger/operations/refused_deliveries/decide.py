@@ -16,6 +16,7 @@ from psycopg.sql import SQL
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery
 from ledger.model.operator_events import DeliveriesAccepted, DeliveriesDropped, DroppedDelivery
+from ledger.model.operators import Operator
 from ledger.operations.decisions import append_or_refuse, deciding_without_state, record
 from ledger.operations.refused_deliveries.queries import (
     CONDITIONS,
@@ -63,7 +64,7 @@ class Dropped(Struct, frozen=True, kw_only=True):
     dry_run: bool
 
 
-def accept(url: str, selection: Selection, *, by: str, dry_run: bool) -> tuple[Accepted, int]:
+def accept(url: str, selection: Selection, *, by: Operator, dry_run: bool) -> tuple[Accepted, int]:
     """Append the selected deliveries to the log, with the time at which each was first received.
 
     Hundreds in a transaction; if it is interrupted, run it again. Returns the log position for
@@ -82,7 +83,8 @@ def accept(url: str, selection: Selection, *, by: str, dry_run: bool) -> tuple[A
         recorded += new
         decision = DeliveriesAccepted(
             at=datetime.now(UTC),
-            by=by,
+            by=by.name,
+            by_key=by.key,
             count=len(rows),
             recorded=new,
             positions=[outcome.position for outcome in outcomes],
@@ -94,13 +96,14 @@ def accept(url: str, selection: Selection, *, by: str, dry_run: bool) -> tuple[A
     return made, position
 
 
-def drop(url: str, selection: Selection, *, by: str, dry_run: bool) -> tuple[Dropped, int]:
+def drop(url: str, selection: Selection, *, by: Operator, dry_run: bool) -> tuple[Dropped, int]:
     """Delete the selected deliveries from the box. Returns and raises what `accept` does."""
 
     def decide(connection: Connection, rows: list[tuple[Any, ...]]) -> int:
         decision = DeliveriesDropped(
             at=datetime.now(UTC),
-            by=by,
+            by=by.name,
+            by_key=by.key,
             count=len(rows),
             deliveries=[
                 DroppedDelivery(lab_id, bill_id, event_type, digest.hex())
@@ -139,8 +142,8 @@ def _decide(
     return labs, position
 
 
-def _batches(found: list[tuple[int, str, int]]) -> Iterator[list[int]]:
-    batch: list[int] = []
+def _batches(found: list[tuple[str, str, int]]) -> Iterator[list[str]]:
+    batch: list[str] = []
     size = 0
     for delivery_id, _, length in found:
         if batch and (len(batch) >= BATCH or size + length > BATCH_BYTES):

@@ -5,16 +5,17 @@ from typing import Any, LiteralString
 
 from msgspec import Struct
 from psycopg import Connection
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL
 
 from ledger.errors import UnknownSubjectError
+from ledger.model.operators import Labs, as_array
 from ledger.operations.refused_deliveries.keep import Refusal
 
 
 class RefusedDelivery(Struct, frozen=True, kw_only=True):
     """A refused delivery in the box, without its body."""
 
-    id: int
+    delivery_id: str
     reason: Refusal
     received_at: datetime
     last_received_at: datetime
@@ -27,11 +28,15 @@ class RefusedDelivery(Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Selection(Struct, frozen=True):
-    """Which refused deliveries: with all of what is given. `ids` of None are all."""
+Key = tuple[datetime, str]
+"""When a delivery was first received, and its id: its place in the order of a list."""
 
-    ids: tuple[int, ...] | None = None
-    lab_id: str | None = None
+
+class Selection(Struct, frozen=True):
+    """Which refused deliveries: those that meet all conditions that are not None."""
+
+    ids: tuple[str, ...] | None = None
+    labs: Labs = None
     reason: Refusal | None = None
 
 
@@ -41,24 +46,27 @@ _COLUMNS = SQL(
 )
 
 CONDITIONS = SQL("""
-    (%(ids)s::bigint[] IS NULL OR r.delivery_id = ANY(%(ids)s))
-    AND (%(lab_id)s::text IS NULL OR r.lab_id = %(lab_id)s)
+    (%(ids)s::text[] IS NULL OR r.delivery_id = ANY(%(ids)s))
+    AND (%(labs)s::text[] IS NULL OR r.lab_id = ANY(%(labs)s))
     AND (%(reason)s::text IS NULL OR r.reason = %(reason)s)
 """)
 
 _LIST = SQL("""
 SELECT {columns}
 FROM ledger.refused_delivery r
-WHERE r.delivery_id > %(after)s AND {conditions}
-ORDER BY r.delivery_id
+WHERE
+    (%(after_at)s::timestamptz IS NULL
+        OR (r.received_at, r.delivery_id) > (%(after_at)s, %(after_id)s))
+    AND {conditions}
+ORDER BY r.received_at, r.delivery_id
 LIMIT %(limit)s
 """).format(columns=_COLUMNS, conditions=CONDITIONS)
 
 _ONE = SQL("""
 SELECT {columns}, r.body
 FROM ledger.refused_delivery r
-WHERE r.delivery_id = %s
-""").format(columns=_COLUMNS)
+WHERE {conditions}
+""").format(columns=_COLUMNS, conditions=CONDITIONS)
 
 _KNOWN_LAB: LiteralString = """
 known_lab AS MATERIALIZED (
@@ -106,18 +114,10 @@ ORDER BY day, lab_id
 def parameters(selection: Selection) -> dict[str, Any]:
     """Return the parameters of `CONDITIONS`."""
     ids = None if selection.ids is None else list(selection.ids)
-    return {"ids": ids, "lab_id": selection.lab_id, "reason": selection.reason}
+    return {"ids": ids, "labs": as_array(selection.labs), "reason": selection.reason}
 
 
-def list_query(
-    selection: Selection, *, limit: int, after: int = 0
-) -> tuple[Composed, dict[str, Any]]:
-    """Return the query of deliveries in order of their ids, and its parameters."""
-    return _LIST, {**parameters(selection), "limit": limit, "after": after}
-
-
-def item_of(row: tuple[Any, ...]) -> RefusedDelivery:
-    """Make an item of a row of `list_query`."""
+def _item(row: tuple[Any, ...]) -> RefusedDelivery:
     fields = dict(zip(RefusedDelivery.__struct_fields__, row, strict=True))
     for name in ("received_at", "last_received_at", "event_time"):
         fields[name] = fields[name] and fields[name].astimezone(UTC)
@@ -125,25 +125,29 @@ def item_of(row: tuple[Any, ...]) -> RefusedDelivery:
 
 
 def list_refused(
-    connection: Connection, selection: Selection, *, limit: int, after: int = 0
+    connection: Connection, selection: Selection, *, limit: int, after: Key | None = None
 ) -> list[RefusedDelivery]:
-    """Return deliveries in the box, in order of their ids, after one."""
-    return [
-        item_of(row) for row in connection.execute(*list_query(selection, limit=limit, after=after))
-    ]
+    """Return deliveries in the box, the first received first, after the one with a key."""
+    after_at, after_id = after or (None, None)
+    values = {"limit": limit, "after_at": after_at, "after_id": after_id}
+    rows = connection.execute(_LIST, {**parameters(selection), **values})
+    return [_item(row) for row in rows]
 
 
-def read_refused(connection: Connection, delivery_id: int) -> tuple[RefusedDelivery, bytes]:
-    """Return one delivery and its body. Raises `UnknownSubjectError`."""
-    row = connection.execute(_ONE, (delivery_id,)).fetchone()
+def read_refused(
+    connection: Connection, delivery_id: str, *, labs: Labs = None
+) -> tuple[RefusedDelivery, bytes]:
+    """Return one delivery and its body. Raises `UnknownSubjectError` if `labs` have none."""
+    one = Selection(ids=(delivery_id,), labs=labs)
+    row = connection.execute(_ONE, parameters(one)).fetchone()
     if row is None:
         raise unknown([delivery_id])
-    return item_of(row[:-1]), bytes(row[-1])
+    return _item(row[:-1]), bytes(row[-1])
 
 
-def unknown(ids: list[int]) -> UnknownSubjectError:
+def unknown(ids: list[str]) -> UnknownSubjectError:
     """Say that the box holds no deliveries with these ids."""
-    named = ", ".join(map(str, ids[:10])) + (" and others" if len(ids) > 10 else "")  # noqa: PLR2004 -- enough to see which
+    named = ", ".join(map(repr, ids[:10])) + (" and others" if len(ids) > 10 else "")  # noqa: PLR2004 -- enough to see which
     return UnknownSubjectError(
         f"there is no refused delivery {named}: it was accepted, dropped or is too old; "
         "`ledger refused list` and GET /v1/refused-deliveries list those that there are"

@@ -99,7 +99,7 @@ BEGIN
                 SELECT u.delivery_id
                 FROM ledger.refused_delivery u
                 WHERE NOT u.lab_is_known
-                ORDER BY u.delivery_id DESC
+                ORDER BY u.received_at DESC, u.delivery_id DESC
                 LIMIT 1
             )
             RETURNING r.bytes INTO victim;
@@ -112,6 +112,7 @@ BEGIN
             CONTINUE;
         END IF;
         INSERT INTO ledger.refused_delivery (
+            delivery_id,
             received_at,
             last_received_at,
             times,
@@ -127,6 +128,7 @@ BEGIN
             body
         )
         VALUES (
+            left(encode(given.digest, 'hex'), 16),
             given.received_at,
             given.last_received_at,
             given.number,
@@ -140,7 +142,8 @@ BEGIN
             given.digest,
             given.size,
             given.body
-        );
+        )
+        ON CONFLICT (delivery_id) DO NOTHING;  -- digests made to begin alike
         kept := kept + 1;
         rows_there := rows_there + 1;
         bytes_there := bytes_there + given.size;

@@ -1,7 +1,7 @@
 -- Deliveries that were refused for their token and look like the sender's. They are not in the log.
 
 CREATE TABLE ledger.refused_delivery (
-    delivery_id      bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    delivery_id      text        NOT NULL COLLATE "C",
     received_at      timestamptz NOT NULL,
     last_received_at timestamptz NOT NULL,
     times            bigint      NOT NULL,
@@ -22,15 +22,19 @@ CREATE TABLE ledger.refused_delivery (
     CONSTRAINT refused_delivery_times_check CHECK (times > 0)
 );
 
-CREATE INDEX refused_delivery_lab_idx ON ledger.refused_delivery (lab_id, delivery_id);
-CREATE INDEX refused_delivery_received_idx ON ledger.refused_delivery (received_at);
+CREATE INDEX refused_delivery_lab_idx
+    ON ledger.refused_delivery (lab_id, received_at, delivery_id);
+CREATE INDEX refused_delivery_received_idx
+    ON ledger.refused_delivery (received_at, delivery_id);
 CREATE INDEX refused_delivery_client_idx ON ledger.refused_delivery (client);
 CREATE INDEX refused_delivery_unknown_idx
-    ON ledger.refused_delivery (delivery_id)
+    ON ledger.refused_delivery (received_at, delivery_id)
     WHERE NOT lab_is_known;
 
 COMMENT ON TABLE ledger.refused_delivery IS
     'Deliveries that were refused for their token, until an operator accepts or drops them.';
+COMMENT ON COLUMN ledger.refused_delivery.delivery_id IS
+    'Names the delivery: the begin of its digest, so that ids tell nothing of other labs.';
 COMMENT ON COLUMN ledger.refused_delivery.received_at IS 'When it was first received.';
 COMMENT ON COLUMN ledger.refused_delivery.last_received_at IS 'When it was last received.';
 COMMENT ON COLUMN ledger.refused_delivery.times IS 'How often it was received.';

@@ -32,7 +32,7 @@ GRANT SELECT, INSERT ON ledger.event_log, ledger.repeat_delivery, ledger.policy 
 
 GRANT SELECT, INSERT, UPDATE ON ledger.import_run, ledger.api_key TO ledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON ledger.liveness, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
+    ON ledger.liveness, ledger.refusal, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
         ledger.reconciliation_run
     TO ledger_service;
 
