@@ -118,7 +118,9 @@ def test_a_known_lab_takes_the_room_of_the_newest_of_unknown_ones(box: Connectio
     put(box, several(3, "real"))
     put(box, several(5, "junk", lab="unknown"))
     assert put(box, several(2, "more")).new == 2
-    assert there(box) == ["real0", "real1", "real2", "junk0", "junk1", "junk2", "more0", "more1"]
+    assert sorted(there(box)) == [
+        "junk0", "junk1", "junk2", "more0", "more1", "real0", "real1", "real2",
+    ]  # fmt: skip
     assert put(box, several(9, "most")) == Kept(3, 0, 6, ["known"])
     assert [name for name in there(box) if name.startswith("junk")] == []
     assert len(there(box)) == 8
@@ -197,7 +199,7 @@ def test_what_came_with_the_right_token_meanwhile_is_a_repeat(
 
 
 def test_dropped_deliveries_are_named_in_the_log(box: Connection, database_url: str) -> None:
-    put(box, [refused("a"), refused("b", lab="other")])
+    put(box, [refused("a"), refused("b", lab="other", received=1)])
     preview, _ = drop(database_url, Selection(labs=("other",)), by=BY, dry_run=True)
     assert (preview.dropped, preview.dry_run, there(box)) == (1, True, ["a", "b"])
     drop(database_url, Selection(labs=("other",)), by=BY, dry_run=False)

@@ -37,7 +37,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE
     TO ledger_service;
 
 -- A token's digest and labs never change. What comes into the box is bounded by the function.
-GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, last_used_at)
+GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_at)
     ON ledger.webhook_token
     TO ledger_service;
 GRANT SELECT, DELETE ON ledger.refused_delivery TO ledger_service;
