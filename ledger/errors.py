@@ -33,6 +33,10 @@ class StateError(LedgerError):
     """The state's tables are missing or inconsistent; a rebuild replaces them."""
 
 
+class BillTooLargeError(LedgerError):
+    """A bill's events say more than one process can hold; it has no state."""
+
+
 class CheckpointError(LedgerError):
     """The checkpoint is not where this batch began: another process moved it."""
 

@@ -4,7 +4,6 @@ Only bills that changed since are folded again, so the cost depends on them, not
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -13,15 +12,12 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composable
 
 from ledger.eventlog import read
-from ledger.eventlog.read import Key
 from ledger.model.bill import fold
 from ledger.model.bill_history import LoggedEvent
 from ledger.projection.delivery_stats import DelayKey
 from ledger.projection.fold_bills import Projected, add_independent
+from ledger.projection.histories import whole_histories
 from ledger.projection.read_event import BillEvents, read_row
-
-SLICE = 500
-"""Bills folded at a time."""
 
 EVENTS = 5_000
 """Events read at a time."""
@@ -93,11 +89,10 @@ def read_past(connection: Connection, position: int) -> Past:
     later, delays = _since(connection, position)
     rows: list[dict[str, Any]] = []
     keys = connection.execute(_CHANGED, {"position": position}).fetchall()
-    for start in range(0, len(keys), SLICE):
-        for (lab_id, bill_id), events in _histories(
-            connection, keys[start : start + SLICE], position
-        ):
-            later -= {event.integrator_id or "" for event in events.events}
+    changed = {(lab_id, bill_id): BillEvents() for lab_id, bill_id in keys}
+    for histories, _ in whole_histories(connection, changed, position):
+        for (lab_id, bill_id), events in histories.items():
+            later -= events.integrator_ids
             rows += _missing_rows(lab_id, bill_id, events)
     if later:
         values = {"ids": sorted(later), "position": position}
@@ -113,25 +108,17 @@ def _since(connection: Connection, position: int) -> tuple[set[str], Counter[Del
     projected = Projected.nothing()
     row = connection.execute("SELECT position FROM state.checkpoint").fetchone()
     upto = row[0] if row else 0
-    while new := read.after(connection, position, upto, EVENTS):
-        for each in new:
+    before = -1
+    while position > before:
+        before = position
+        for each in read.after(connection, position, upto, EVENTS):
             found = read_row(each)
             add_independent(projected, each, found)
             if isinstance(found, LoggedEvent):
                 projected.delivery_stats.add(each.lab_id, [found])
                 integrators.add(found.integrator_id or "")
-        position = new[-1].position
+            position = each.position
     return integrators - {""}, projected.delivery_stats.delays
-
-
-def _histories(
-    connection: Connection, keys: list[Key], position: int
-) -> Iterator[tuple[Key, BillEvents]]:
-    histories: dict[Key, BillEvents] = {}
-    for row in read.of_bills(connection, keys, position):
-        key = (row.lab_id, row.bill_id)
-        histories.setdefault(key, BillEvents([], [])).add(read_row(row))
-    yield from histories.items()
 
 
 def _missing_rows(lab_id: str, bill_id: str, events: BillEvents) -> list[dict[str, Any]]:
