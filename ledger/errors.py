@@ -17,6 +17,10 @@ class DatabaseUnavailableError(LedgerError):
     """The database cannot be reached or does not answer in time."""
 
 
+class PoolerError(LedgerError):
+    """A connection pooler shares our sessions with its other clients."""
+
+
 class SchemaError(LedgerError):
     """The database's schema is not the one that this version of Ledger works with."""
 
@@ -63,6 +67,14 @@ class QuestionError(LedgerError):
 
 class UnknownSubjectError(LedgerError):
     """The named bill, event, request or window does not exist; the message lists what does."""
+
+
+class UnauthenticatedError(LedgerError):
+    """Nobody is known by the key that was presented."""
+
+
+class ForbiddenError(LedgerError):
+    """The caller is known and may not do this."""
 
 
 class SimulationError(LedgerError):

@@ -49,7 +49,7 @@ def events(*, unreadable: bool, reason: str | None, after: int, limit: int, as_j
         raise click.UsageError("--reason goes with --unreadable")
     url = prepared_database()
     policy = agree(url, Settings.from_environment())
-    query, values = (ALL_UNREADABLE, [reason, reason]) if unreadable else (ALL, [])
+    query, values = (ALL_UNREADABLE, [reason, reason, None, None]) if unreadable else (ALL, [])
     # Each dropped once it is shown: a thousand bodies can be a gigabyte.
     found = (
         (unreadable_item if unreadable else event_item)(row, policy)

@@ -46,7 +46,7 @@ def serve(*, end_with_parent: bool) -> None:
     descriptors = processes.raise_descriptor_limit()
     listener = _listen(settings.host, settings.port)
     if not settings.admin_key:
-        log.warning("LEDGER_ADMIN_KEY is not set: nobody can read over HTTP")
+        log.warning("LEDGER_ADMIN_KEY is not set: only keys of `ledger keys` can read over HTTP")
     for warning in settings.weak_secrets():
         log.warning(warning)
     config = Config(

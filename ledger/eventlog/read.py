@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from psycopg import Connection
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composable, Composed
 
 from ledger.eventlog.append import Source
+from ledger.model.operators import Labs
 
 Key = tuple[str, str]
 """`(lab_id, bill_id)`."""
@@ -45,7 +46,7 @@ FROM (
     FROM (
         SELECT {COLUMNS}
         FROM ledger.event_log
-        WHERE position > {{after}} AND position <= {{upto}}
+        WHERE position > {{after}} AND position <= {{upto}}{{of_labs}}
         ORDER BY position
         LIMIT {{limit}}
     ) l
@@ -100,13 +101,20 @@ def head(connection: Connection) -> int:
     return int(row[0])
 
 
-def after(connection: Connection, position: int, upto: int, limit: int) -> Iterator[LogRow]:
-    """Yield rows in order of position: those after `position`, none after `upto`.
+def after(
+    connection: Connection, position: int, upto: int, limit: int, *, labs: Labs = None
+) -> Iterator[LogRow]:
+    """Yield rows of labs in order of position: those after `position`, none after `upto`.
 
     `limit` at the most, and fewer where their bodies are more than `BATCH_BYTES`. One body is held
     at a time; take all rows before you use the connection for anything else.
     """
-    query = _AFTER.format(after=position, upto=upto, limit=limit, batch_bytes=BATCH_BYTES)
+    of_labs: Composable = SQL("")
+    if labs is not None:
+        of_labs = SQL(" AND lab_id = ANY({}::text[])").format(list(labs))
+    query = _AFTER.format(
+        after=position, upto=upto, limit=limit, batch_bytes=BATCH_BYTES, of_labs=of_labs
+    )
     return one_by_one(connection, query)
 
 

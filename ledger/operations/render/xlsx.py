@@ -19,7 +19,7 @@ from ledger.operations.read_models import (
     RequestLine,
     SupportRequest,
 )
-from ledger.operations.render.words import labs_of, shown
+from ledger.operations.render.words import labs_of, made_by, shown
 
 MAX_ROWS = 1_048_576
 """The most rows a sheet holds, header included. A longer list continues in another sheet."""
@@ -128,7 +128,7 @@ def write_request_spreadsheet(request: SupportRequest, to: BinaryIO) -> None:
             ("Request", request.number),
             ("State", request.state),
             ("Made (UTC)", request.made_at),
-            ("Made by", request.made_by),
+            ("Made by", made_by(request)),
             ("Lab", request.lab_id),
             ("Note", request.note),
             ("Reason for closing", request.closed_reason),

@@ -30,9 +30,9 @@ GRANT USAGE ON SCHEMA ledger TO ledger_reader;
 REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledger_service;
 GRANT SELECT, INSERT ON ledger.event_log, ledger.repeat_delivery, ledger.policy TO ledger_service;
 
-GRANT SELECT, INSERT, UPDATE ON ledger.import_run TO ledger_service;
+GRANT SELECT, INSERT, UPDATE ON ledger.import_run, ledger.api_key TO ledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON ledger.liveness, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
+    ON ledger.liveness, ledger.refusal, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
         ledger.reconciliation_run
     TO ledger_service;
 GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
