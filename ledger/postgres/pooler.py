@@ -7,6 +7,7 @@ them to its other clients and take them away from us.
 import select
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import psycopg
 from psycopg import Connection
@@ -14,8 +15,8 @@ from psycopg.pq import ExecStatus
 
 from ledger.errors import PoolerError
 
-ROUNDS = 3
-"""Times that it is tried: other clients of a pooler can hide what it does."""
+ROUNDS = 16
+"""Times that it is tried: other clients of a pooler can hide what it does, half of the time."""
 
 PATIENCE = 2.0
 """Seconds. A second session that waits longer has no server of its own: none was lent out."""
@@ -30,14 +31,17 @@ def refuse_lent_sessions(connection: Connection, open_another: Callable[[], Conn
     if server == connection.info.backend_pid:  # PostgreSQL itself answered the connection
         return
     for _ in range(ROUNDS):
-        with open_another() as other:
-            if _server_in_transaction(other) == server or _server(connection) != server:
+        with closing(open_another()) as other:  # whatever it waits for
+            taken = _server_in_transaction(other)
+            if taken == server or _server(connection) != server:
                 raise PoolerError(
                     "a connection pooler (such as pgbouncer in transaction mode) lends the "
                     "database session to other clients between transactions, and with it "
                     "Ledger's settings, role and locks. Set pool_mode = session for this "
                     "database, or connect LEDGER_DATABASE_URL to PostgreSQL itself"
                 )
+        if taken is None:
+            return
 
 
 def _server(connection: Connection) -> int:
