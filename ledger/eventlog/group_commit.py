@@ -136,6 +136,11 @@ class GroupCommit:
         """Whether, as far as is known, the log takes deliveries now."""
         return self._outage is None and not self._stopping
 
+    @property
+    def can_spool(self) -> bool:
+        """Whether deliveries are stored even while the log takes none."""
+        return self._spool is not None and self._spool.can_take()
+
     async def append(self, delivery: Delivery, *, from_spool: bool = False) -> Outcome | Spooled:
         """Make a delivery durable; when this returns, it is.
 
@@ -172,7 +177,7 @@ class GroupCommit:
 
         Raises `AppendError` with the reason if it cannot.
         """
-        if self._spool and self._spool.can_take():
+        if self.can_spool:
             return
         now = steady_clock()
         if self._outage and now - self._last_probe < PROOF_SECONDS:
@@ -391,7 +396,9 @@ class GroupCommit:
         self._appender = None
 
     def _failed(self, error: Exception, batch: list[Waiting]) -> None:
-        words = one_line(error)
+        # A message's details may quote the body of a delivery.
+        primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+        words = one_line(primary or error)
         LANE_FAILURES.inc(len(batch))
         now = time.monotonic()
         if words != self._last_words or now > self._last_said + SILENCE_SECONDS:
@@ -400,7 +407,7 @@ class GroupCommit:
             _log.error(event, deliveries=len(batch), error=words)
         if not isinstance(error, CONTENT_ERRORS):
             self._begin_outage(words)
-            if self._spool and self._spool.can_take():
+            if self.can_spool:
                 self._stay_alive()
             else:
                 self._liveness.interrupt()

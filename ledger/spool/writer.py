@@ -62,7 +62,7 @@ class SpoolWriter:
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, which reserves the space; if it cannot, it logs that and tries again."""
+        """Start the thread, which reserves the space, and logs it if it cannot."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
