@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from litestar import Litestar, Response, get
@@ -31,8 +32,11 @@ from ledger.api.services import Services
 from ledger.api.threads import Threads
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Intake
+from ledger.intake.refused_box import RefusedBox
+from ledger.intake.tokens import TokenWatcher, WebhookTokens
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
+from ledger.operations.refused_deliveries.keep import Bounds
 from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
 POOL_SIZE = 8
 """Connections for the API's queries, per process."""
 
+SETTLE_SECONDS = 2.0
+"""How long a start waits for the database to take the first record of liveness."""
+
 
 def create_app(settings: Settings | None = None) -> "Application":
     """Make the application; a server's worker takes the settings from its environment."""
@@ -50,19 +57,30 @@ def create_app(settings: Settings | None = None) -> "Application":
         processes.end_with_parent()
         settings = Settings.from_environment()
     url = settings.require_database()
-    tokens = settings.require_tokens()
     lane = GroupCommit(url)
     authenticator = Authenticator(url, settings.admin_key)
     rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
+    tokens = WebhookTokens(settings.webhook_tokens)
+    token_watcher = TokenWatcher(url, tokens)
+    token_watcher.read_once()
+    box = RefusedBox(url, _bounds(settings))
     litestar = make_litestar(
-        settings, url, lane, reader, policy, authenticator=authenticator, rates=rates
+        settings,
+        url,
+        lane,
+        reader,
+        policy,
+        authenticator=authenticator,
+        rates=rates,
+        background=(token_watcher, box),
     )
     bills = BillEndpoint(reader, authenticator, rates, policy)
     intake = Intake(
         lane,
         tokens=tokens,
+        box=box,
         header=settings.webhook_header,
         max_body=settings.max_body,
         prefix=settings.path_prefix,
@@ -129,8 +147,12 @@ def make_litestar(
     *,
     authenticator: Authenticator,
     rates: RateLimit,
+    background: Sequence[TokenWatcher | RefusedBox],
 ) -> Litestar:
-    """Make the Litestar application, which has every route except the intake."""
+    """Make the Litestar application, which has every route except the intake.
+
+    It also starts and stops what works in the background.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -138,6 +160,7 @@ def make_litestar(
         services = Services(
             settings=settings,
             pool=pool,
+            lane=lane,
             watch=CheckpointWatcher(url),
             authenticator=authenticator,
             rates=rates,
@@ -151,8 +174,11 @@ def make_litestar(
         app.state["changes"] = ChangeFeed(functools.partial(read_changes, services), services.watch)
         await pool.open()
         lane.start()
+        await lane.settle(within=SETTLE_SECONDS)
         services.watch.start()
         authenticator.start()
+        for one in background:
+            one.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.
         gc.collect()
@@ -164,6 +190,8 @@ def make_litestar(
             yield
         finally:
             services.close()
+            for one in background:
+                one.stop()
             await services.watch.stop()
             await authenticator.stop()
             await reader.stop()
@@ -190,6 +218,14 @@ async def get_schema() -> Response[bytes]:
 @functools.cache
 def _schema() -> bytes:
     return encode(document.document())
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        rows=settings.refused_rows,
+        bytes=settings.refused_bytes,
+        age=timedelta(days=settings.refused_days),
+    )
 
 
 def _as_bytes(content: str | bytes) -> bytes:

@@ -21,12 +21,15 @@ TABLES = (
     "event_log",
     "repeat_delivery",
     "liveness",
+    "refusal",
     "import_run",
     "policy",
     "alert_subject",
     "alert",
     "alert_delivery",
     "reconciliation_run",
+    "webhook_token",
+    "refused_delivery",
     "api_key",
 )
 """The tables of the schema `ledger`, apart from the version."""

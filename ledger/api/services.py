@@ -18,6 +18,7 @@ from ledger.api.checkpoint_watcher import CheckpointWatcher
 from ledger.api.rate_limit import RateLimit
 from ledger.api.threads import Threads
 from ledger.errors import DatabaseUnavailableError, StateError
+from ledger.eventlog.group_commit import GroupCommit
 from ledger.operations.policy import Policy
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
@@ -41,6 +42,7 @@ class Services(Struct, frozen=True):
 
     settings: Settings
     pool: AsyncConnectionPool
+    lane: GroupCommit
     watch: CheckpointWatcher
     authenticator: Authenticator
     rates: RateLimit

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from contextlib import closing
 
 import rich_click as click
 import structlog
@@ -11,9 +12,11 @@ from uvicorn.supervisors import Multiprocess
 
 from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
-from ledger.errors import LedgerError, SettingsError
+from ledger.errors import DatabaseUnavailableError, LedgerError, SettingsError
 from ledger.intake.protocol import Supervisor
 from ledger.logging_setup import configure_logging
+from ledger.operations.webhook_tokens import has_valid
+from ledger.postgres.connect import connect
 from ledger.settings import Settings, share_metrics_folder
 
 STOP_SECONDS = 8
@@ -41,8 +44,8 @@ def serve(*, end_with_parent: bool) -> None:
     log = structlog.get_logger("ledger.cli.serve")
     settings = Settings.from_environment()
     url = settings.require_database()
-    settings.require_tokens()
     check_schema_if_reachable(url)
+    _require_tokens(url, settings)
     descriptors = processes.raise_descriptor_limit()
     listener = _listen(settings.host, settings.port)
     if not settings.admin_key:
@@ -84,6 +87,26 @@ def serve(*, end_with_parent: bool) -> None:
     if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
         raise LedgerError("a worker could not start; the lines above say why")
     log.info("stopped")
+
+
+def _require_tokens(url: str, settings: Settings) -> None:
+    """Raise `SettingsError` if there is no webhook token anywhere.
+
+    Without the database it is not known whether it has any, so the server starts.
+    """
+    if settings.webhook_tokens:
+        return
+    try:
+        with closing(connect(url, "check")) as connection:
+            found = has_valid(connection)
+    except DatabaseUnavailableError:
+        return  # the check of the schema has said so
+    if not found:
+        raise SettingsError(
+            "there is no webhook token, and without one nobody could deliver: create one with "
+            "`ledger tokens create` and give it to Flabs, or set LEDGER_WEBHOOK_TOKENS to the "
+            "token that was given to Flabs, or to several separated by commas"
+        )
 
 
 def _listen(host: str, port: int) -> "socket.socket":

@@ -28,6 +28,7 @@ ANY_LAB = ""
 """Stands for the lab of a window in which no lab is known to have sent."""
 
 _ALIVE = "SELECT alive_from, alive_until FROM ledger.liveness"
+_REFUSED = "SELECT refused_from, refused_until FROM ledger.refusal"
 
 # Seen before and after: a lab that came later had nothing to lose, and of one that was not heard of
 # since nobody knows yet whether it still sends.
@@ -154,10 +155,7 @@ def _position_at(connection: Connection, moment: datetime) -> int:
 
 
 def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interval]:
-    rows = [
-        Interval(begin.astimezone(UTC), end.astimezone(UTC))
-        for begin, end in connection.execute(_ALIVE)
-    ]
+    rows = _intervals(connection, _ALIVE)
     if not rows:
         return []
     # The last record is a moment old. That is no outage yet, and what is to come is none at all.
@@ -167,10 +165,17 @@ def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interva
         rows.append(Interval(newest.end, now))
     since = min(row.begin for row in rows)
     return loss_windows(
-        outages(rows, since=since, until=now),
+        outages(rows, _intervals(connection, _REFUSED), since=since, until=now),
         interval=policy.retry_interval,
         count=policy.retry_count,
     )
+
+
+def _intervals(connection: Connection, query: LiteralString) -> list[Interval]:
+    return [
+        Interval(begin.astimezone(UTC), end.astimezone(UTC))
+        for begin, end in connection.execute(query)
+    ]
 
 
 Spans = defaultdict[str, list[Interval]]

@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Intake
 from ledger.intake.protocol import DeliveryProtocol
+from ledger.intake.tokens import WebhookTokens
 from tests.support.histories import body
 from tests.support.sessions import one
 
@@ -61,7 +62,8 @@ def status_of(sent: bytes, url: str) -> tuple[int, list[str]]:
     async def use() -> tuple[int, list[str]]:
         lane = GroupCommit(url)
         lane.start()
-        intake = Intake(lane, tokens=(TOKEN,), header="authorization", max_body=100_000)
+        tokens = WebhookTokens((TOKEN,))
+        intake = Intake(lane, tokens=tokens, box=None, header="authorization", max_body=100_000)
         application = OnlyAnIntake(intake)
         config = Config(
             application,

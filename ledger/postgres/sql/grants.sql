@@ -32,9 +32,17 @@ GRANT SELECT, INSERT ON ledger.event_log, ledger.repeat_delivery, ledger.policy 
 
 GRANT SELECT, INSERT, UPDATE ON ledger.import_run, ledger.api_key TO ledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON ledger.liveness, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
+    ON ledger.liveness, ledger.refusal, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
         ledger.reconciliation_run
     TO ledger_service;
+
+-- A token's digest and labs never change. What comes into the box is bounded by the function.
+GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_at)
+    ON ledger.webhook_token
+    TO ledger_service;
+GRANT SELECT, DELETE ON ledger.refused_delivery TO ledger_service;
+GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_service;
+
 GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
 
 -- The service owns the state and the public views.
