@@ -73,10 +73,6 @@ def make_routes() -> list[Any]:
             list_expected_bills,
             get_subscription,
             get_projection,
-            list_keys,
-            list_webhook_tokens,
-            list_refused_deliveries,
-            get_refused_delivery,
         ],
         guards=[require_scope],
         before_request=check_parameters,
@@ -100,13 +96,6 @@ def make_routes() -> list[Any]:
             stop_expecting_bill,
             set_subscription,
             import_events,
-            create_key,
-            rotate_key,
-            revoke_key,
-            create_webhook_token,
-            revoke_webhook_token,
-            accept_refused_deliveries,
-            drop_refused_deliveries,
         ],
         guards=[require_scope],
         before_request=check_parameters,
@@ -116,12 +105,35 @@ def make_routes() -> list[Any]:
         },
         tags=["operate"],
     )
+    administration = Router(
+        "/",
+        route_handlers=[
+            list_keys,
+            create_key,
+            rotate_key,
+            revoke_key,
+            list_webhook_tokens,
+            create_webhook_token,
+            revoke_webhook_token,
+            list_refused_deliveries,
+            get_refused_delivery,
+            accept_refused_deliveries,
+            drop_refused_deliveries,
+        ],
+        guards=[require_scope],
+        before_request=check_parameters,
+        dependencies={
+            "operator": Provide(provide_operator),
+            "caller": Provide(provide_caller),
+        },
+        tags=["admin"],
+    )
     service = Router(
         "/", route_handlers=[get_liveness, get_readiness, get_metrics], tags=["service"]
     )
     everything = Router(
         "/",
-        route_handlers=[reads, operations, service],
+        route_handlers=[reads, operations, administration, service],
         dependencies={"services": Provide(provide_services)},
     )
     return [everything]
