@@ -29,7 +29,9 @@ from ledger.api.services import Services
 from ledger.api.threads import Threads
 from ledger.credentials import Secrets
 from ledger.eventlog.group_commit import GroupCommit
+from ledger.intake.application import make_intake
 from ledger.intake.endpoint import Intake
+from ledger.intake.listener import Listener
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.postgres.connect import make_pool
@@ -43,48 +45,63 @@ POOL_SIZE = 8
 
 
 def create_app(settings: Settings | None = None) -> "Application":
-    """Make the application; a server's worker takes the settings from its environment."""
+    """Make the application of an address that serves the intake and the API.
+
+    A server's worker takes the settings from its environment.
+    """
+    return _create(settings, with_intake=True)
+
+
+def create_api() -> "Application":
+    """Make the application of an address that serves the API alone."""
+    return _create(None, with_intake=False)
+
+
+def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
     configure_logging()
     if settings is None:
         processes.end_with_parent()
         settings = Settings.from_environment()
     url = settings.require_database()
-    tokens = settings.require_tokens()
-    lane = GroupCommit(url)
+    lane = GroupCommit(url) if with_intake else None
+    intake = make_intake(settings, lane) if lane else None
     keys = _admin_keys(settings)
     policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
     litestar = make_litestar(settings, url, lane, reader, policy)
     bills = BillEndpoint(reader, keys, policy)
-    intake = Intake(
-        lane,
-        tokens=tokens,
-        header=settings.webhook_header,
-        max_body=settings.max_body,
-        prefix=settings.path_prefix,
+    return Application(
+        litestar, intake, bills, prefix=settings.path_prefix, listener=Listener.of(settings)
     )
-    return Application(litestar, intake, bills, prefix=settings.path_prefix)
 
 
 class Application:
     """Dispatches requests to the intake, the bill endpoint, or Litestar.
 
-    The server's protocol finds `intake` here and passes it ordinary deliveries itself.
+    The server's protocol finds `intake` here and passes it ordinary deliveries itself. Without an
+    intake, its path does not exist.
     """
 
     def __init__(
-        self, litestar: Litestar, intake: Intake, bills: BillEndpoint, *, prefix: str = ""
+        self,
+        litestar: Litestar,
+        intake: Intake | None,
+        bills: BillEndpoint,
+        *,
+        prefix: str = "",
+        listener: Listener | None = None,
     ) -> None:
         self._litestar = litestar
         self._bills = bills
         self._prefix = prefix
         self.intake = intake
+        self.listener = listener
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Handle one request, or the server's start and stop."""
         if scope["type"] == ScopeType.HTTP:
             path = scope["path"]
-            if self.intake.answers(path):
+            if self.intake and self.intake.answers(path):
                 await self.intake(scope, receive, send)
                 return
             if self._prefix and (path + "/").startswith(self._prefix + "/"):
@@ -117,9 +134,12 @@ def _allowing_head(send: "Send") -> "Send":
 
 
 def make_litestar(
-    settings: Settings, url: str, lane: GroupCommit, reader: BillReader, policy: Policy
+    settings: Settings, url: str, lane: GroupCommit | None, reader: BillReader, policy: Policy
 ) -> Litestar:
-    """Make the Litestar application, which has every route except the intake."""
+    """Make the Litestar application, which has every route except the intake.
+
+    Without a lane the process takes no deliveries.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -138,7 +158,8 @@ def make_litestar(
         app.state["services"] = services
         app.state["changes"] = ChangeFeed(functools.partial(read_changes, services), services.watch)
         await pool.open()
-        lane.start()
+        if lane:
+            lane.start()
         services.watch.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.
@@ -153,7 +174,8 @@ def make_litestar(
             services.close()
             await services.watch.stop()
             await reader.stop()
-            await lane.stop()
+            if lane:
+                await lane.stop()
             await pool.close()
 
     app = Litestar(
