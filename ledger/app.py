@@ -40,6 +40,9 @@ from ledger.settings import Settings
 if TYPE_CHECKING:
     from litestar.types import Message, Receive, Scope, Send
 
+MAX_JSON = 1024 * 1024
+"""The longest body in bytes of a decision. Files have a limit of their own."""
+
 POOL_SIZE = 8
 """Connections for the API's queries, per process."""
 
@@ -183,6 +186,7 @@ def make_litestar(
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         openapi_config=None,
+        request_max_body_size=MAX_JSON,
         logging_config=None,
     )
     app.state["parameters"] = known_parameters(app)

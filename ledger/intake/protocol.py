@@ -12,16 +12,17 @@ not be counted.
 `LEDGER_FAST_INTAKE=off` runs Uvicorn's documented parts alone: slower, and without the limits
 below. The dependency is pinned, and a test compares these parts with the ones this was written for.
 
-What a worker holds at most, besides the bodies of callers with a token or key:
+What a worker holds at most:
 
-- `MAX_CONNECTIONS` connections;
-- `MAX_HELD_BYTES` of input that is not parsed yet, of all connections together: incomplete heads,
-  requests that came before their turn, and bodies that the application has not asked for;
-- for each connection one answer and the 64 KiB that its transport buffers.
+- `MAX_CONNECTIONS` connections, of which one address that is no trusted proxy's has at most half;
+- `MAX_HELD_BYTES` of unfinished input of all connections together: incomplete heads and bodies, and
+  requests that came before their turn. Of more, the oldest are closed, whoever sends them;
+- for each connection one answer and the 64 KiB that its transport buffers, with TLS 256 KiB more.
 """
 
 import asyncio
 import resource
+import sys
 from asyncio.sslproto import SSLProtocol
 from datetime import UTC, datetime
 from typing import Any
@@ -82,6 +83,9 @@ PIPELINED_BYTES = 1024 * 1024
 """Most bytes that may come before the request before them is answered. Reading stops with the first
 such byte, so this is reached only by what was on its way."""
 
+UPLOAD_BYTES = 4 * 1024 * 1024
+"""Most bytes of a body that count as held, unless it is a delivery: the API keeps more on disk."""
+
 _END_OF_HEAD = b"\r\n\r\n"
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
@@ -140,6 +144,11 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bytes of chunk headers or trailers since the last byte of a body."""
 
     _unparsed = b""
+    _body_held = 0
+    """Bytes of the body that are held until all of it has come."""
+
+    _most_held = UPLOAD_BYTES
+
     _unsent = 0
     """Bytes of answers that waited at the last deadline."""
 
@@ -221,6 +230,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._limits.remove(self)
         self._keep(b"")
+        self._hold_body(0)
 
     # --- input --------------------------------------------------------------------------------
 
@@ -242,8 +252,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._body_received += len(data)
             if self.deadline == NEVER:
                 self._body_received = 0
-                self._since = self.loop.time()
-                self.deadline = self._since + BODY_SECONDS
+                self.deadline = self.loop.time() + BODY_SECONDS
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's return type
         """Keep a connection of which the peer closed its side until the request is answered."""
@@ -392,6 +401,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.cycle.transport = self._answers  # type: ignore[assignment]
         self._begin_body(wanted=False)
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        super().on_body(body)
+        if not self.cycle.response_complete:
+            self._hold_body(min(self._body_held + len(body), self._most_held))
+
+    def _hold_body(self, size: int) -> None:
+        """Count what is held of the body."""
+        change, self._body_held = size - self._body_held, size
+        if change:
+            self._limits.hold(change)
+
     def on_message_complete(self) -> None:
         """Finish the request, unless it is to be parsed again."""
         if self._in_body:
@@ -409,11 +430,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._chunked_tail = b""
             self.headers = _NO_TRAILERS  # the base class adds trailers to its headers
         self._in_head, self._in_body, self._body_wanted = False, True, wanted
+        self._since = self.loop.time()
         self.deadline = NEVER
 
     def _end_body(self) -> None:
         self._in_body = False
         self.deadline = NEVER
+        self._hold_body(0)
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -511,8 +534,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def held(self) -> int:
-        """Bytes of unparsed input."""
-        return len(self._unparsed)
+        """Bytes of unparsed input, and of the unfinished body."""
+        return len(self._unparsed) + self._body_held
 
     def claim(self) -> tuple[int, float] | None:
         """Return whether the connection ends, waits for a request or for the body of one."""
@@ -526,6 +549,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close the connection at once."""
         self._discarding = True
         self._keep(b"")
+        self._hold_body(0)
         self.transport.abort()
 
     def expire(self, now: float) -> None:
@@ -595,6 +619,10 @@ class DeliveryProtocol(BoundedProtocol):
             self.cycle = _Delivery(self)
         else:
             super().on_headers_complete()
+            if self._intake and self._in_body and self._intake.answers(self.scope["path"]):
+                self._most_held = sys.maxsize
+            else:
+                self._most_held = UPLOAD_BYTES
 
     def on_message_complete(self) -> None:
         """Deliver a complete body."""

@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from ledger.api.http.problems import ProblemError
 from ledger.api.services import REPORT_SECONDS, Services
+from ledger.errors import BusyError
 from ledger.eventlog.import_files import MIB, ImportFile, Limits
 from ledger.postgres.connect import connect
 
@@ -21,10 +22,17 @@ MAX_BYTES = 256 * MIB
 LIMITS = Limits(value=MIB, unpacked=512 * MIB, values=1_000_000, unwanted=10_000, seconds=30)
 IN_MEMORY = 4 * MIB
 
+UPLOADS = 8
+"""Files that a process receives and imports at a time: each may take `MAX_BYTES` of disk."""
+
+RECEIVE_SECONDS = 900
+"""How long a file may take to come."""
+
 T = TypeVar("T")
 
 # Apart from the default pool, which other requests share: an import takes up to a minute.
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="import")
+_under_way: set[object] = set()
 
 
 async def work_on_file(
@@ -34,20 +42,32 @@ async def work_on_file(
 ) -> T:
     """Receive the body as a file, then do some work with it in a thread, with a connection.
 
-    Raises a 413 problem for a body that is too long, 400 for a connection that broke; nothing was
-    done then. Raises what `work` raises.
+    Raises a 413 problem for a body that is too long, 408 for one that takes too long, 400 for a
+    connection that broke, `BusyError` while there are too many; nothing was done then. Raises what
+    `work` raises.
     """
+    if len(_under_way) >= UPLOADS:
+        raise BusyError(f"{UPLOADS} files are being received or imported; try again")
+    upload = object()
+    _under_way.add(upload)
+    try:
+        file = await _receive(request)
+    except BaseException:
+        _under_way.discard(upload)
+        raise
     # No payload is longer than a delivery; while the parser reads one, other threads wait.
     longest = max(LIMITS.value, services.settings.max_body)
     limits = msgspec.structs.replace(LIMITS, value=longest)
-    file = await _receive(request)
 
     def do() -> T:
         with file, closing(connect(services.url, "import")) as connection:
             connection.execute(f"SET statement_timeout = '{REPORT_SECONDS}s'")
             return work(connection, ImportFile(file, limits=limits))
 
-    return await asyncio.get_running_loop().run_in_executor(_threads, do)
+    future = _threads.submit(do)
+    # Counted until the thread is done, which a caller that gave up does not change.
+    future.add_done_callback(lambda _: _under_way.discard(upload))
+    return await asyncio.wrap_future(future)
 
 
 async def _receive(request: Request[Any, Any, Any]) -> IO[bytes]:
@@ -56,10 +76,18 @@ async def _receive(request: Request[Any, Any, Any]) -> IO[bytes]:
     announced = request.headers.get("content-length", "")
     try:
         _check(int(announced[:20]) if announced.isdecimal() else 0)
-        async for part in request.stream():
-            size += len(part)
-            _check(size)
-            file.write(part)
+        async with asyncio.timeout(RECEIVE_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                _check(size)
+                file.write(part)
+    except TimeoutError as error:
+        file.close()
+        raise ProblemError(
+            408,
+            f"the file did not come within {RECEIVE_SECONDS} s; nothing was imported",
+            {"Connection": "close"},
+        ) from error
     except HTTPException as error:  # raised by the framework when the sender is gone
         file.close()
         raise ProblemError(400, f"the connection broke; nothing was imported: {error}") from error
