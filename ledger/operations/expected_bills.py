@@ -21,6 +21,7 @@ from ledger.model.event import Identifier
 from ledger.model.operator_events import BillExpected, Moment, is_storable
 from ledger.operations.decisions import catch_up, deciding, record, see
 from ledger.operations.read_models import ExpectedState
+from ledger.operations.spreadsheet_cells import original
 from ledger.postgres.connect import connect
 from ledger.projection import store
 
@@ -252,7 +253,9 @@ def _read_row(number: int, header: list[str], cells: list[str]) -> Iterator[Expe
         yield Refused(number, f"it has {len(cells)} cells, and the first line names fewer")
     elif any(cell.strip() for cell in cells):
         row = {
-            name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()
+            name: original(cell.strip())
+            for name, cell in zip(header, cells, strict=False)
+            if cell.strip()
         }
         yield _read(number, lambda: msgspec.convert(row, Expectation))
 
