@@ -44,6 +44,15 @@ GRANT SELECT (position, lab_id, bill_id, digest) ON ledger.event_log TO ledger_i
 GRANT SELECT, INSERT, UPDATE (alive_until), DELETE ON ledger.liveness TO ledger_intake;
 GRANT SELECT ON ledger.policy, ledger.schema_version TO ledger_intake;
 
+-- PostgreSQL lets everybody run a new function. The writers of the log are not for everybody.
+REVOKE EXECUTE
+    ON FUNCTION ledger.append_events, ledger.record_liveness, ledger.event_log_head
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.append_events, ledger.record_liveness TO ledger_intake;
+GRANT EXECUTE
+    ON FUNCTION ledger.append_events, ledger.record_liveness, ledger.event_log_head
+    TO ledger_service;
+
 -- The service owns the state and the public views.
 DO $$
 DECLARE
