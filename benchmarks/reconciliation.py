@@ -22,6 +22,7 @@ from benchmarks import stage
 from ledger import __version__
 from ledger.eventlog.import_export import Options, import_events
 from ledger.eventlog.import_files import ImportFile
+from ledger.model.operators import Operator
 from ledger.operations.policy import Policy
 from ledger.operations.reconciliation.report import Question, reconcile
 from ledger.operations.render import write_report
@@ -80,7 +81,7 @@ def _fill(url: str, bills: int, missing: int) -> None:
             import_events(
                 connection,
                 ImportFile(lines),
-                Options(by="benchmark", exports=True),
+                Options(by=Operator("benchmark"), exports=True),
                 on_progress=lambda _: None,
             )
     rebuild(url, processes=2, started_at=datetime.now(UTC), on_progress=lambda _a, _b: None)

@@ -134,6 +134,7 @@ def ledger_verify(url: str) -> str:
 def environment(url: str, more: dict[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a Ledger process that uses a database."""
     settings = {"LEDGER_DATABASE_URL": url, "LEDGER_WEBHOOK_TOKENS": TOKEN, "LEDGER_ADMIN_KEY": KEY}
+    settings["LEDGER_READ_RATE"] = "0"
     return child_environment({**settings, **(more or {})})
 
 

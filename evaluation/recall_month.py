@@ -19,6 +19,7 @@ from ledger.eventlog.import_export import ExportLine, Options
 from ledger.eventlog.import_files import ImportFile
 from ledger.model.event import RANK
 from ledger.model.missing_events import retry_budget
+from ledger.model.operators import Operator
 from ledger.operations.expected_bills import Expectation, expect
 from ledger.operations.policy import Policy
 from ledger.operations.reconciliation.report import Question, reconcile
@@ -138,7 +139,7 @@ class _Month:
             Expectation(integrator_id, by, lab)
             for integrator_id, by, lab in self._checker.expectations
         )
-        expect(self._url, expected, by=WHO, patience=PATIENCE)
+        expect(self._url, expected, by=Operator(WHO), patience=PATIENCE)
 
     def look(self, now: datetime, *, ask: int = 0) -> None:
         """Take in what has come by a time, compare what is listed then; on day `ask`, ask."""
@@ -158,7 +159,7 @@ class _Month:
                 lab_id=lab_id,
                 include_possible=possible,
                 note=None,
-                by=WHO,
+                by=Operator(WHO),
                 patience=PATIENCE,
                 now=now,
             )
@@ -186,7 +187,7 @@ class _Month:
             self._url,
             self._connection,
             ImportFile(io.BytesIO(b"".join(map(export_line, arrived)))),
-            Options(by="benchmark", exports=True),
+            Options(by=Operator("benchmark"), exports=True),
             patience=PATIENCE,
             on_progress=lambda _: None,
         )

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
 
 from ledger import processes
+from ledger.api.authentication import Authenticator
 from ledger.api.bill_endpoint import PREFIX as BILLS_PREFIX
 from ledger.api.bill_endpoint import BillEndpoint
 from ledger.api.bill_reader import BillReader
@@ -24,12 +25,12 @@ from ledger.api.http.known_parameters import known_parameters
 from ledger.api.http.paths import with_slashes_kept
 from ledger.api.http.problems import HANDLERS
 from ledger.api.openapi import document
+from ledger.api.rate_limit import RateLimit
 from ledger.api.routes import make_routes
 from ledger.api.services import Services
 from ledger.api.threads import Threads
-from ledger.credentials import Secrets
 from ledger.eventlog.group_commit import GroupCommit
-from ledger.intake.application import make_intake
+from ledger.intake.application import SETTLE_SECONDS, make_intake
 from ledger.intake.endpoint import Intake
 from ledger.intake.listener import Listener
 from ledger.logging_setup import configure_logging
@@ -68,11 +69,14 @@ def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
     url = settings.require_database()
     lane = GroupCommit(url) if with_intake else None
     intake = make_intake(settings, lane) if lane else None
-    keys = _admin_keys(settings)
+    authenticator = Authenticator(url, settings.admin_key)
+    rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
-    litestar = make_litestar(settings, url, lane, reader, policy)
-    bills = BillEndpoint(reader, keys, policy)
+    litestar = make_litestar(
+        settings, url, lane, reader, policy, authenticator=authenticator, rates=rates
+    )
+    bills = BillEndpoint(reader, authenticator, rates, policy)
     return Application(
         litestar, intake, bills, prefix=settings.path_prefix, listener=Listener.of(settings)
     )
@@ -137,7 +141,14 @@ def _allowing_head(send: "Send") -> "Send":
 
 
 def make_litestar(
-    settings: Settings, url: str, lane: GroupCommit | None, reader: BillReader, policy: Policy
+    settings: Settings,
+    url: str,
+    lane: GroupCommit | None,
+    reader: BillReader,
+    policy: Policy,
+    *,
+    authenticator: Authenticator,
+    rates: RateLimit,
 ) -> Litestar:
     """Make the Litestar application, which has every route except the intake.
 
@@ -150,8 +161,10 @@ def make_litestar(
         services = Services(
             settings=settings,
             pool=pool,
+            lane=lane,
             watch=CheckpointWatcher(url),
-            admin_keys=_admin_keys(settings),
+            authenticator=authenticator,
+            rates=rates,
             url=url,
             policy=policy,
             reports=Threads("reports", size=2, waiting=30),
@@ -163,7 +176,9 @@ def make_litestar(
         await pool.open()
         if lane:
             lane.start()
+            await lane.settle(within=SETTLE_SECONDS)
         services.watch.start()
+        authenticator.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.
         gc.collect()
@@ -176,6 +191,7 @@ def make_litestar(
         finally:
             services.close()
             await services.watch.stop()
+            await authenticator.stop()
             await reader.stop()
             if lane:
                 await lane.stop()
@@ -202,10 +218,6 @@ async def get_schema() -> Response[bytes]:
 @functools.cache
 def _schema() -> bytes:
     return encode(document.document())
-
-
-def _admin_keys(settings: Settings) -> Secrets:
-    return Secrets([settings.admin_key] if settings.admin_key else [])
 
 
 def _as_bytes(content: str | bytes) -> bytes:

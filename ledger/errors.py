@@ -61,6 +61,14 @@ class UnknownSubjectError(LedgerError):
     """The named bill, event, request or window does not exist; the message lists what does."""
 
 
+class UnauthenticatedError(LedgerError):
+    """Nobody is known by the key that was presented."""
+
+
+class ForbiddenError(LedgerError):
+    """The caller is known and may not do this."""
+
+
 class SimulationError(LedgerError):
     """The simulation could not go on; the message says why and what to do."""
 

@@ -21,12 +21,14 @@ TABLES = (
     "event_log",
     "repeat_delivery",
     "liveness",
+    "refusal",
     "import_run",
     "policy",
     "alert_subject",
     "alert",
     "alert_delivery",
     "reconciliation_run",
+    "api_key",
 )
 """The tables of the schema `ledger`, apart from the version."""
 

@@ -52,7 +52,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The header that carries the token, as `Bearer TOKEN` or `TOKEN`."""
 
     admin_key: str = ""
-    """The first API key, with every scope."""
+    """The first API key, which may do everything. `ledger keys` makes others."""
+
+    read_rate: int = 1000
+    """How often a second one API key may read from one process, and how often at once; more gets a
+    429. 0: no limit."""
 
     spool_dir: Path | None = None
     """The folder for deliveries while the database is away. Not used yet: without the database a
@@ -419,6 +423,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "webhook_tokens": _tokens,
     "webhook_header": _header,
     "admin_key": _secret,
+    "read_rate": _whole_number(0, 1_000_000),
     "spool_dir": _path,
     "host": str.strip,
     "port": _whole_number(1, _LAST_PORT),

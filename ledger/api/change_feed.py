@@ -11,12 +11,16 @@ from msgspec import Struct
 
 from ledger.api.checkpoint_watcher import CheckpointWatcher
 from ledger.errors import DatabaseUnavailableError
+from ledger.model.operators import Labs, concerns
 
 MOST_STREAMS = 200
 """Streams that one process serves at a time."""
 
 KEEP_ALIVE_SECONDS = 15.0
 """How often a comment is sent, so that proxies keep the stream and a dead client is noticed."""
+
+CHECK_SECONDS = 5.0
+"""How often a quiet stream checks whether the caller's key is still valid."""
 
 PAUSE_SECONDS = 0.1
 """The shortest time between two reads of a stream, so that changes are sent in batches."""
@@ -43,11 +47,14 @@ class Change(Struct, frozen=True):
     item: bytes
 
 
-Read = Callable[[int, str | None, int], Awaitable[tuple[int, list[Change]]]]
-"""Reads at most so many changes after a position, of one lab or of all, in order of position.
+Read = Callable[[int, Labs, int], Awaitable[tuple[int, list[Change]]]]
+"""Reads at most so many changes after a position, of some labs or of all, in order of position.
 
 Returns the log position that the read reflects as well.
 """
+
+Admitted = Callable[[], bool | None]
+"""Tells whether the caller's key is still valid; None if that cannot be said now."""
 
 _DATABASE_ERRORS = (
     DatabaseUnavailableError,
@@ -80,11 +87,11 @@ class ChangeFeed:
         """Whether no further stream is served."""
         return self._streams >= MOST_STREAMS
 
-    async def stream(self, after: int, lab_id: str | None) -> AsyncIterator[bytes]:
+    async def stream(self, after: int, labs: Labs, admitted: Admitted) -> AsyncIterator[bytes]:
         """Yield a server-sent event for each changed bill, until the server stops.
 
         A bill that changes twice in quick succession may come once. Ends at once if the feed is
-        full.
+        full, and when the caller's key is no longer valid.
         """
         if self.is_full:
             return
@@ -93,39 +100,45 @@ class ChangeFeed:
             yield b": changes after %d\n\n" % after
             if after > self._watch.position:
                 yield b": the projection is at %d\n\n" % self._watch.position
-            async for part in self._parts(after, lab_id):
+            async for part in self._parts(after, labs, admitted):
                 yield part
         finally:
             self._streams -= 1
 
-    async def _parts(self, after: int, lab_id: str | None) -> AsyncIterator[bytes]:
+    async def _parts(self, after: int, labs: Labs, admitted: Admitted) -> AsyncIterator[bytes]:
         last = after
-        while not self._watch.closed:
+        clock = asyncio.get_running_loop().time
+        sent = clock()
+        while not self._watch.closed and (verdict := admitted()) is not False:
             seen = self._watch.position
             try:
-                reached, found = await self._after(last, lab_id)
+                if verdict is None:
+                    raise DatabaseUnavailableError("the API keys could not be read lately")
+                reached, found = await self._after(last, labs)
             except _DATABASE_ERRORS as error:
                 _log.warning("stream of changes interrupted", error=" ".join(str(error).split()))
                 yield b": the database does not answer\n\n"
                 await self._watch.moved(seen, RETRY_SECONDS)
                 continue
             if found:
+                sent = clock()
                 yield b"".join(map(_event, found))
             last = max(last, reached)
             if len(found) < PART:
                 await asyncio.sleep(PAUSE_SECONDS)
-                await self._watch.moved(seen, KEEP_ALIVE_SECONDS)
-                if self._watch.position == seen:
+                await self._watch.moved(seen, CHECK_SECONDS)
+                if clock() - sent >= KEEP_ALIVE_SECONDS:
+                    sent = clock()
                     yield b": still here\n\n"
 
-    async def _after(self, position: int, lab_id: str | None) -> tuple[int, list[Change]]:
+    async def _after(self, position: int, labs: Labs) -> tuple[int, list[Change]]:
         """Return changes after a position, and the position up to which these are all."""
         await self._refresh()
         if self._begin is not None and position >= self._begin:
             kept = self._kept[bisect_right(self._kept, position, key=_position_of) :]
-            return self._end, [one for one in kept if lab_id is None or one.lab_id == lab_id]
+            return self._end, [one for one in kept if concerns(labs, one.lab_id)]
         async with self._readers:
-            reached, found = await self._read(position, lab_id, PART)
+            reached, found = await self._read(position, labs, PART)
         return (reached if len(found) < PART else found[-1].position), found
 
     async def _refresh(self) -> None:

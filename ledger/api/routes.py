@@ -16,6 +16,7 @@ from ledger.api.handlers.expected_bills import (
 )
 from ledger.api.handlers.health import get_liveness, get_readiness
 from ledger.api.handlers.imports import import_events
+from ledger.api.handlers.keys import create_key, list_keys, revoke_key, rotate_key
 from ledger.api.handlers.loss_windows import close_loss_window, list_loss_windows
 from ledger.api.handlers.metrics import get_metrics
 from ledger.api.handlers.missing_events import (
@@ -35,7 +36,7 @@ from ledger.api.handlers.support_requests import (
     make_support_request,
 )
 from ledger.api.http.bodies import provide_operator
-from ledger.api.http.guards import require_scope
+from ledger.api.http.guards import provide_caller, require_scope
 from ledger.api.http.parameters import check_parameters, services_when_reached
 from ledger.api.services import provide_services
 
@@ -61,10 +62,14 @@ def make_routes() -> list[Any]:
             list_expected_bills,
             get_subscription,
             get_projection,
+            list_keys,
         ],
         guards=[require_scope],
         before_request=check_parameters,
-        dependencies={"services": Provide(services_when_reached)},
+        dependencies={
+            "services": Provide(services_when_reached),
+            "caller": Provide(provide_caller),
+        },
         tags=["read"],
     )
     operations = Router(
@@ -81,10 +86,16 @@ def make_routes() -> list[Any]:
             stop_expecting_bill,
             set_subscription,
             import_events,
+            create_key,
+            rotate_key,
+            revoke_key,
         ],
         guards=[require_scope],
         before_request=check_parameters,
-        dependencies={"operator": Provide(provide_operator)},
+        dependencies={
+            "operator": Provide(provide_operator),
+            "caller": Provide(provide_caller),
+        },
         tags=["operate"],
     )
     service = Router(

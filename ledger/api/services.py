@@ -13,10 +13,12 @@ from msgspec import Struct
 from psycopg import Connection, sql
 from psycopg_pool import AsyncConnectionPool
 
+from ledger.api.authentication import Authenticator
 from ledger.api.checkpoint_watcher import CheckpointWatcher
+from ledger.api.rate_limit import RateLimit
 from ledger.api.threads import Threads
-from ledger.credentials import Secrets
 from ledger.errors import DatabaseUnavailableError, StateError
+from ledger.eventlog.group_commit import GroupCommit
 from ledger.operations.policy import Policy
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
@@ -40,8 +42,11 @@ class Services(Struct, frozen=True):
 
     settings: Settings
     pool: AsyncConnectionPool
+    lane: GroupCommit | None
+    """None in a process that takes no deliveries."""
     watch: CheckpointWatcher
-    admin_keys: Secrets
+    authenticator: Authenticator
+    rates: RateLimit
     url: str
     policy: Policy
     reports: Threads

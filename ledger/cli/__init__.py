@@ -27,6 +27,7 @@ COMMANDS = {
     "bill": "Show a bill: state, reports, missing events, findings, events.",
     "events": "List the event log, or only its unreadable events.",
     "windows": "List loss windows, or close one.",
+    "keys": "Create, list, rotate or revoke API keys.",
     "import": "Append events from a file to the log.",
     "export": "Write the log, or a part of it, to a file that `import` reads.",
     "status": "Show how far the state is behind the log, and which bills are parked.",

@@ -16,6 +16,7 @@ import structlog
 from ledger import schema
 from ledger.errors import DatabaseUnavailableError
 from ledger.logging_setup import configure_logging
+from ledger.model.operators import Operator
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
 
@@ -39,7 +40,7 @@ operator_option = click.option(
     default=lambda: f"{getpass.getuser()}@{socket.gethostname()}",
     show_default="the user who is logged in",
     metavar="NAME",
-    callback=lambda _, __, name: name.strip()[:200] or "nobody",
+    callback=lambda _, __, name: Operator(name.strip()[:200] or "nobody"),
     help="The person who decides; recorded in the log with the decision.",
 )
 

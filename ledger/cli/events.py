@@ -47,7 +47,7 @@ def events(*, unreadable: bool, reason: str | None, after: int, limit: int, as_j
         raise click.UsageError("--reason goes with --unreadable")
     url = prepared_database()
     policy = agree(url, Settings.from_environment())
-    query, values = (ALL_UNREADABLE, [reason, reason]) if unreadable else (ALL, [])
+    query, values = (ALL_UNREADABLE, [reason, reason, None, None]) if unreadable else (ALL, [])
     found = [
         (unreadable_item if unreadable else event_item)(row, policy)
         for row in _read(url, query, values, after=after, limit=limit + 1)

@@ -8,6 +8,7 @@ import rich_click as click
 from ledger.cli.common import dry_run_option, operator_option, prepared_database
 from ledger.eventlog.import_export import Options
 from ledger.eventlog.import_files import ImportFile, Limits, open_import_file
+from ledger.model.operators import Operator
 from ledger.operations.expected_bills import expect, read_expectations
 from ledger.operations.support_requests.imports import (
     ImportReport,
@@ -40,7 +41,7 @@ SHOWN = 100
 @dry_run_option
 @operator_option
 def import_(
-    *, file: str, expected_bills: bool, keep_unreadable: bool, dry_run: bool, by: str
+    *, file: str, expected_bills: bool, keep_unreadable: bool, dry_run: bool, by: Operator
 ) -> None:
     """Import events from FILE, - for standard input.
 
@@ -130,7 +131,7 @@ def _show_lines(report: ImportReport) -> None:
         click.echo("  and more: GET /v1/support-requests")
 
 
-def _expect(url: str, file: ImportFile, by: str) -> None:
+def _expect(url: str, file: ImportFile, by: Operator) -> None:
     taken, _ = expect(url, read_expectations(file), by=by, patience=PATIENCE)
     click.echo(f"expected {taken.expected}, refused {len(taken.refused)}")
     for refused in taken.refused[:SHOWN]:

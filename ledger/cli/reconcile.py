@@ -18,6 +18,7 @@ from ledger.cli.common import (
     read_time,
 )
 from ledger.cli.output import check_writable, written
+from ledger.model.operators import Operator
 from ledger.operations.decisions import catch_up
 from ledger.operations.policy import Policy, agree
 from ledger.operations.read_models import ReconciliationReport
@@ -88,7 +89,7 @@ def reconcile(
     since_last: bool,
     as_of: str | None,
     position: int | None,
-    by: str,
+    by: Operator,
 ) -> None:
     """Report missing events lab by lab; with --request, ask support for them.
 
@@ -123,7 +124,7 @@ def reconcile(
     question = Question(
         as_of=moment,
         position=position,
-        lab_id=lab,
+        labs=None if lab is None else (lab,),
         since=runs.last_run(url) if since_last else None,
     )
     report = _report(url, policy, question, form, output)
@@ -143,7 +144,7 @@ def _left_over(
     url: str, policy: Policy, lab_id: str | None, *, include_possible: bool
 ) -> ReconciliationReport:
     """Return the report after a request, and say which overdue events the request left out."""
-    now = Question(as_of=datetime.now(UTC), lab_id=lab_id)
+    now = Question(as_of=datetime.now(UTC), labs=None if lab_id is None else (lab_id,))
     with (
         closing(connect(url, "reconcile")) as connection,
         ask(connection, policy, now) as (report, missing_events),
@@ -181,7 +182,7 @@ def _request(
     lab_id: str | None,
     include_possible: bool,
     note: str | None,
-    by: str,
+    by: Operator,
 ) -> bool:
     """Make a request and write it; return whether there was anything to ask for."""
     check_writable(output)

@@ -20,9 +20,10 @@ from ledger.cli.common import (
 from ledger.cli.output import written
 from ledger.cli.table import print_table
 from ledger.errors import UnknownSubjectError
+from ledger.model.operators import Operator
 from ledger.operations.read_models import RequestItem, SupportRequest
 from ledger.operations.render import Format, Sender, write_request
-from ledger.operations.render.words import count
+from ledger.operations.render.words import count, made_by
 from ledger.operations.support_requests.make import LineName, close_request
 from ledger.operations.support_requests.queries import list_requests, read_request
 from ledger.postgres.connect import connect
@@ -64,7 +65,7 @@ def request(
     close: bool,
     reason: str | None,
     lines: tuple[int, ...],
-    by: str,
+    by: Operator,
 ) -> None:
     """List support requests, or show or close request NUMBER.
 
@@ -132,7 +133,7 @@ def _cells(item: RequestItem) -> tuple[str, ...]:
         str(item.number),
         item.state,
         f"{item.made_at:%F %T}",
-        item.made_by,
+        made_by(item),
         item.lab_id or "",
         *counts,
     )

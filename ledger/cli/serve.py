@@ -63,7 +63,7 @@ def serve(*, end_with_parent: bool) -> None:
         for application, address in _applications(intake, api).items()
     ]
     if api != OFF and not settings.admin_key:
-        log.warning("LEDGER_ADMIN_KEY is not set: nobody can read over HTTP")
+        log.warning("LEDGER_ADMIN_KEY is not set: only keys of `ledger keys` can read over HTTP")
     for warning in settings.weak_secrets():
         log.warning(warning)
     # The parent alone reports the ends of workers, at this level.

@@ -17,6 +17,7 @@ from ledger.cli.common import (
 from ledger.cli.table import print_table
 from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty
+from ledger.model.operators import Operator
 from ledger.operations.missing_events.queries import Filter
 from ledger.operations.missing_events.waive import unwaive_matching, waive_matching
 from ledger.operations.policy import agree
@@ -59,7 +60,7 @@ def waive(
     before: str | None,
     reason: str | None,
     undo: bool,
-    by: str,
+    by: Operator,
     yes: bool,
     dry_run: bool,
 ) -> None:

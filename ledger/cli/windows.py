@@ -20,6 +20,7 @@ from ledger.cli.common import (
 )
 from ledger.cli.table import print_table
 from ledger.errors import UnknownSubjectError
+from ledger.model.operators import Operator
 from ledger.operations.loss_windows import close_window, read_windows
 from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.policy import Policy, agree
@@ -63,7 +64,7 @@ def windows(
     labs: tuple[str, ...],
     span: tuple[str, str] | None,
     reason: str | None,
-    by: str,
+    by: Operator,
     yes: bool,
     dry_run: bool,
     as_json: bool,

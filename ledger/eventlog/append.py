@@ -11,12 +11,15 @@ from ledger.model.event import EventColumns, event_columns
 from ledger.model.operator_events import decision_columns
 from ledger.postgres.prepared_statement import PreparedStatement
 
+_NOTHING = (None,) * 8
+"""Parameters of `ledger.append_events`. The driver cannot write an empty array in binary."""
+
 Source = Literal["webhook", "import", "operator"]
 OutcomeWord = Literal["recorded", "duplicate", "unreadable"]
 
 _APPEND = """
 SELECT at_position, recorded
-FROM ledger.append_events($1, $2, $3, $4, $5, $6, $7, $8)
+FROM ledger.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 
 _NO_EVENT_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,7 +66,7 @@ def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outco
     everything.
     """
     cursor = RawCursor(connection)
-    cursor.execute(_APPEND, _parameters(deliveries), prepare=True, binary=True)
+    cursor.execute(_APPEND, (*_parameters(deliveries), False), prepare=True, binary=True)
     return _outcomes(cursor.fetchall(), len(deliveries))
 
 
@@ -78,7 +81,15 @@ class Appender(PreparedStatement):
     def begin(self, deliveries: Sequence[Delivery]) -> None:
         """Begin to append. Raises `psycopg.Error`."""
         self._count = len(deliveries)
-        self.send(_parameters(deliveries))
+        self.send((*_parameters(deliveries), False))
+
+    def rehearse(self, deliveries: Sequence[Delivery]) -> None:
+        """Begin to prove that deliveries could be appended, without doing it; or that any could.
+
+        `outcomes` returns an empty list then. Raises `psycopg.Error`.
+        """
+        self._count = 0
+        self.send((*(_parameters(deliveries) if deliveries else _NOTHING), True))
 
     def outcomes(self) -> list[Outcome] | None:
         """Return the outcomes once all are durable, None until then. Raises what `append` does."""
@@ -107,7 +118,7 @@ def _event_time(seconds: int | None) -> datetime:
 
 def _outcomes(rows: Sequence[tuple[Any, ...]], deliveries: int) -> list[Outcome]:
     """Return the outcomes that `ledger.append_events` reported for so many deliveries."""
-    if len(rows) == deliveries:
+    if len(rows) == deliveries:  # also of a rehearsal: none
         return [Outcome(*row) for row in rows]
     first = rows[0][0]  # all are new: the others follow the first
     return [Outcome(position, recorded=True) for position in range(first, first + deliveries)]

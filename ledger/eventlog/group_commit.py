@@ -1,14 +1,15 @@
 """Group commit: deliveries that arrive together are appended in one transaction.
 
 One task owns one connection. While a transaction commits, the next deliveries gather, so a batch
-grows with the load and a single delivery does not wait for others.
+grows with the load and a single delivery does not wait for others. Every few seconds a rehearsal
+goes the same way: it proves that a delivery could be made durable where none comes.
 """
 
 import asyncio
 import select
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -16,15 +17,13 @@ import psycopg
 import structlog
 from msgspec import Struct
 
-from ledger.errors import AppendError
+from ledger.errors import AppendError, one_line
 from ledger.eventlog.append import Appender, Delivery, Outcome
-from ledger.eventlog.liveness import BEAT_SECONDS, Liveness, steady_clock
+from ledger.eventlog.delivery_queue import DeliveryQueue, Listener, Waiting
+from ledger.eventlog.liveness import BEAT_SECONDS, LONGEST_GAP, Liveness, steady_clock
+from ledger.eventlog.liveness_recorder import LivenessRecorder
 from ledger.metrics import BATCHES, DELIVERIES, LANE_FAILURES
 from ledger.postgres.connect import CONTENT_ERRORS, connect
-
-MAX_BATCH = 512
-MAX_BATCH_BYTES = 8 * 1024 * 1024
-MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 PATIENCE = 6.0
 """Seconds that a delivery waits for its commit. The sender hangs up after ten."""
@@ -39,31 +38,18 @@ STATEMENT_TIMEOUT = 5_000
 """Milliseconds after which the server gives an append up, so that a lock that somebody else holds
 does not hold the lane as well."""
 
+PROOF_SECONDS = 1.0
+"""How old a proof that deliveries can be made durable may be for a check of readiness."""
+
 _log = structlog.get_logger(__name__)
 
 
-Listener = Callable[[Outcome | AppendError], object]
+class _Outage(Struct):
+    """Since when, by the steady clock, nothing could be made durable, and how much was refused."""
 
-
-class _Waiting(Struct):
-    """A queued delivery, its callback and its deadline (by the loop's clock).
-
-    `alone`: it goes into a transaction of its own, for one that it shared was refused.
-    """
-
-    delivery: Delivery
-    listener: Listener | None
-    deadline: float
-    alone: bool = False
-
-    def tell(self, outcome: Outcome | AppendError) -> None:
-        """Call the callback with the outcome, once."""
-        listener, self.listener = self.listener, None
-        if listener:
-            try:
-                listener(outcome)
-            except Exception:  # noqa: BLE001 -- the others of its batch must hear, too
-                _log.exception("a delivery's callback failed")
+    since: float
+    reason: str
+    refused: int = 0
 
 
 class GroupCommit:
@@ -72,21 +58,39 @@ class GroupCommit:
     def __init__(self, url: str) -> None:
         self._url = url
         self._appender: Appender | None = None
-        self._queue: deque[_Waiting] = deque()
-        self._unanswered: deque[_Waiting] = deque()  # in the order in which their time is over
-        self._under_way: list[_Waiting] = []
-        self._bytes_waiting = 0
+        self._queue = DeliveryQueue()
+        self._batch: list[Waiting] | None = None  # under way
+        self._began = (datetime.min.replace(tzinfo=UTC), 0.0)
+        self._last_probe = self._last_proof = self._last_refusal = float("-inf")
+        self._refused: Delivery | None = None  # one of those of a batch that failed
+        self._proofs: list[asyncio.Future[None]] = []
+        self._outage: _Outage | None = None
         self._last_words = ""
         self._last_said = 0.0
         self._stopping = False
         self._liveness = Liveness()
+        self._recorder = LivenessRecorder(url, self._liveness)
+        # Connecting blocks. The event loop's own threads may all be busy with something else.
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="lane")
 
     def start(self) -> None:
         """Start the task, in the event loop that will append."""
         self._loop = asyncio.get_running_loop()
+        self._recorder.start()
         self._give_up_on_overdue()
         self._woken: asyncio.Future[None] = self._loop.create_future()
         self._task = self._loop.create_task(self._run())
+
+    async def settle(self, *, within: float) -> None:
+        """Wait until it is recorded that this process is alive, or cannot be, for some seconds.
+
+        What is acknowledged after that, and lost in an outage right after it, is in a known outage.
+        """
+        with suppress(AppendError):
+            await self.prove(within=within)
+            await self._loop.run_in_executor(
+                self._threads, self._recorder.wait_for_first_record, within
+            )
 
     async def stop(self) -> None:
         """Commit what waits, then end the task."""
@@ -94,6 +98,8 @@ class GroupCommit:
         self._wake()
         await asyncio.wait([self._task], timeout=PATIENCE)
         self._task.cancel()
+        await self._loop.run_in_executor(self._threads, self._recorder.stop, BEAT_SECONDS)
+        self._threads.shutdown(wait=False)
 
     async def append(self, delivery: Delivery) -> Outcome:
         """Append a delivery; when this returns, it is durable.
@@ -115,41 +121,60 @@ class GroupCommit:
 
     def enqueue(self, delivery: Delivery, listener: Listener) -> None:
         """Do what `append` does, and tell the listener what that would return or raise."""
-        waiting = _Waiting(delivery, listener, self._loop.time() + PATIENCE)
-        size = len(delivery.body)
-        if self._stopping or self._bytes_waiting + size > MAX_WAITING_BYTES:
-            waiting.tell(AppendError("too many deliveries wait for the database"))
-            return
-        self._bytes_waiting += size
-        self._unanswered.append(waiting)
-        self._queue.append(waiting)
-        if self._under_way:
-            self._look()
-        else:
+        waiting = Waiting(delivery, listener, self._loop.time() + PATIENCE)
+        if self._stopping or not self._queue.put(waiting):
+            self._refuse([waiting], "too many deliveries wait for the database")
+        elif self._batch is None:
             self._wake()
+        else:
+            self._look()
+
+    async def prove(self, *, within: float) -> None:
+        """Return if a delivery can be made durable now, within so many seconds.
+
+        Raises `AppendError` with the reason if it cannot.
+        """
+        now = steady_clock()
+        if self._outage and now - self._last_probe < PROOF_SECONDS:
+            raise AppendError(self._outage.reason)
+        if self._last_refusal < self._last_proof and now - self._last_proof < PROOF_SECONDS:
+            return
+        proof = self._loop.create_future()
+        self._proofs.append(proof)
+        self._last_probe = float("-inf")
+        self._wake()
+        await asyncio.wait([proof], timeout=within)
+        if not proof.done():
+            proof.cancel()
+            reason = self._outage.reason if self._outage else "the database does not commit"
+            raise AppendError(f"{reason} (no commit within {within:.0f} s)")
+        proof.result()
 
     def _give_up_on_overdue(self) -> None:
-        """Answer those whose time is over; called by the loop again and again.
-
-        One look at the oldest now and then, for a timer for each delivery costs as much as the rest
-        of its way.
-        """
-        now = self._loop.time()
-        while self._unanswered:
-            oldest = self._unanswered[0]
-            if oldest.listener:
-                if oldest.deadline > now:
-                    break
-                oldest.tell(AppendError("the database did not commit in time"))
-            self._unanswered.popleft()
+        """Answer those whose time is over; called by the loop again and again."""
+        overdue = self._queue.take_overdue(self._loop.time())
+        if overdue:
+            self._begin_outage("the database did not commit in time")
+            self._refuse(overdue, "the database did not commit in time")
         if not self._stopping:
             self._loop.call_later(LOOK_SECONDS, self._give_up_on_overdue)
+
+    def _refuse(self, waiting: list[Waiting], reason: str) -> None:
+        """Tell senders that their deliveries were not stored, and note the time as an outage."""
+        refused = [each for each in waiting if each.listener]
+        if refused:
+            received_at = min(each.delivery.received_at for each in refused)
+            self._last_refusal = steady_clock()
+            self._liveness.refuse(received_at, datetime.now(UTC), self._last_refusal, len(refused))
+            if self._outage:
+                self._outage.refused += len(refused)
+        for each in refused:
+            each.tell(AppendError(reason))  # each its own traceback
 
     async def _run(self) -> None:
         try:
             while not self._stopping or self._queue:
-                await self._record_liveness()
-                if self._queue:
+                if self._queue or self._is_probe_due():
                     await self._commit()
                 else:
                     await self._rest()
@@ -157,7 +182,7 @@ class GroupCommit:
             self._disconnect()
 
     async def _rest(self) -> None:
-        """Wait for a delivery, or until liveness is to be recorded."""
+        """Wait for a delivery, or until the next proof is due."""
         self._woken = self._loop.create_future()
         timer = self._loop.call_later(BEAT_SECONDS, self._wake)
         await self._woken
@@ -167,19 +192,11 @@ class GroupCommit:
         if not self._woken.done():
             self._woken.set_result(None)
 
-    async def _record_liveness(self) -> None:
-        """Record, now and then, that a delivery could be made durable. Never raises."""
-        now = steady_clock()
-        if not self._liveness.is_due(now):
-            return
-        try:
-            connection = (await self._connected()).connection
-            await asyncio.to_thread(self._liveness.beat, connection, datetime.now(UTC), now)
-        except Exception as error:  # noqa: BLE001 -- whatever it was, a delivery would fail as well
-            self._failed(error, [])
+    def _is_probe_due(self) -> bool:
+        return steady_clock() - self._last_probe >= BEAT_SECONDS
 
     async def _commit(self) -> None:
-        """Commit batch after batch, until nothing waits or liveness is to be recorded."""
+        """Commit batch after batch, until nothing waits."""
         self._landed = self._loop.create_future()
         try:
             appender = await self._connected()
@@ -194,26 +211,19 @@ class GroupCommit:
 
     def _begin(self, appender: Appender) -> bool:
         """Send the next batch, and tell whether there is one."""
-        self._under_way = self._take()
-        if self._under_way:
-            appender.begin([waiting.delivery for waiting in self._under_way])
-        return bool(self._under_way)
-
-    def _take(self) -> list[_Waiting]:
-        taken: list[_Waiting] = []
-        size = 0
-        while self._queue and len(taken) < MAX_BATCH and size < MAX_BATCH_BYTES:
-            if taken and self._queue[0].alone:
-                break
-            waiting = self._queue.popleft()
-            if waiting.listener:
-                taken.append(waiting)
-                size += len(waiting.delivery.body)
-            else:  # it waited too long, and its sender was asked to send it again
-                self._make_room([waiting])
-            if waiting.alone:
-                break
-        return taken
+        is_probe = self._is_probe_due()
+        batch = [] if is_probe else self._queue.take()
+        if not batch and not is_probe:
+            return False
+        self._batch = batch
+        self._began = (datetime.now(UTC), steady_clock())
+        if is_probe:
+            self._last_probe = self._began[1]
+            # After a refusal, only what was refused proves that it could be stored now.
+            appender.rehearse([self._refused] if self._refused else [])
+        else:
+            appender.begin([waiting.delivery for waiting in batch])
+        return True
 
     def _look(self) -> None:
         """Look whether the batch under way is committed; if so, send the next at once.
@@ -223,43 +233,68 @@ class GroupCommit:
         meanwhile.
         """
         appender = self._appender
-        if self._landed.done() or not appender:
+        if self._landed.done() or not appender or self._batch is None:
             return
         try:
             outcomes = appender.outcomes()
             if outcomes is None:
                 return
-            batch, self._under_way = self._under_way, []
-            self._make_room(batch)
-            self._loop.call_soon(_tell, batch, outcomes)
-            stops = self._liveness.is_due(steady_clock()) or _has_something_to_say(appender)
-            if stops or not self._begin(appender):
+            batch, self._batch = self._batch, None
+            self._queue.release(batch)
+            if batch:
+                self._loop.call_soon(_tell, batch, outcomes)
+            self._proven()
+            if _has_something_to_say(appender) or not self._begin(appender):
                 self._landed.set_result(None)
         except Exception as error:  # noqa: BLE001 -- for the task to deal with
             self._landed.set_exception(error)
 
+    def _proven(self) -> None:
+        """Note that what was begun was committed."""
+        now, steady = self._began
+        if steady <= self._last_refusal:  # it took so long that deliveries were refused meanwhile
+            self._last_probe = float("-inf")
+            return
+        begins = self._last_refusal > self._last_proof or steady - self._last_proof > LONGEST_GAP
+        self._last_proof = steady
+        self._refused = None
+        self._liveness.prove(now, steady)
+        for proof in self._proofs:
+            if not proof.done():
+                proof.set_result(None)
+        self._proofs = []
+        if outage := self._outage:
+            self._outage = None
+            _log.info(
+                "deliveries can be made durable again",
+                seconds=round(steady_clock() - outage.since, 1),
+                refused=outage.refused,
+            )
+        if begins:
+            self._recorder.hurry()
+
     def _give_up(self, error: Exception) -> None:
         """Refuse the batch under way, or the one that would have been."""
-        batch, self._under_way = self._under_way or self._take(), []
-        if isinstance(error, CONTENT_ERRORS) and len(batch) > 1:
-            # One of them is what the database will not take; the others must not suffer.
-            for waiting in batch:
-                waiting.alone = True
-            self._queue.extendleft(reversed(batch))
-            return
-        self._make_room(batch)
-        refusal = self._failed(error, batch)
-        for waiting in batch:
-            waiting.tell(AppendError(str(refusal)))  # each its own traceback
-
-    def _make_room(self, batch: list[_Waiting]) -> None:
-        self._bytes_waiting -= sum(len(waiting.delivery.body) for waiting in batch)
+        batch, self._batch = self._batch, None
+        is_probe = batch == []
+        if batch is None:
+            batch = self._queue.take()
+            self._last_probe = steady_clock()
+        if isinstance(error, CONTENT_ERRORS):
+            if is_probe:
+                self._refused = None
+            if len(batch) > 1:
+                # One of them is what the database will not take; the others must not suffer.
+                self._queue.put_back_alone(batch)
+                return
+        self._queue.release(batch)
+        self._failed(error, batch)
 
     async def _connected(self) -> Appender:
         if self._appender and _has_something_to_say(self._appender):
             self._disconnect()
         if self._appender is None:
-            self._appender = await asyncio.to_thread(_connect, self._url)
+            self._appender = await self._loop.run_in_executor(self._threads, _connect, self._url)
         return self._appender
 
     def _disconnect(self) -> None:
@@ -268,8 +303,8 @@ class GroupCommit:
                 self._appender.connection.close()
         self._appender = None
 
-    def _failed(self, error: Exception, batch: list[_Waiting]) -> AppendError:
-        words = " ".join(str(error).split())
+    def _failed(self, error: Exception, batch: list[Waiting]) -> None:
+        words = one_line(error)
         LANE_FAILURES.inc(len(batch))
         now = time.monotonic()
         if words != self._last_words or now > self._last_said + SILENCE_SECONDS:
@@ -278,10 +313,22 @@ class GroupCommit:
             _log.error(event, deliveries=len(batch), error=words)
         if not isinstance(error, CONTENT_ERRORS):
             self._liveness.interrupt()
+            self._begin_outage(words)
+            if batch:
+                self._refused = batch[0].delivery
+            for proof in self._proofs:
+                if not proof.done():
+                    proof.set_exception(AppendError(words))
+            self._proofs = []
             # A server that became read-only, or a half-dead connection, is cured by a new one.
             self._disconnect()
         # The sender learns no more than that; the log has the details for the operator.
-        return AppendError("the database did not store it")
+        self._refuse(batch, "the database did not store it")
+
+    def _begin_outage(self, reason: str) -> None:
+        if self._outage is None:
+            self._outage = _Outage(steady_clock(), reason)
+        self._outage.reason = reason
 
 
 def _connect(url: str) -> Appender:
@@ -305,7 +352,7 @@ def _has_something_to_say(appender: Appender) -> bool:
     return bool(poll.poll(0))
 
 
-def _tell(batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+def _tell(batch: list[Waiting], outcomes: list[Outcome]) -> None:
     words: Counter[str] = Counter()
     for waiting, outcome in zip(batch, outcomes, strict=True):
         waiting.tell(outcome)

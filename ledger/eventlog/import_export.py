@@ -15,12 +15,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from psycopg import Connection
 from psycopg.sql import SQL, Composable, Literal
 
-from ledger.errors import ImportFileError, UnknownSubjectError
+from ledger.errors import ForbiddenError, ImportFileError, UnknownSubjectError
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, Outcome, Source, append
 from ledger.eventlog.import_files import ImportFile, Reading
 from ledger.model.digest import is_json
 from ledger.model.event import read_event
+from ledger.model.operators import Operator
 from ledger.model.unreadable import Unreadable
 
 BATCH = 500
@@ -103,10 +104,11 @@ class Options(Struct, frozen=True, kw_only=True):
 
     `exports`: lines of an export are restored with the time and the source that they name, as
     befits a file of our own; else their bodies are imported as payloads. `keep_unreadable`: values
-    that are no webhook are recorded as well.
+    that are no webhook are recorded as well. A file with events of labs that `by` may not decide
+    for is refused as a whole.
     """
 
-    by: str
+    by: Operator
     exports: bool = False
     keep_unreadable: bool = False
 
@@ -132,9 +134,11 @@ def import_events(
 
     The file is read as a whole first. An interrupted import is simply repeated. Calls `on_progress`
     with the number of the last value appended. Raises `ImportFileError` for a file that is not
-    accepted, before anything is appended; and if it cannot be read a second time.
+    accepted, before anything is appended; and if it cannot be read a second time. Raises
+    `ForbiddenError` for a file with events of other labs than the operator's.
     """
     reading = file.read(_holds_event)
+    _check_labs(reading, options)
     imported = _nothing_yet(reading)
     run = _Run(connection, file, options)
     try:
@@ -166,6 +170,7 @@ def import_events(
 def preview_import(connection: Connection, file: ImportFile, options: Options) -> Imported:
     """Return what an import would count, without changing anything but a temporary table."""
     reading = file.read(_holds_event)
+    _check_labs(reading, options)
     imported = _nothing_yet(reading)
     read.keep_to_indexes(connection)
     connection.execute(_PREVIEW_TABLE)
@@ -224,6 +229,21 @@ def export_lines(
             yield _line(position, received_at.astimezone(UTC), source, body)
 
 
+def _check_labs(reading: Reading, options: Options) -> None:
+    labs = options.by.labs
+    if labs is None:
+        return
+    for batch in _batches(reading, options):
+        for number, value in batch:
+            if isinstance(value, Delivery) and value.columns.lab_id not in labs:
+                named = value.columns.lab_id
+                whose = f"is of lab {named!r}, which" if named else "names no lab, and"
+                raise ForbiddenError(
+                    f"the event in line {number} {whose} the API key {options.by.key} is not for"
+                    f"{'' if named else ' such'}: it is for {', '.join(labs)}. Nothing was imported"
+                )
+
+
 def _line(position: int, received_at: datetime, source: Source, body: bytes) -> bytes:
     fits_a_line = body == body.strip() and b"\n" not in body and b"\r" not in body
     if fits_a_line and is_json(body):
@@ -267,7 +287,7 @@ class _Run:
         if imported.import_id is not None:
             self._connection.execute(_UPDATE_RUN, (*counts, positions, imported.import_id))
         elif recorded:
-            values = (self._began, self._by, self._name, *counts, positions)
+            values = (self._began, self._by.name, self._by.key, self._name, *counts, positions)
             row = self._connection.execute(_INSERT_RUN, values).fetchone()
             assert row  # noqa: S101 -- as RETURNING promises
             imported.import_id = row[0]
@@ -275,8 +295,10 @@ class _Run:
 
 _INSERT_RUN = """
 INSERT INTO ledger.import_run
-    (imported_at, imported_by, name, recorded, duplicate, unreadable, positions)
-VALUES (%s, %s, %s, %s, %s, %s, %s::int8multirange)
+    (
+        imported_at, imported_by, imported_by_key, name, recorded, duplicate, unreadable, positions
+    )
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s::int8multirange)
 RETURNING import_id
 """
 

@@ -1,25 +1,41 @@
-"""Records when a process could make deliveries durable; a time without a record is an outage.
+"""When a process could make deliveries durable, and when it refused some.
 
 Source: docs/rules.md, "Loss windows". Elapsed time is measured by a clock that is never set, so
 that a step of the wall clock invents no outage.
 """
 
+import threading
 import time
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
+from msgspec import Struct
 from psycopg import Connection
 
-from ledger.postgres.session import KEEP_COMMITS_DURABLE
-
 BEAT_SECONDS = 2.0
-"""Between two records."""
+"""Between two proofs that a delivery could be made durable, and between two records of them."""
 
 LONGEST_GAP = 5.0
-"""Seconds between two records that are no outage yet: an attempt waits longer than that."""
+"""Seconds between two proofs that are no outage yet: an attempt waits longer than that."""
 
+
+_ALIVE = """
+INSERT INTO ledger.liveness AS l (instance, alive_from, alive_until)
+VALUES (%s, %s, %s)
+ON CONFLICT (instance, alive_from) DO UPDATE SET alive_until = excluded.alive_until
+"""
 
 _TAKE_BACK = "DELETE FROM ledger.liveness WHERE instance = %s AND alive_from = %s"
+
+_REFUSED = """
+INSERT INTO ledger.refusal AS r (instance, number, refused_from, refused_until, deliveries)
+VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (instance, number) DO UPDATE SET
+    refused_from = excluded.refused_from,
+    refused_until = excluded.refused_until,
+    deliveries = excluded.deliveries
+"""
 
 
 def steady_clock() -> float:
@@ -27,47 +43,134 @@ def steady_clock() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-class Liveness:
-    """One run of one process. Its rows are the times through which it was alive.
+class Refusal(Struct):
+    """A time in which deliveries were refused, and how many. Numbered within the instance.
 
-    One row, but for steps of the clock: set back to before the row, it begins another; set forward
-    again by as much, the first goes on, and what the wrong clock said is taken back.
+    It begins with the last proof before the first of them and ends with the first one after the
+    last.
+    """
+
+    number: int
+    begin: datetime
+    end: datetime
+    deliveries: int
+
+
+class Changes(Struct):
+    """What a run has not recorded yet: spans of being alive, those taken back, and refusals."""
+
+    alive: dict[datetime, datetime]
+    """Ends of the spans, by their beginnings."""
+    taken_back: set[datetime]
+    refusals: dict[int, Refusal]
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to record."""
+        return bool(self.alive or self.taken_back or self.refusals)
+
+
+class Liveness:
+    """One run of one process. Safe to use from several threads.
+
+    The time through which it was alive is one span, but for steps of the clock: set back to before
+    the span, it begins another; set forward again by as much, the first goes on, and what the wrong
+    clock said is taken back.
     """
 
     def __init__(self) -> None:
         self._instance = uuid.uuid4()
-        self._rows: list[tuple[datetime, float]] = []
-        """Where each row of this time begins, and by how many seconds the clock was set back."""
-        self._last_beat = 0.0
+        self._lock = threading.Lock()
+        self._spans: list[tuple[datetime, float]] = []
+        """Where each span of this time begins, and by how many seconds the clock was set back."""
+        self._last_proof = 0.0
         self._last_now = datetime.min.replace(tzinfo=UTC)
+        self._refusal: Refusal | None = None
+        self._refusals = 0
+        self._unrecorded = Changes({}, set(), {})
 
-    def is_due(self, monotonic: float) -> bool:
-        """Return whether the next record is due."""
-        return monotonic - self._last_beat >= BEAT_SECONDS
-
-    def beat(self, connection: Connection, now: datetime, monotonic: float) -> None:
-        """Record that a delivery could be made durable now; `psycopg.Error` if none could."""
-        gap = monotonic - self._last_beat
-        step = (now - self._last_now).total_seconds() - gap
-        self._last_beat, self._last_now = monotonic, now  # also of a beat that fails
-        rows = self._rows if gap <= LONGEST_GAP else []
-        self._rows = []
-        wrong = None
-        if not rows:
-            rows = [(now, 0.0)]
-        elif now < rows[-1][0]:
-            rows = [*rows, (now, -step)]
-        elif len(rows) > 1 and abs(step - rows[-1][1]) <= LONGEST_GAP:
-            wrong, rows = rows[-1][0], rows[:-1]
-        # The server may ask for more durable commits than when the connection was opened.
-        connection.execute(KEEP_COMMITS_DURABLE)
-        connection.execute(
-            "SELECT ledger.record_liveness(%s, %s, %s)", (self._instance, rows[-1][0], now)
-        )
-        if wrong:
-            connection.execute(_TAKE_BACK, (self._instance, wrong))
-        self._rows = rows
+    def prove(self, now: datetime, steady: float) -> None:
+        """Note that a delivery which arrived now was, or could have been, made durable."""
+        with self._lock:
+            self._end_refusal(now)
+            gap = steady - self._last_proof
+            step = (now - self._last_now).total_seconds() - gap
+            self._last_proof, self._last_now = steady, now
+            spans = self._spans if gap <= LONGEST_GAP else []
+            if not spans:
+                spans = [(now, 0.0)]
+            elif now < spans[-1][0]:
+                spans = [*spans, (now, -step)]
+            elif len(spans) > 1 and abs(step - spans[-1][1]) <= LONGEST_GAP:
+                self._take_back(spans[-1][0])
+                spans = spans[:-1]
+            self._spans = spans
+            self._unrecorded.alive[spans[-1][0]] = now
 
     def interrupt(self) -> None:
-        """Take note that a delivery could not be made durable."""
-        self._rows = []
+        """Note that a delivery could not have been made durable now."""
+        with self._lock:
+            self._spans = []
+
+    def refuse(self, received_at: datetime, now: datetime, steady: float, deliveries: int) -> None:
+        """Note that deliveries, the first of them received at a time, were refused."""
+        with self._lock:
+            self._spans = []
+            begin = min(received_at, now)
+            if self._refusal is None:
+                if self._last_proof:
+                    begin = min(begin, now - timedelta(seconds=steady - self._last_proof))
+                self._refusals += 1
+                self._refusal = Refusal(self._refusals, begin, now, 0)
+            refusal = self._refusal
+            refusal.begin = min(refusal.begin, begin)
+            refusal.end = max(refusal.end, now)
+            refusal.deliveries += deliveries
+            self._unrecorded.refusals[refusal.number] = refusal
+
+    def take_changes(self) -> Changes:
+        """Return what is to be recorded; whoever fails to record it gives it back."""
+        with self._lock:
+            taken, self._unrecorded = self._unrecorded, Changes({}, set(), {})
+            refusals = {
+                number: Refusal(number, each.begin, each.end, each.deliveries)
+                for number, each in taken.refusals.items()
+            }
+            return Changes(taken.alive, taken.taken_back, refusals)
+
+    def give_back(self, changes: Changes) -> None:
+        """Take changes that could not be recorded; newer ones prevail."""
+        with self._lock:
+            newer = self._unrecorded
+            newer.alive = {
+                begin: end
+                for begin, end in {**changes.alive, **newer.alive}.items()
+                if begin not in newer.taken_back
+            }
+            newer.taken_back |= changes.taken_back
+            newer.refusals = {**changes.refusals, **newer.refusals}
+
+    def record(self, connection: Connection, changes: Changes) -> None:
+        """Write changes in one transaction. Raises `psycopg.Error`."""
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(_ALIVE, self._of_instance(changes.alive.items()))
+            cursor.executemany(_TAKE_BACK, self._of_instance((at,) for at in changes.taken_back))
+            cursor.executemany(
+                _REFUSED,
+                self._of_instance(
+                    (each.number, each.begin, each.end, each.deliveries)
+                    for each in changes.refusals.values()
+                ),
+            )
+
+    def _of_instance(self, rows: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
+        return [(self._instance, *row) for row in rows]
+
+    def _take_back(self, begin: datetime) -> None:
+        self._unrecorded.alive.pop(begin, None)
+        self._unrecorded.taken_back.add(begin)
+
+    def _end_refusal(self, now: datetime) -> None:
+        if self._refusal:
+            self._refusal.end = max(self._refusal.end, now)
+            self._unrecorded.refusals[self._refusal.number] = self._refusal
+            self._refusal = None

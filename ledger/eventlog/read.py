@@ -7,6 +7,7 @@ from typing import NamedTuple
 from psycopg import Connection
 
 from ledger.eventlog.append import Source
+from ledger.model.operators import Labs
 
 Key = tuple[str, str]
 """`(lab_id, bill_id)`."""
@@ -41,7 +42,7 @@ FROM (
     FROM (
         SELECT {COLUMNS}
         FROM ledger.event_log
-        WHERE position > %s AND position <= %s
+        WHERE position > %s AND position <= %s{{labs}}
         ORDER BY position
         LIMIT %s
     ) l
@@ -49,6 +50,8 @@ FROM (
 WHERE before < {BATCH_BYTES}
 ORDER BY position
 """  # noqa: S608 -- our own names and number
+_AFTER_OF_ALL = _AFTER.format(labs="")
+_AFTER_OF_LABS = _AFTER.format(labs=" AND lab_id = ANY(%s::text[])")
 
 # A look-up along the key for each bill, whatever the planner thinks of the log: OFFSET 0 keeps the
 # look-up apart, + 0 keeps it off the index on position, ORDER BY on the key.
@@ -86,13 +89,18 @@ def head(connection: Connection) -> int:
     return int(row[0])
 
 
-def after(connection: Connection, position: int, upto: int, limit: int) -> list[LogRow]:
-    """Return rows in order of position: those after `position`, none after `upto`.
+def after(
+    connection: Connection, position: int, upto: int, limit: int, *, labs: Labs = None
+) -> list[LogRow]:
+    """Return rows of labs in order of position: those after `position`, none after `upto`.
 
     `limit` at the most, and fewer where their bodies are more than `BATCH_BYTES`.
     """
     cursor = connection.cursor(binary=True)
-    cursor.execute(_AFTER, (position, upto, limit), prepare=True)
+    if labs is None:
+        cursor.execute(_AFTER_OF_ALL, (position, upto, limit), prepare=True)
+    else:
+        cursor.execute(_AFTER_OF_LABS, (position, upto, list(labs), limit))
     return list(map(LogRow._make, cursor.fetchall()))
 
 

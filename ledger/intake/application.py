@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 LIVE = "/health/live"
 
+SETTLE_SECONDS = 2.0
+"""How long a start waits for the database to take the first record of liveness."""
+
 _METHODS = b"GET, HEAD, OPTIONS"
 _ALIVE = Answer(200, b'{"status":"live"}', [(b"content-type", b"application/json")])
 _NO_METHOD = problem_answer(405, "only GET is taken here", (b"allow", _METHODS))
@@ -92,6 +95,7 @@ class IntakeApplication:
     async def _live_through(self, receive: "LifeSpanReceive", send: "LifeSpanSend") -> None:
         await receive()
         self._lane.start()
+        await self._lane.settle(within=SETTLE_SECONDS)
         # Objects made so far live as long as the process; collections need not look at them.
         gc.collect()
         gc.freeze()

@@ -5,8 +5,10 @@ that is done for a delivery. It also takes deliveries from the server's protocol
 """
 
 import asyncio
+import functools
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,6 +87,8 @@ class Intake:
         self._header = header.encode()
         self._max_body = max_body
         self._address = _address(prefix)
+        # Of its own: whatever else runs in threads must not hold up a delivery.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="bodies")
         self._log_refusal = ThrottledLog(
             _log.warning, "deliveries refused: the webhook token is missing or wrong"
         )
@@ -156,8 +160,9 @@ class Intake:
         if len(body) < _SMALL:
             delivery = Delivery.of(body, received_at=received_at, source="webhook")
         else:  # a hostile body can take a second to parse, which must not delay the others
-            delivery = await asyncio.to_thread(
-                Delivery.of, body, received_at=received_at, source="webhook"
+            delivery = await asyncio.get_running_loop().run_in_executor(
+                self._threads,
+                functools.partial(Delivery.of, body, received_at=received_at, source="webhook"),
             )
         try:
             return _stored(delivery, await self._lane.append(delivery))

@@ -67,12 +67,16 @@ def difference(a: list[Interval], b: list[Interval]) -> list[Interval]:
     return rest
 
 
-def outages(alive: Iterable[Interval], *, since: datetime, until: datetime) -> list[Interval]:
-    """Return the times from `since` to before `until` in which no instance was alive.
+def outages(
+    alive: Iterable[Interval], refused: Iterable[Interval], *, since: datetime, until: datetime
+) -> list[Interval]:
+    """Return the times from `since` to before `until` in which a delivery may have been refused.
 
-    `alive` holds the intervals of all instances, in any order; they may overlap.
+    Those are the times in which no instance was alive, and those in which one refused deliveries.
+    Both hold the intervals of all instances, in any order; they may overlap.
     """
-    return difference([Interval(since, until)], union(alive))
+    whole = [Interval(since, until)]
+    return union([*difference(whole, union(alive)), *intersection(whole, union(refused))])
 
 
 def loss_windows(outages: list[Interval], *, interval: timedelta, count: int) -> list[Interval]:

@@ -27,10 +27,15 @@ Number = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class Decision(Struct, frozen=True, kw_only=True, tag_field="decision", tag=True):
-    """Who decided, and when (UTC)."""
+    """Who decided, and when (UTC).
+
+    `by` is what they called themselves, `by_key` the id of their API key, which proves it; null for
+    the command line.
+    """
 
     at: Moment
     by: Name
+    by_key: Name | None = None
 
 
 class BillDecision(Decision, frozen=True, kw_only=True, tag=True):
@@ -106,10 +111,14 @@ class RequestMade(Decision, frozen=True, kw_only=True, tag="request.made"):
 
 
 class RequestClosed(Decision, frozen=True, kw_only=True, tag="request.closed"):
-    """Support will send nothing more for a request, nor for its windows."""
+    """Support will send nothing more for a request, nor for its windows.
+
+    With `labs`, only for these; its windows are then closed by decisions of their own.
+    """
 
     request: Number
     reason: Words
+    labs: list[Identifier] | None = None
 
 
 class WindowClosed(Decision, frozen=True, kw_only=True, tag="window.closed"):

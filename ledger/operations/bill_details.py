@@ -103,7 +103,8 @@ def _words(found: Read) -> tuple[str, datetime | None, str]:
         return "", None, f"unreadable: {found.reason} at {found.path}: {found.detail}"
     decision = found.decision if isinstance(found, LoggedDecision) else found
     reason = getattr(decision, "reason", None)
-    says = f"by {decision.by}{f': {reason}' if reason else ''}"
+    key = f" (key {decision.by_key})" if decision.by_key else ""
+    says = f"by {decision.by}{key}{f': {reason}' if reason else ''}"
     return str(decision.__struct_config__.tag), decision.at, says
 
 

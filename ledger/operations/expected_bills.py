@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -14,11 +14,18 @@ from msgspec import Meta, Struct
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from ledger.errors import DecisionError, ImportFileError, UnknownSubjectError
+from ledger.errors import (
+    DecisionError,
+    ForbiddenError,
+    ImportFileError,
+    QuestionError,
+    UnknownSubjectError,
+)
 from ledger.eventlog import file_kinds
 from ledger.eventlog.import_files import ImportFile
 from ledger.model.event import Identifier
 from ledger.model.operator_events import BillExpected, Moment, is_storable
+from ledger.model.operators import Operator, as_array
 from ledger.operations.decisions import catch_up, deciding, record, see
 from ledger.operations.read_models import ExpectedState
 from ledger.operations.spreadsheet_cells import original
@@ -43,7 +50,8 @@ class ExpectedItem(Struct, frozen=True):
     """A bill that is or was expected.
 
     It is `awaited` until `expected_by`, `unseen` after that, and `seen` as soon as an event with
-    its integrator id has been received, at whatever time.
+    its integrator id has been received, at whatever time: from its lab, or from any if none is
+    named.
     """
 
     integrator_id: str
@@ -73,10 +81,10 @@ LEFT JOIN LATERAL (
     SELECT e.*
     FROM state.expected_bill e
     WHERE e.expected_by IS NOT NULL AND {where}
-    ORDER BY e.expected_by, e.integrator_id
+    ORDER BY e.expected_by, e.integrator_id, e.lab_id
     LIMIT %(limit)s
 ) e ON true
-ORDER BY e.expected_by, e.integrator_id
+ORDER BY e.expected_by, e.integrator_id, e.lab_id
 """
 """A page of the list; an empty page is one row of nulls except for the position."""
 
@@ -96,79 +104,116 @@ def item_of(row: Sequence[Any], now: datetime) -> ExpectedItem:
     )
 
 
-def expect_one(url: str, one: Expectation, *, by: str, patience: float) -> tuple[ExpectedItem, int]:
+def expect_one(
+    url: str, one: Expectation, *, by: Operator, patience: float
+) -> tuple[ExpectedItem, int]:
     """Record one expectation; return it as it is then, and the position for which that is true.
 
-    Raises `DecisionError`, which says whether it was recorded.
+    Raises `DecisionError`, which says whether it was recorded; `ForbiddenError` or `QuestionError`
+    for a lab that `by` may not decide for.
     """
+    one = _of_own_lab(one, by)
     _, position = expect(url, iter([one]), by=by, patience=patience)
     with closing(connect(url, "desk")) as connection:
         see(url, connection, patience=0, position=position)
         row = connection.execute(
-            SQL(LIST).format(where=SQL("e.integrator_id = %(integrator_id)s")),
-            {"integrator_id": one.integrator_id, "limit": 1},
+            SQL(LIST).format(
+                where=SQL("e.integrator_id = %(integrator_id)s AND e.lab_id = %(lab_id)s")
+            ),
+            {"integrator_id": one.integrator_id, "lab_id": one.lab_id or "", "limit": 1},
         ).fetchone()
     assert row  # noqa: S101 -- `see` has waited until the state holds it
     return item_of(row, datetime.now(UTC)), row[0]
 
 
-def stop_expecting(url: str, integrator_id: str, *, by: str, patience: float) -> int:
-    """Record that a bill is not expected any more; return the position for which that is true.
+def stop_expecting(url: str, integrator_id: str, *, by: Operator, patience: float) -> int:
+    """Record that a bill is not expected any more, from any lab that `by` may decide for.
 
-    Raises `UnknownSubjectError` if it was not expected; `DecisionError`.
+    Returns the position for which that is true. Raises `UnknownSubjectError` if it was not
+    expected; `DecisionError`.
     """
     with deciding(url, patience=patience) as connection:
-        row = connection.execute(
-            "SELECT lab_id FROM state.expected_bill"
-            " WHERE integrator_id = %s AND expected_by IS NOT NULL",
-            (integrator_id,),
-        ).fetchone()
-        if row is None:
+        labs = connection.execute(_EXPECTED_FROM, (integrator_id, *[as_array(by.labs)] * 2))
+        decisions = [
+            BillExpected(
+                at=datetime.now(UTC),
+                by=by.name,
+                by_key=by.key,
+                integrator_id=integrator_id,
+                lab_id=lab_id or None,
+                expected_by=None,
+            )
+            for (lab_id,) in labs
+        ]
+        if not decisions:
             raise UnknownSubjectError(
                 f"no bill with the integrator id {integrator_id!r} is expected; "
                 "GET /v1/expected-bills lists those that are"
             )
-        decision = BillExpected(
-            at=datetime.now(UTC),
-            by=by,
-            integrator_id=integrator_id,
-            lab_id=row[0] or None,
-            expected_by=None,
-        )
-        position = record(connection, [decision])
+        position = record(connection, decisions)
         return see(url, connection, patience=patience, position=position)
 
 
+_EXPECTED_FROM = """
+SELECT lab_id
+FROM state.expected_bill
+WHERE
+    integrator_id = %s
+    AND expected_by IS NOT NULL
+    AND (%s::text[] IS NULL OR lab_id = ANY(%s::text[]))
+ORDER BY lab_id
+"""
+
+
+def _of_own_lab(one: Expectation, by: Operator) -> Expectation:
+    """Return an expectation with its lab: an operator who decides for one lab need not name it."""
+    if by.labs is None:
+        return one
+    if one.lab_id is None and len(by.labs) == 1:
+        return msgspec.structs.replace(one, lab_id=by.labs[0])
+    if one.lab_id is None:
+        raise QuestionError(
+            f"the bill {one.integrator_id!r} has no lab_id: name one, of {', '.join(by.labs)}"
+        )
+    if one.lab_id not in by.labs:
+        raise ForbiddenError(
+            f"the bill {one.integrator_id!r} is of lab {one.lab_id!r}, which the API key {by.key} "
+            "is not for; nothing was recorded"
+        )
+    return one
+
+
 def expect(
-    url: str, expectations: Iterator[Expectation | Refused], *, by: str, patience: float
+    url: str, expectations: Iterator[Expectation | Refused], *, by: Operator, patience: float
 ) -> tuple[ExpectedBillsReport, int]:
     """Record expectations, thousands in a transaction; those before a failure stay recorded.
 
-    The last expectation of an integrator id counts, so a file may be read again. Returns the
-    position for which they are true, after waiting for it for at most `patience` seconds. Raises
-    `ImportFileError`; `DecisionError`.
+    The last expectation of an integrator id from a lab counts, so a file may be read again. Returns
+    the position for which they are true, after waiting for it for at most `patience` seconds.
+    Raises `ImportFileError`; `DecisionError`; what `check_labs` raises.
     """
     taken = 0
     refused: list[Refused] = []
-    earlier: set[str] = set()
+    earlier: set[Key] = set()
     with deciding(url, patience=patience) as connection:
         position = store.read_checkpoint(connection).position
         while some := list(islice(expectations, BATCH)):
             refused += [one for one in some if isinstance(one, Refused)]
-            batch = [one for one in some if isinstance(one, Expectation)]
+            batch = [_of_own_lab(one, by) for one in some if isinstance(one, Expectation)]
             taken += len(batch)
             now = datetime.now(UTC)
             decisions = [
                 BillExpected(
                     at=now,
-                    by=by,
+                    by=by.name,
+                    by_key=by.key,
                     integrator_id=one.integrator_id,
                     lab_id=one.lab_id,
                     expected_by=one.expected_by,
                 )
                 for one in _news(connection, batch, earlier)
             ]
-            earlier.update(one.integrator_id for one in batch)
+            earlier.update(map(_key, batch))
             if decisions:
                 position = record(connection, decisions)
         with suppress(DecisionError):  # they are recorded all the same
@@ -176,19 +221,34 @@ def expect(
     return ExpectedBillsReport(taken, refused), position
 
 
-def _news(connection: Connection, batch: list[Expectation], earlier: set[str]) -> list[Expectation]:
+def check_labs(expectations: Iterable[Expectation | Refused], *, by: Operator) -> None:
+    """Raise `ForbiddenError` or `QuestionError` if `by` may not record all of a file."""
+    if by.labs is not None:
+        for one in expectations:
+            if isinstance(one, Expectation):
+                _of_own_lab(one, by)
+
+
+Key = tuple[str, str]
+
+
+def _key(one: Expectation) -> Key:
+    return (one.lab_id or "", one.integrator_id)
+
+
+def _news(connection: Connection, batch: list[Expectation], earlier: set[Key]) -> list[Expectation]:
     """Return the expectations that differ from the state: a nightly file repeats most of them.
 
-    `earlier` holds the ids that the file named before. The state may not yet know their last
+    `earlier` holds the bills that the file named before. The state may not yet know their last
     expectation.
     """
-    times = Counter(one.integrator_id for one in batch)
-    known = set(connection.execute(_KNOWN, (list(times),)))
+    times = Counter(map(_key, batch))
+    known = set(connection.execute(_KNOWN, (sorted({one.integrator_id for one in batch}),)))
     return [
         one
         for one in batch
-        if times[one.integrator_id] > 1
-        or one.integrator_id in earlier
+        if times[_key(one)] > 1
+        or _key(one) in earlier
         or (one.integrator_id, one.lab_id or "", one.expected_by) not in known
     ]
 

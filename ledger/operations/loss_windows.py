@@ -17,6 +17,7 @@ from ledger.model.loss_windows import (
     union,
 )
 from ledger.model.operator_events import Span, WindowClosed
+from ledger.model.operators import Labs, Operator, as_array
 from ledger.operations.decisions import deciding, record, see
 from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.policy import Policy
@@ -27,13 +28,14 @@ ANY_LAB = ""
 """Stands for the lab of a window in which no lab is known to have sent."""
 
 _ALIVE = "SELECT alive_from, alive_until FROM ledger.liveness"
+_REFUSED = "SELECT refused_from, refused_until FROM ledger.refusal"
 
 # Seen before and after: a lab that came later had nothing to lose, and of one that was not heard of
 # since nobody knows yet whether it still sends.
 _LABS = """
 SELECT lab_id, first_received_at, last_received_at
 FROM state.lab
-WHERE %(lab_id)s::text IS NULL OR lab_id = %(lab_id)s
+WHERE %(labs)s::text[] IS NULL OR lab_id = ANY(%(labs)s::text[])
 ORDER BY lab_id
 """
 
@@ -75,6 +77,7 @@ WHERE
         FROM state.support_request_closing c
         WHERE
             c.request = w.request
+            AND c.labs = '{}'
             AND c.position > w.position
             AND c.closed_at <= %(now)s
             AND c.position <= %(position)s
@@ -92,27 +95,28 @@ def read_windows(
     now: datetime,
     *,
     position: int,
-    lab_id: str | None = None,
+    labs: Labs = None,
 ) -> list[LossWindow]:
     """Return all windows known at the time `now`, in order; one is parted where its state changes.
 
-    Decisions count up to the log position `position`.
+    Decisions count up to the log position `position`. With `labs`, these alone are considered, and
+    windows in which no lab is known to have sent are left out.
     """
     windows = _lost(connection, policy, now)
     if not windows:
         return []
     asked, closed = _decided(connection, now, position)
-    labs = connection.execute(_LABS, {"lab_id": lab_id}).fetchall()
+    sending = connection.execute(_LABS, {"labs": as_array(labs)}).fetchall()
     is_newest = position >= store.read_checkpoint(connection).position
     parts: dict[tuple[datetime, datetime, WindowState], list[str]] = defaultdict(list)
     for window in windows:
         concerned = [
             lab
-            for lab, first, last in labs
+            for lab, first, last in sending
             if first < window.end <= last
             and ((is_newest and last <= now) or _heard(connection, lab, window.end, now, position))
         ]
-        for lab in concerned or ([] if lab_id else [ANY_LAB]):
+        for lab in concerned or ([ANY_LAB] if labs is None else []):
             # A window closed while no lab was known is closed for every lab.
             done = union([*closed[lab], *closed[ANY_LAB]])
             for state, some in _by_state([window], asked[lab], done):
@@ -151,10 +155,7 @@ def _position_at(connection: Connection, moment: datetime) -> int:
 
 
 def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interval]:
-    rows = [
-        Interval(begin.astimezone(UTC), end.astimezone(UTC))
-        for begin, end in connection.execute(_ALIVE)
-    ]
+    rows = _intervals(connection, _ALIVE)
     if not rows:
         return []
     # The last record is a moment old. That is no outage yet, and what is to come is none at all.
@@ -164,10 +165,17 @@ def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interva
         rows.append(Interval(newest.end, now))
     since = min(row.begin for row in rows)
     return loss_windows(
-        outages(rows, since=since, until=now),
+        outages(rows, _intervals(connection, _REFUSED), since=since, until=now),
         interval=policy.retry_interval,
         count=policy.retry_count,
     )
+
+
+def _intervals(connection: Connection, query: LiteralString) -> list[Interval]:
+    return [
+        Interval(begin.astimezone(UTC), end.astimezone(UTC))
+        for begin, end in connection.execute(query)
+    ]
 
 
 Spans = defaultdict[str, list[Interval]]
@@ -215,17 +223,20 @@ def close_window(
     *,
     labs: list[str] | None,
     reason: str,
-    by: str,
+    by: Operator,
     patience: float,
 ) -> tuple[list[LossWindow], int]:
     """Close a loss window or a part of one, for these labs or for all; say how it is then.
 
+    All are those that `by` may decide for.
     Returns its parts with the position for which that is true. Raises `UnknownSubjectError` with
     the windows that there are; `DecisionError`.
     """
     with deciding(url, patience=patience) as connection:
         begin, end = window
-        found = read_windows(connection, policy, datetime.now(UTC), position=LAST_POSITION)
+        found = read_windows(
+            connection, policy, datetime.now(UTC), position=LAST_POSITION, labs=by.labs
+        )
         within = [one for one in found if begin < one.end and one.begin < end]
         there = sorted({lab for one in within for lab in one.labs})
         unknown = sorted(set(labs or []) - set(there))
@@ -235,11 +246,17 @@ def close_window(
         meant = set(labs or there)
         if any(one.state != "closed" and (not labs or meant & {*one.labs}) for one in within):
             decision = WindowClosed(
-                at=datetime.now(UTC), by=by, window=Span(begin, end, labs or there), reason=reason
+                at=datetime.now(UTC),
+                by=by.name,
+                by_key=by.key,
+                window=Span(begin, end, labs or there),
+                reason=reason,
             )
             position = record(connection, [decision])
         position = see(url, connection, patience=patience, position=position)
-        now = read_windows(connection, policy, datetime.now(UTC), position=LAST_POSITION)
+        now = read_windows(
+            connection, policy, datetime.now(UTC), position=LAST_POSITION, labs=by.labs
+        )
         return [one for one in now if begin < one.end and one.begin < end], position
 
 

@@ -179,6 +179,7 @@ class RequestItem(Struct, frozen=True):
     state: Literal["open", "closed"]
     made_at: datetime
     made_by: str
+    made_by_key: str | None
     lab_id: str | None
     note: str | None
     lines: dict[LineState, int]
@@ -193,6 +194,7 @@ class SupportRequest(Struct, frozen=True):
     state: Literal["open", "closed"]
     made_at: datetime
     made_by: str
+    made_by_key: str | None
     lab_id: str | None
     note: str | None
     lines: list[RequestLine]

@@ -1,7 +1,7 @@
 """Keeps what bills are expected, and which of them have been seen.
 
-Seen is what a bill with the integrator id was made of, so it is settled in either order: when the
-bill is folded, and when it is said to be expected.
+An expectation that names a lab is seen by an event of that lab alone. It is settled in either
+order: when the bill is folded, and when it is said to be expected.
 """
 
 from collections.abc import Sequence
@@ -13,37 +13,42 @@ from psycopg.sql import SQL, Composable, Identifier
 from ledger.model.operator_events import BillExpected
 
 _SEEN = """(
-    EXISTS (SELECT FROM {schema}.bill b WHERE b.integrator_id = e.integrator_id)
-    OR EXISTS (SELECT FROM {schema}.former_integrator f WHERE f.integrator_id = e.integrator_id)
+    EXISTS (
+        SELECT FROM {schema}.bill b
+        WHERE b.integrator_id = e.integrator_id AND e.lab_id IN (b.lab_id, '')
+    )
+    OR EXISTS (
+        SELECT FROM {schema}.former_integrator f
+        WHERE f.integrator_id = e.integrator_id AND e.lab_id IN (f.lab_id, '')
+    )
 )"""
 
 
 class LoggedExpectation(Struct, frozen=True):
-    """An expectation with its position in the log: of one id, the last counts."""
+    """An expectation with its position in the log: of one id from one lab, the last counts."""
 
     position: int
     decision: BillExpected
 
 
 def write(connection: Connection, schema: str, expected: Sequence[LoggedExpectation]) -> None:
-    """Store expectations, each unless a later one of its id is there."""
-    last = {one.decision.integrator_id: one for one in sorted(expected, key=_position)}
+    """Store expectations, each unless a later one of its lab and id is there."""
+    last = {_key(one): one for one in sorted(expected, key=_position)}
     if not last:
         return
     ordered = [one for _, one in sorted(last.items())]  # two writers must not wait for each other
     connection.execute(
         SQL("""
-            INSERT INTO {}.expected_bill AS e (integrator_id, lab_id, position, expected_by)
+            INSERT INTO {}.expected_bill AS e (lab_id, integrator_id, position, expected_by)
             SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::timestamptz[])
-            ON CONFLICT (integrator_id) DO UPDATE SET
-                lab_id = excluded.lab_id,
+            ON CONFLICT (lab_id, integrator_id) DO UPDATE SET
                 position = excluded.position,
                 expected_by = excluded.expected_by
             WHERE excluded.position > e.position
         """).format(Identifier(schema)),
         (
-            [one.decision.integrator_id for one in ordered],
             [one.decision.lab_id or "" for one in ordered],
+            [one.decision.integrator_id for one in ordered],
             [one.position for one in ordered],
             [one.decision.expected_by for one in ordered],
         ),
@@ -81,6 +86,10 @@ def contradiction(connection: Connection) -> str | None:
     if row is None:
         return None
     return f"state.expected_bill {row[0]}: is_seen is {row[1]} and the bills say {not row[1]}"
+
+
+def _key(expected: LoggedExpectation) -> tuple[str, str]:
+    return (expected.decision.lab_id or "", expected.decision.integrator_id)
 
 
 def _position(expected: LoggedExpectation) -> int:

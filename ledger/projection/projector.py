@@ -97,7 +97,7 @@ def follow_once(
         integrators |= {one.decision.integrator_id for one in projected.expected}
         expected_bills.settle(connection, schema, sorted(integrators))
         store.move_checkpoint(connection, schema, checkpoint, position)
-        connection.execute("NOTIFY ledger_state")
+        connection.execute("SELECT ledger.hint('ledger_state')")
     return Batch(len(new), len(touched), position)
 
 

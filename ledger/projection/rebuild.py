@@ -114,7 +114,7 @@ def rebuild_bill(url: str, key: Key) -> str | None:
             checkpoint = store.read_checkpoint(connection)
             store.check_version(checkpoint)
             fold_bills(connection, {key: BillEvents([], [])}, checkpoint.position)
-            connection.execute("NOTIFY ledger_state")
+            connection.execute("SELECT ledger.hint('ledger_state')")
         row = connection.execute(
             "SELECT b.bill_id IS NOT NULL, p.error FROM (VALUES (%s, %s)) AS k (lab_id, bill_id)"
             " LEFT JOIN state.bill b USING (lab_id, bill_id)"
@@ -205,5 +205,5 @@ def _swap(connection: Connection) -> int:
         connection.execute("DROP TABLE state_next.rebuild")
         connection.execute("ALTER SCHEMA state_next RENAME TO state")
         store.replace_views(connection)
-        connection.execute("NOTIFY ledger_state")
+        connection.execute("SELECT ledger.hint('ledger_state')")
     return position

@@ -80,6 +80,7 @@ COLUMNS = {
         "previous": "int4",
         "requested_at": "timestamptz",
         "requested_by": "text",
+        "requested_by_key": "text",
     },
     "former_integrator": {"lab_id": "text", "bill_id": "text", "integrator_id": "text"},
     "unreadable_event": {
@@ -97,6 +98,7 @@ COLUMNS = {
         "request": "int4",
         "made_at": "timestamptz",
         "made_by": "text",
+        "made_by_key": "text",
         "note": "text",
     },
     "support_request_window": {
@@ -115,6 +117,7 @@ COLUMNS = {
         "closed_at": "timestamptz",
         "closed_by": "text",
         "reason": "text",
+        "labs": "text[]",
     },
     "loss_window_closing": {
         "lab_id": "text",
@@ -257,6 +260,7 @@ def _request_line(key: Key, line: Line) -> Row:
         asked.previous,
         asked.at,
         asked.by,
+        asked.by_key,
     )
 
 
@@ -269,7 +273,7 @@ def add_decision_rows(rows: Rows, lab_id: str, position: int, decision: GeneralD
     key = (lab_id, position)
     if isinstance(decision, RequestMade):
         rows["support_request"].append(
-            (*key, decision.request, decision.at, decision.by, decision.note)
+            (*key, decision.request, decision.at, decision.by, decision.by_key, decision.note)
         )
         rows["support_request_window"] += [
             (*key, nth, decision.request, window.begin, window.end, window.labs)
@@ -277,7 +281,14 @@ def add_decision_rows(rows: Rows, lab_id: str, position: int, decision: GeneralD
         ]
     elif isinstance(decision, RequestClosed):
         rows["support_request_closing"].append(
-            (*key, decision.request, decision.at, decision.by, decision.reason)
+            (
+                *key,
+                decision.request,
+                decision.at,
+                decision.by,
+                decision.reason,
+                decision.labs or [],
+            )
         )
     elif isinstance(decision, WindowClosed):
         window = decision.window

@@ -189,9 +189,13 @@ def _expected_otherwise(
             words = f"state.expected_bill {integrator_id} is not as position {position} of the log"
             return Difference((lab_id, "", "expected_bill"), words)
     for position, one in sorted(said.items()):
-        later = "SELECT EXISTS (SELECT FROM state.expected_bill WHERE integrator_id = %s"
+        later = "SELECT EXISTS (SELECT FROM state.expected_bill WHERE lab_id = %s"
         if position not in stored and not _one(
-            connection, later + " AND position > %s)", one.integrator_id, position
+            connection,
+            later + " AND integrator_id = %s AND position > %s)",
+            one.lab_id or "",
+            one.integrator_id,
+            position,
         ):
             words = (
                 f"state.expected_bill {one.integrator_id} is missing: position {position} has it"

@@ -17,20 +17,23 @@ branch_labels = None
 depends_on = None
 
 OBJECTS = (
+    ("ledger.postgres", "hint"),
     ("ledger.eventlog", "event_log"),
     ("ledger.eventlog", "repeat_delivery"),
     ("ledger.eventlog", "refuse_change"),
     ("ledger.eventlog", "append_events"),
     ("ledger.eventlog", "event_log_head"),
     ("ledger.eventlog", "liveness"),
-    ("ledger.eventlog", "record_liveness"),
+    ("ledger.eventlog", "refusal"),
     ("ledger.eventlog", "body_as_jsonb"),
     ("ledger.eventlog", "import_run"),
+    ("ledger.postgres", "notify_credentials"),
     ("ledger.operations", "policy"),
     ("ledger.operations", "current_policy"),
     ("ledger.operations", "missing_event_state"),
     ("ledger.operations", "alerts"),
     ("ledger.operations", "reconciliation_run"),
+    ("ledger.operations", "api_key"),
 )
 """The SQL files, in the order in which they depend on each other."""
 

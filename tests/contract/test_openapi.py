@@ -130,6 +130,35 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
     for path in ("/health/live", "/health/ready", "/metrics"):
         yield server.anonymous.get(path)
     yield from every_answer_of_the_desk(server)
+    yield from every_answer_about_keys(server)
+
+
+def every_answer_about_keys(server: LedgerServer) -> Iterator[httpx.Response]:
+    wanted = {"name": "n", "scope": "read", "labs": ["lab"], "expires_at": "2100-01-01T00:00:00Z"}
+    made = server.api.post("/v1/keys", json=wanted)
+    yield made
+    one = f"/v1/keys/{made.json()['key_id']}"
+    reader = {"Authorization": f"Bearer {made.json()['key']}"}
+    for path, body in (("/v1/keys", {}), (f"{one}/rotate", {}), (f"{one}/revoke", None)):
+        asked = path if body is not None else f"{path}?nonsense=1"
+        yield server.api.post(asked, json={"overlap_seconds": -1})
+        yield server.anonymous.post(path)
+        yield server.anonymous.post(path, headers=reader)
+    yield server.api.post(f"{one}/rotate")
+    for what in ("rotate", "revoke"):
+        yield server.api.post(f"/v1/keys/none/{what}")
+    for path, parameters in (
+        ("/v1/keys", {}), ("/v1/keys", {"limit": "1"}), ("/v1/keys", {"nonsense": "1"}),
+        ("/v1/keys", {"min_position": "99999", "wait_ms": "0"}),
+    ):  # fmt: skip
+        yield server.api.get(path, params=parameters)
+        yield server.anonymous.get(path, headers=reader)
+        yield server.anonymous.get(path)
+    for path, method, operation in OPERATIONS:
+        if "403" in operation["responses"] and "/keys" not in path:
+            asked = path.format(number=1, lab_id="x", integrator_id="i", key_id="k")
+            yield server.anonymous.request(method, asked, headers=reader)
+    yield server.api.post(f"{one}/revoke")
 
 
 def every_answer_of_the_desk(server: LedgerServer) -> Iterator[httpx.Response]:
@@ -188,6 +217,7 @@ NEEDS_A_FAULT = {
         for status in ("408", "413")
         if status == "408" or ("requestBody" in operation and "webhooks" not in path)
     ),
+    *((operation["operationId"], "429") for _, _, operation in OPERATIONS),
     *(
         (operation["operationId"], "503")
         for _, _, operation in OPERATIONS

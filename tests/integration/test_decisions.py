@@ -27,8 +27,8 @@ from ledger.postgres.connect import connect
 from ledger.projection import projector
 from ledger.projection.projector import Projector
 from tests.support.decisions import (
+    OPERATOR,
     POLICY,
-    WHO,
     decided,
     expected_bill,
     request_made,
@@ -61,7 +61,7 @@ DECIDERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid 
 def press(url: str) -> int | None:
     """Ask support for what is overdue, as an operator does; return the number of the request."""
     made = make_request(
-        url, POLICY, lab_id=None, include_possible=True, note=None, by=WHO, patience=LONG
+        url, POLICY, lab_id=None, include_possible=True, note=None, by=OPERATOR, patience=LONG
     )
     return made[0].number if made else None
 
@@ -244,7 +244,7 @@ def test_a_state_that_stays_behind_is_a_sentence_and_nothing_is_recorded(
             lab_id=None,
             include_possible=True,
             note=None,
-            by=WHO,
+            by=OPERATOR,
             patience=0.2,
         )
     assert (read.head(service), position(service)) == (1, 0)
@@ -286,9 +286,9 @@ def test_an_expectation_that_the_state_does_not_know_yet_is_said_to_be_recorded(
         leading_elsewhere(database_url),
         pytest.raises(DecisionError, match="stands in the log at position 1; do not repeat it"),
     ):
-        expect_one(database_url, one_bill, by=WHO, patience=0.1)
+        expect_one(database_url, one_bill, by=OPERATOR, patience=0.1)
     assert (read.head(service), position(service)) == (1, 0)
-    item, at = expect_one(database_url, one_bill, by=WHO, patience=LONG)
+    item, at = expect_one(database_url, one_bill, by=OPERATOR, patience=LONG)
     assert (item.integrator_id, item.state, at) == ("i", "unseen", 1)
 
 
@@ -352,7 +352,7 @@ def test_an_export_brings_decisions_back_where_it_is_taken_for_one(
         import_events(
             other,
             ImportFile(io.BytesIO(exported)),
-            Options(by=WHO, exports=exports, keep_unreadable=True),
+            Options(by=OPERATOR, exports=exports, keep_unreadable=True),
             on_progress=lambda _: None,
         )
         drain(other)

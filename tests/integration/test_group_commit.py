@@ -17,8 +17,8 @@ from psycopg import Connection
 
 from ledger import schema
 from ledger.errors import AppendError
+from ledger.eventlog import delivery_queue, liveness
 from ledger.eventlog import group_commit as lane_module
-from ledger.eventlog import liveness
 from ledger.eventlog.append import Delivery, Outcome
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.postgres.connect import connect
@@ -98,7 +98,7 @@ def test_those_who_wait_go_in_one_transaction(database_url: str, owner: Connecti
 def test_more_than_a_batch_goes_in_several(
     database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane_module, "MAX_BATCH", 10)
+    monkeypatch.setattr(delivery_queue, "MAX_BATCH", 10)
     given = deliveries(body(bill=f"B{number}") for number in range(95))
 
     async def use() -> None:
@@ -160,8 +160,9 @@ def test_what_is_more_than_a_socket_takes_is_sent_whole(
 def test_liveness_is_recorded_while_one_batch_follows_the_other(
     database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane_module, "MAX_BATCH", 10)
+    monkeypatch.setattr(delivery_queue, "MAX_BATCH", 10)
     monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lane_module, "BEAT_SECONDS", 0.05)
     query = "SELECT max(alive_until) FROM ledger.liveness"
     stopped = threading.Event()
 
@@ -186,7 +187,7 @@ def test_liveness_is_recorded_while_one_batch_follows_the_other(
     async def use() -> None:
         async with running(database_url) as lane:
             busy = asyncio.ensure_future(keep_busy(lane))
-            await lane.append(delivery(b"0"))
+            await lane.settle(within=SENDER_WAITS)
             try:
                 for _ in range(3):  # the first may have come before all this
                     await until(partial(recorded_since, one(owner, query)), "another record")
@@ -202,7 +203,7 @@ def test_a_terminated_session_fails_those_in_it_and_the_next_are_recorded(
 ) -> None:
     async def use() -> None:
         async with running(database_url) as lane:
-            await lane.append(delivery(b"0"))  # and with it the first record of liveness
+            await lane.append(delivery(b"0"))  # and with it the first proof
             with lane_held(database_url):
                 doomed = asyncio.ensure_future(append_all(lane, [delivery(b"1"), delivery(b"2")]))
                 await lane_waits(owner)
@@ -316,7 +317,7 @@ def test_a_waiter_who_gives_up_takes_nobody_along(database_url: str, owner: Conn
 def test_too_much_that_waits_is_refused_at_once_and_room_comes_again(
     database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane_module, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(delivery_queue, "MAX_WAITING_BYTES", 1000)
 
     async def use() -> None:
         async with running(database_url) as lane:

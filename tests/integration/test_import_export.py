@@ -23,6 +23,7 @@ from ledger.eventlog.import_export import (
     preview_import,
 )
 from ledger.eventlog.import_files import ImportFile, Limits, open_import_file
+from ledger.model.operators import Operator
 from ledger.postgres.connect import connect
 from tests.support.decisions import decided, waived
 from tests.support.histories import HOSTILE, RECEIVED, body, deliveries, delivery, mixed_history
@@ -47,7 +48,7 @@ def ignore(lines: int) -> None:
 
 
 def options(*, exports: bool = True, keep: bool = False) -> Options:
-    return Options(by="ann", exports=exports, keep_unreadable=keep)
+    return Options(by=Operator("ann"), exports=exports, keep_unreadable=keep)
 
 
 def import_bytes(

@@ -16,7 +16,7 @@ from ledger.operations.support_requests import imports
 from ledger.operations.support_requests.imports import ImportReport, SettledLine, import_file
 from ledger.operations.support_requests.make import make_request
 from ledger.operations.support_requests.queries import read_request
-from tests.support.decisions import POLICY, WHO
+from tests.support.decisions import OPERATOR, POLICY
 from tests.support.histories import START, body, deliveries
 from tests.support.sessions import LONG, drain, one
 
@@ -33,7 +33,13 @@ def asked(database_url: str, service: Connection) -> Connection:
     """Give a log in which support was asked for two events of bill B."""
     append(service, deliveries([COMPLETED]))
     made = make_request(
-        database_url, POLICY, lab_id=None, include_possible=True, note=None, by=WHO, patience=LONG
+        database_url,
+        POLICY,
+        lab_id=None,
+        include_possible=True,
+        note=None,
+        by=OPERATOR,
+        patience=LONG,
     )
     assert made
     assert len(made[0].lines) == 2
@@ -42,7 +48,7 @@ def asked(database_url: str, service: Connection) -> Connection:
 
 def take(url: str, connection: Connection, *lines: bytes, exports: bool = False) -> ImportReport:
     file = ImportFile(io.BytesIO(b"\n".join(lines)))
-    options = Options(by=WHO, exports=exports)
+    options = Options(by=OPERATOR, exports=exports)
     return import_file(url, connection, file, options, patience=LONG, on_progress=lambda _: None)
 
 
@@ -180,7 +186,7 @@ def test_a_state_that_stays_behind_loses_nothing(database_url: str, asked: Conne
             database_url,
             asked,
             ImportFile(io.BytesIO(CREATED)),
-            Options(by=WHO),
+            Options(by=OPERATOR),
             patience=0,
             on_progress=lambda _: None,
         )

@@ -21,8 +21,8 @@ from ledger.operations.support_requests.make import close_request, make_request
 from ledger.operations.support_requests.queries import read_request
 from ledger.postgres.connect import connect
 from tests.support.decisions import (
+    OPERATOR,
     POLICY,
-    WHO,
     WHY,
     Log,
     decided,
@@ -199,7 +199,9 @@ def test_windows_are_those_of_every_second_and_lab(
     start(log.service, runs, heard)
     append(log.service, list(map(decided, decisions)))
     position = drain(log.service)
-    windows = read_windows(log.service, SHORT, moment(now), position=position, lab_id=only)
+    windows = read_windows(
+        log.service, SHORT, moment(now), position=position, labs=None if only is None else (only,)
+    )
     taken: list[Decision] = [one_ for one_ in decisions if one_.at <= moment(now)]
     seconds = lost(runs, now)
     expected = []
@@ -270,14 +272,14 @@ def test_a_part_of_a_window_is_closed_for_one_lab_and_then_for_all(
     begin, end = outage[0].begin, outage[0].end
     middle = moment(300)
     parts, position = close_window(
-        database_url, POLICY, (begin, middle), labs=["L"], reason=WHY, by=WHO, patience=LONG
+        database_url, POLICY, (begin, middle), labs=["L"], reason=WHY, by=OPERATOR, patience=LONG
     )
     assert [(part.begin, part.end, part.labs, part.state) for part in parts] == [
         (begin, middle, ["L"], "closed"),
         (begin, end, ["K"], "open"),
     ]
     again, same = close_window(
-        database_url, POLICY, (begin, middle), labs=None, reason=WHY, by=WHO, patience=LONG
+        database_url, POLICY, (begin, middle), labs=None, reason=WHY, by=OPERATOR, patience=LONG
     )
     assert same == position + 1
     assert [(part.begin, part.end, part.labs, part.state) for part in again] == [
@@ -299,23 +301,37 @@ def test_what_is_no_window_cannot_be_closed(
         ((moment(0), moment(100)), ["M"], "lab 'M' lost nothing"),
     ):
         with pytest.raises(UnknownSubjectError, match=words):
-            close_window(database_url, POLICY, window, labs=labs, reason=WHY, by=WHO, patience=LONG)
+            close_window(
+                database_url, POLICY, window, labs=labs, reason=WHY, by=OPERATOR, patience=LONG
+            )
 
 
 def test_a_request_asks_for_what_is_open_and_closes_it(
     database_url: str, service: Connection, outage: list[LossWindow]
 ) -> None:
     made = make_request(
-        database_url, POLICY, lab_id="L", include_possible=False, note=None, by=WHO, patience=LONG
+        database_url,
+        POLICY,
+        lab_id="L",
+        include_possible=False,
+        note=None,
+        by=OPERATOR,
+        patience=LONG,
     )
     assert made
     assert [(one_.labs, one_.state) for one_ in made[0].loss_windows] == [(["L"], "requested")]
     rest = make_request(
-        database_url, POLICY, lab_id=None, include_possible=False, note=None, by=WHO, patience=LONG
+        database_url,
+        POLICY,
+        lab_id=None,
+        include_possible=False,
+        note=None,
+        by=OPERATOR,
+        patience=LONG,
     )
     assert rest
     assert [one_.labs for one_ in rest[0].loss_windows] == [["K"]]
-    closing, _ = close_request(database_url, 1, reason=WHY, by=WHO, lines=None, patience=LONG)
+    closing, _ = close_request(database_url, 1, reason=WHY, by=OPERATOR, lines=None, patience=LONG)
     assert [one_.state for one_ in closing.loss_windows] == ["closed"]
     assert [one_.state for one_ in read_request(service, 2).loss_windows] == ["requested"]
     found = read_windows(service, POLICY, datetime.now(UTC), position=99)

@@ -134,7 +134,7 @@ def test_asked_again_it_answers_the_same_whatever_came_since(
         st.none() | st.builds(lambda s, p: Since(as_of - s * SECOND, p), st.integers(0, 900),
                               st.integers(0, position))
     )  # fmt: skip
-    question: dict[str, Any] = {"as_of": as_of, "lab_id": lab_id, "since": since}
+    question: dict[str, Any] = {"as_of": as_of, "labs": lab_id and (lab_id,), "since": since}
     first = ask(log.service, **question)
     assert first == ask(log.service, **question, position=position)
     go_on(log, entries[cut:])
@@ -173,7 +173,7 @@ STEP = 300 * SECOND
 def test_after_each_entry_of_a_log_the_answer_is_what_it_was_after_it(log: Log) -> None:
     start(log, [(-100, 500), (3_000, 10**9)], [])
     times = [BEGIN + 60 * SECOND + number * STEP for number in range(len(SCENE))]
-    questions = [{"as_of": moment + late * SECOND, "lab_id": lab} for moment in times[::2]
+    questions = [{"as_of": moment + late * SECOND, "labs": lab and (lab,)} for moment in times[::2]
                  for late, lab in ((0, None), (1, "L1"), (399, None))]  # fmt: skip
     then: list[list[Answer]] = []
     position = 0
@@ -294,7 +294,7 @@ def test_the_labs_parts_together_are_the_whole(
     start(log, runs, entries)
     now = BEGIN + moment * SECOND
     whole, listed = ask(log.service, as_of=now)
-    parts = [ask(log.service, as_of=now, lab_id=lab) for lab in ("L1", "L2")]
+    parts = [ask(log.service, as_of=now, labs=(lab,)) for lab in ("L1", "L2")]
     assert [item for _, items in parts for item in items] == listed
     assert [lab for report, _ in parts for lab in report.labs] == whole.labs
     assert sum((Counter(report.totals) for report, _ in parts), Counter()) == Counter(
@@ -407,7 +407,7 @@ def test_nothing_that_is_large_is_scanned(
         before = scans(asking, owner)
         for question in (
             {"as_of": later},
-            {"as_of": later, "lab_id": "L3"},
+            {"as_of": later, "labs": ("L3",)},
             {"as_of": later, "since": Since(RECEIVED, head - 9)},
             {"as_of": later, "position": MANY},
             {"as_of": later, "position": head - 7},

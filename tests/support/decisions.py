@@ -28,6 +28,7 @@ from ledger.model.operator_events import (
     WindowClosed,
     write_decision,
 )
+from ledger.model.operators import Operator
 from ledger.operations.policy import Policy
 from ledger.projection import parallel, rebuild, store, verify
 from ledger.projection.parallel import chunks
@@ -40,6 +41,7 @@ DECIDED = datetime(2024, 1, 20, 13, tzinfo=UTC)
 
 SECOND = timedelta(seconds=1)
 WHO = "ann"
+OPERATOR = Operator(WHO)
 WHY = "asked by telephone"
 EVIDENCE = Evidence(1, "bill.completed", DECIDED, DECIDED)
 POLICY = Policy(

@@ -75,6 +75,7 @@ def test_difference_is_that_of_sets(a: Spans, b: Spans) -> None:
 @at_leisure
 @given(
     alive=st.lists(spans | flapping, max_size=4),
+    refused=spans,
     since=moments,
     until=moments,
     interval=st.integers(1, 20),
@@ -82,12 +83,19 @@ def test_difference_is_that_of_sets(a: Spans, b: Spans) -> None:
     unit=units,
 )
 def test_an_event_is_lost_if_no_instance_was_alive_at_any_of_its_attempts(
-    *, alive: list[Spans], since: int, until: int, interval: int, count: int, unit: timedelta
+    *,
+    alive: list[Spans],
+    refused: Spans,
+    since: int,
+    until: int,
+    interval: int,
+    count: int,
+    unit: timedelta,
 ) -> None:
     down = {
         second
         for second in range(since, until)
-        if not any(second in seconds(instance) for instance in alive)
+        if second in seconds(refused) or not any(second in seconds(instance) for instance in alive)
     }
     lost = {
         second
@@ -97,6 +105,7 @@ def test_an_event_is_lost_if_no_instance_was_alive_at_any_of_its_attempts(
 
     found = outages(
         [each for instance in alive for each in intervals(instance, unit)],
+        intervals(refused, unit),
         since=START + since * unit,
         until=START + until * unit,
     )
@@ -140,20 +149,20 @@ def test_short_outages_lose_what_meets_one_at_every_attempt() -> None:
 
 def test_an_outage_ends_when_one_of_several_instances_is_alive() -> None:
     first, second = at((0, 100), (500, 900)), at((50, 300), (700, 1000))
-    found = outages([*second, *first], since=START, until=START + 1000 * SECOND)
+    found = outages([*second, *first], [], since=START, until=START + 1000 * SECOND)
     assert found == at((300, 500))
 
 
 def test_times_before_the_first_start_and_yet_to_come_are_no_outage() -> None:
-    found = outages(at((100, 200)), since=START + 100 * SECOND, until=START + 1000 * SECOND)
+    found = outages(at((100, 200)), [], since=START + 100 * SECOND, until=START + 1000 * SECOND)
     assert found == at((200, 1000))
     # What happened at 640 is tried again at 1000, of which nothing is known yet.
     assert windows(found) == at((200, 640))
 
 
 def test_a_receiver_never_alive_was_out_all_the_time() -> None:
-    assert outages([], since=START, until=START + 5 * SECOND) == at((0, 5))
-    assert outages([], since=START, until=START) == []
+    assert outages([], [], since=START, until=START + 5 * SECOND) == at((0, 5))
+    assert outages([], [], since=START, until=START) == []
 
 
 def test_without_retries_all_of_an_outage_is_lost() -> None:

@@ -83,6 +83,7 @@ REQUEST = SupportRequest(
     state="open",
     made_at=datetime(2024, 1, 21, 3, 0, tzinfo=UTC),
     made_by="ops@labs.example",
+    made_by_key=None,
     lab_id=None,
     note="Asha will phone them",
     lines=LINES,

@@ -29,13 +29,15 @@ from ledger.api.http.parameters import (
 from ledger.api.http.paths import identifier
 from ledger.api.http.problems import ProblemError
 from ledger.api.http.responses import answer, encode, ok, page, with_members
+from ledger.api.permissions import Caller
 from ledger.api.schemas import Bill, BillItem, Page
 from ledger.api.services import Services
-from ledger.eventlog.read import COLUMNS, LogRow
+from ledger.eventlog.read import COLUMNS, Key, LogRow
 from ledger.model.bill import Bill as FoldedBill
 from ledger.model.bill import BillSummary, Report, State, fold
 from ledger.model.bill_history import history_of
 from ledger.model.findings import Finding, findings
+from ledger.model.operators import Labs
 from ledger.operations.missing_events.queries import SUBSCRIBED, decode_many, items, parameters
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
@@ -70,6 +72,7 @@ _HEAD = SQL(
 )
 async def get_bill(
     services: Services,
+    caller: Caller,
     lab_id: str,
     bill_id: str,
     known_at: Annotated[
@@ -83,12 +86,13 @@ async def get_bill(
 ) -> Response[bytes]:
     """Return the state of a bill: now, as it was known at a time, or as it stood at a time."""
     key = (identifier(lab_id), identifier(bill_id))
+    sought = caller.bill_key(*key)
     known = time_parameter("known_at", known_at)
     happened = time_parameter("as_of", as_of)
     if known or happened:
-        return await _bill_from_log(services, key, known or datetime.now(UTC), happened)
+        return await _bill_from_log(services, key, sought, known or datetime.now(UTC), happened)
     now = datetime.now(UTC)
-    values = {**parameters(services.policy, now), "labs": [key[0]], "bills": [key[1]]}
+    values = {**parameters(services.policy, now), "labs": [sought[0]], "bills": [sought[1]]}
     rows = await services.fetch_state(_BILLS, values)
     stored = stored_bill(rows[0])
     position = stored.position
@@ -96,7 +100,7 @@ async def get_bill(
         raise _parked(key, stored.error)
     content = bill_content(stored, services.policy, now)
     if content is None:
-        raise await unknown_bill(services, key, position)
+        raise await unknown_bill(services, key, sought, position)
     return answer(content, position)
 
 
@@ -114,17 +118,20 @@ def bill_content(stored: StoredBill, policy: Policy, now: datetime) -> bytes | N
 
 
 async def _bill_from_log(
-    services: Services, key: tuple[str, str], known: datetime, happened: datetime | None
+    services: Services, key: Key, sought: Key, known: datetime, happened: datetime | None
 ) -> Response[bytes]:
-    """Fold a part of the bill's events, with the missing events as of the time `known`."""
+    """Fold a part of the bill's events, with the missing events as of the time `known`.
+
+    `sought` is the bill's key, or that of no bill.
+    """
     head = (await services.fetch(_HEAD))[0][0]
-    values = (*key, known, happened is None, happened or known)
+    values = (*sought, known, happened is None, happened or known)
     rows = [LogRow(*row) for row in await services.fetch(_HISTORY, values)]
     history = BillEvents([], [])
     for row in rows:
         history.add(read_row(row))
     if not history.events:
-        raise await unknown_bill(services, key, head, at_a_time=True)
+        raise await unknown_bill(services, key, sought, head, at_a_time=True)
     bill: FoldedBill = fold(*key, history.events, history.decisions)
     subscription = await services.fetch(_SUBSCRIPTION, (key[0], known))
     subscribed = (subscription and subscription[0][0]) or services.policy.events
@@ -148,16 +155,19 @@ def _whole(
     operation_id="ListFindings",
     responses={200: ok(Page[Finding], description="Sorted by code; in one part.")},
 )
-async def list_findings(services: Services, lab_id: str, bill_id: str) -> Response[bytes]:
+async def list_findings(
+    services: Services, caller: Caller, lab_id: str, bill_id: str
+) -> Response[bytes]:
     """Explain the findings of a bill: what each means here, and which events it is about."""
     key = (identifier(lab_id), identifier(bill_id))
+    sought = caller.bill_key(*key)
     head = (await services.fetch(_HEAD))[0][0]
     now = datetime.now(UTC)
     history = BillEvents([], [])
-    for row in await services.fetch(_HISTORY, (*key, now, True, now)):
+    for row in await services.fetch(_HISTORY, (*sought, now, True, now)):
         history.add(read_row(LogRow(*row)))
     if not history.events:
-        raise await unknown_bill(services, key, head)
+        raise await unknown_bill(services, key, sought, head)
     found = findings(history_of(history.events))
     return answer(page(map(encode, found), None), head)
 
@@ -193,21 +203,31 @@ ORDER BY b.position {direction}
 """
 
 
+Condition = tuple[str, Any]
+
+
+def of_labs(labs: Labs) -> list[Condition]:
+    """Return the condition that bills are of some labs; one lab has an index of its own."""
+    if labs is None:
+        return []
+    return [("b.lab_id = {}", labs[0]) if len(labs) == 1 else ("b.lab_id = ANY({})", list(labs))]
+
+
 async def bill_items(
     services: Services,
-    conditions: Sequence[tuple[str, Any]],
+    conditions: Sequence[Condition],
     *,
     limit: int,
     newest_first: bool,
 ) -> tuple[int, list[tuple[int, bytes]]]:
     """Return the state's position, and bills in a list, each with its position.
 
-    A condition is SQL that compares a column of `state.bill b` with what follows, and its value.
+    A condition is SQL about `state.bill b` with {} for its value.
     """
     where: list[Composable] = [SQL("true")]
     values = {**parameters(services.policy, datetime.now(UTC)), "limit": limit}
-    for number, (comparison, value) in enumerate(conditions):
-        where.append(SQL(comparison) + Placeholder(f"value_{number}"))
+    for number, (condition, value) in enumerate(conditions):
+        where.append(SQL(condition).format(Placeholder(f"value_{number}")))
         values[f"value_{number}"] = value
     query = SQL(_LIST).format(
         columns=SQL(SUMMARY_COLUMNS),
@@ -233,6 +253,7 @@ async def bill_items(
 )
 async def list_bills(
     services: Services,
+    caller: Caller,
     integrator_id: str | None = None,
     lab_id: str | None = None,
     bill_state: Annotated[State | None, QueryParameter(name="state", required=False)] = None,
@@ -241,18 +262,18 @@ async def list_bills(
     cursor: CursorText = None,
 ) -> Response[bytes]:
     """List bills, the one that changed last first."""
-    conditions: list[tuple[str, Any]] = [
+    conditions: list[Condition] = [
         (text, value)
         for text, value in (
-            ("b.integrator_id = ", integrator_id),
-            ("b.lab_id = ", lab_id),
-            ("b.state = ", bill_state),
-            ("b.position > ", changed_after),
+            ("b.integrator_id = {}", integrator_id),
+            ("b.state = {}", bill_state),
+            ("b.position > {}", changed_after),
         )
         if value is not None
     ]
+    conditions += of_labs(caller.narrowed(lab_id))
     if before := read_cursor(cursor, int):
-        conditions.append(("b.position < ", before[0]))
+        conditions.append(("b.position < {}", before[0]))
     position, found = await bill_items(services, conditions, limit=limit + 1, newest_first=True)
     following = write_cursor(found[limit - 1][0]) if len(found) > limit else None
     return answer(page((item for _, item in found[:limit]), following), position)

@@ -9,8 +9,8 @@ from litestar.response import Stream
 from psycopg.sql import SQL
 
 from ledger.api.change_feed import Change, ChangeFeed
-from ledger.api.handlers.bills import bill_items
-from ledger.api.http.guards import READ
+from ledger.api.handlers.bills import Condition, bill_items, of_labs
+from ledger.api.http.guards import READ, presented_key
 from ledger.api.http.pages import first_page
 from ledger.api.http.parameters import (
     DEFAULT_LIMIT,
@@ -22,8 +22,10 @@ from ledger.api.http.parameters import (
 )
 from ledger.api.http.problems import ProblemError, shortened
 from ledger.api.http.responses import POSITION_HEADER, answer, encode, ok, with_members
+from ledger.api.permissions import Caller
 from ledger.api.schemas import ChangeItem, Page
 from ledger.api.services import Services
+from ledger.model.operators import Labs
 
 STREAM = "text/event-stream"
 _DIGITS = len(str(LAST_POSITION))
@@ -40,6 +42,7 @@ _LOGGED = SQL("SELECT position, lab_id, received_at FROM ledger.event_log WHERE 
 async def list_changes(
     request: Request[Any, Any, Any],
     services: Services,
+    caller: Caller,
     lab_id: str | None = None,
     after: OptionalPosition = None,
     limit: Limit = DEFAULT_LIMIT,
@@ -63,20 +66,20 @@ async def list_changes(
     if STREAM in request.headers.get("accept", ""):
         resumed = _position(last_event_id)
         start = (after or 0) if resumed is None else resumed
-        return _stream(request.app.state["changes"], services, start, lab_id)
+        return _stream(request, services, start, caller.narrowed(lab_id))
     key = read_cursor(cursor, int)
-    position, found = await read_changes(services, key[0] if key else after or 0, lab_id, limit + 1)
+    position, found = await read_changes(
+        services, key[0] if key else after or 0, caller.narrowed(lab_id), limit + 1
+    )
     content = first_page(found, limit, lambda one: one.item, lambda one: (one.position,))
     return answer(content, position)
 
 
 async def read_changes(
-    services: Services, after: int, lab_id: str | None, limit: int
+    services: Services, after: int, labs: Labs, limit: int
 ) -> tuple[int, list[Change]]:
     """Return changes after a position, and the log position that the result reflects."""
-    conditions: list[tuple[str, Any]] = [("b.position > ", after)]
-    if lab_id is not None:
-        conditions.append(("b.lab_id = ", lab_id))
+    conditions: list[Condition] = [("b.position > {}", after), *of_labs(labs)]
     position, found = await bill_items(services, conditions, limit=limit, newest_first=False)
     return position, await _with_times(services, found)
 
@@ -94,7 +97,9 @@ async def _with_times(services: Services, found: Sequence[tuple[int, bytes]]) ->
     return changes
 
 
-def _stream(changes: ChangeFeed, services: Services, start: int, lab_id: str | None) -> Stream:
+def _stream(request: Request[Any, Any, Any], services: Services, start: int, labs: Labs) -> Stream:
+    changes: ChangeFeed = request.app.state["changes"]
+    key = presented_key(request)
     if changes.is_full:
         raise ProblemError(
             503,
@@ -102,7 +107,7 @@ def _stream(changes: ChangeFeed, services: Services, start: int, lab_id: str | N
             {"Retry-After": "30"},
         )
     return Stream(
-        changes.stream(start, lab_id),
+        changes.stream(start, labs, lambda: services.authenticator.still_admits(key)),
         media_type=STREAM,
         headers={
             "Cache-Control": "no-cache",

@@ -22,9 +22,11 @@ from ledger.api.http.parameters import (
 from ledger.api.http.paths import identifier
 from ledger.api.http.responses import POSITION_HEADER, answer, decide, encode, ok
 from ledger.api.http.uploads import work_on_file
+from ledger.api.permissions import Caller
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
 from ledger.eventlog.import_files import ImportFile
+from ledger.model.operators import Operator
 from ledger.operations import expected_bills
 from ledger.operations.expected_bills import Expectation, ExpectedBillsReport, ExpectedItem
 from ledger.operations.read_models import ExpectedState
@@ -40,7 +42,7 @@ async def expect_bill(
     request: Request[Any, Any, Any],
     services: Services,
     integrator_id: str,
-    operator: str,
+    operator: Operator,
 ) -> Response[bytes]:
     """Expect an event of a bill with this integrator id by a time."""
     body = await read_body(request, ExpectedBody)
@@ -61,9 +63,9 @@ async def expect_bill(
     status_code=204,
 )
 async def stop_expecting_bill(
-    services: Services, integrator_id: str, operator: str
+    services: Services, integrator_id: str, operator: Operator
 ) -> Response[None]:
-    """Stop expecting a bill."""
+    """Stop expecting a bill, from whichever lab."""
     wanted = identifier(integrator_id)
     position = await services.decide(
         lambda: expected_bills.stop_expecting(services.url, wanted, by=operator, patience=PATIENCE)
@@ -82,16 +84,18 @@ async def stop_expecting_bill(
     },
 )
 async def expect_bills(
-    request: Request[Any, Any, Any], services: Services, operator: str
+    request: Request[Any, Any, Any], services: Services, operator: Operator
 ) -> Response[bytes]:
     """Import a file of expected bills.
 
     JSON Lines, or CSV that names integrator_id, expected_by and, where it is known, lab_id in its
     first line, separated by commas, semicolons or tabs. The last expectation of an integrator_id
-    counts.
+    counts. A key that is for some labs records bills of these alone; any other file is refused as a
+    whole.
     """
 
     def work(_: Connection, file: ImportFile) -> tuple[ExpectedBillsReport, int]:
+        expected_bills.check_labs(expected_bills.read_expectations(file), by=operator)
         expectations = expected_bills.read_expectations(file)
         return expected_bills.expect(services.url, expectations, by=operator, patience=PATIENCE)
 
@@ -107,6 +111,7 @@ async def expect_bills(
 )
 async def list_expected_bills(
     services: Services,
+    caller: Caller,
     expected_state: Annotated[
         ExpectedState | None, QueryParameter(name="state", required=False)
     ] = None,
@@ -120,18 +125,24 @@ async def list_expected_bills(
     values: dict[str, Any] = {"now": now, "limit": limit + 1}
     if expected_state is not None:
         where.append(SQL(expected_bills.IN_STATE[expected_state]))
-    if lab_id is not None:
-        where.append(SQL("e.lab_id = %(lab_id)s"))
-        values["lab_id"] = lab_id
-    if after := read_cursor(cursor, int, str):
-        where.append(SQL("(e.expected_by, e.integrator_id) > (%(after)s, %(after_id)s)"))
-        values |= {"after": from_microseconds(after[0]), "after_id": after[1]}
+    if (labs := caller.narrowed(lab_id)) is not None:
+        where.append(SQL("e.lab_id = ANY(%(labs)s::text[])"))
+        values["labs"] = list(labs)
+    if after := read_cursor(cursor, int, str, str):
+        where.append(
+            SQL(
+                "(e.expected_by, e.integrator_id, e.lab_id)"
+                " > (%(after)s, %(after_id)s, %(after_lab)s)"
+            )
+        )
+        moment, after_id, after_lab = after
+        values |= {"after": from_microseconds(moment), "after_id": after_id, "after_lab": after_lab}
     query = SQL(expected_bills.LIST).format(where=SQL(" AND ").join(where))
     rows = await services.fetch_state(query, values)
     content = first_page(
         [row for row in rows if row[1] is not None],
         limit,
         lambda row: encode(expected_bills.item_of(row, now)),
-        lambda row: (to_microseconds(row[3]), row[1]),
+        lambda row: (to_microseconds(row[3]), row[1], row[2]),
     )
     return answer(content, rows[0][0])

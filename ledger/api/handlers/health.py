@@ -9,12 +9,15 @@ from ledger import schema
 from ledger.api.http.problems import ProblemError
 from ledger.api.schemas import Health
 from ledger.api.services import Services
-from ledger.errors import DatabaseUnavailableError, SchemaError, one_line
+from ledger.errors import AppendError, DatabaseUnavailableError, SchemaError, one_line
 
 _READY = SQL(
     "SELECT (SELECT version_num FROM ledger.schema_version),"
     " current_setting('transaction_read_only')::boolean"
 )
+
+PROOF_SECONDS = 2.0
+"""How long a probe waits for the proof; an orchestrator's own limit may be shorter."""
 
 
 @get("/health/live", operation_id="GetLiveness")
@@ -42,6 +45,11 @@ async def get_readiness(services: Services) -> Health:
         raise _not_ready(f"the database does not answer: {words}") from error
     if read_only:
         raise _not_ready("the database takes no writes: it is a standby or set to read only")
+    try:
+        if services.lane:
+            await services.lane.prove(within=PROOF_SECONDS)
+    except AppendError as error:
+        raise _not_ready(f"no delivery can be made durable: {error}") from error
     return Health("ready")
 
 

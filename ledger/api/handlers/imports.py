@@ -12,6 +12,7 @@ from ledger.api.http.uploads import work_on_file
 from ledger.api.services import PATIENCE, Services
 from ledger.eventlog.import_export import Options
 from ledger.eventlog.import_files import ImportFile
+from ledger.model.operators import Operator
 from ledger.operations.support_requests.imports import ImportReport, import_file, preview_file
 
 
@@ -26,7 +27,7 @@ from ledger.operations.support_requests.imports import ImportReport, import_file
 async def import_events(
     request: Request[Any, Any, Any],
     services: Services,
-    operator: str,
+    operator: Operator,
     *,
     keep_unreadable: Annotated[
         bool,
@@ -44,7 +45,8 @@ async def import_events(
 
     JSON Lines, a JSON array or JSON values one after the other, in UTF-8, UTF-16 or UTF-32, plain
     or packed by gzip or zip. Any other file is refused as a whole. What is in the log already is a
-    duplicate, so a file may be sent again.
+    duplicate, so a file may be sent again. A key that is for some labs imports events of these
+    alone; a file with others is refused as a whole.
     """
     options = Options(by=operator, keep_unreadable=keep_unreadable)
 

@@ -18,8 +18,10 @@ from ledger.api.http.parameters import (
     write_cursor,
 )
 from ledger.api.http.responses import answer, encode, ok, page
+from ledger.api.permissions import Caller
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
+from ledger.model.operators import Operator
 from ledger.operations import loss_windows
 from ledger.operations.read_models import LossWindow, WindowState
 from ledger.projection import store
@@ -33,6 +35,7 @@ from ledger.projection import store
 )
 async def list_loss_windows(
     services: Services,
+    caller: Caller,
     lab_id: str | None = None,
     window_state: Annotated[
         WindowState | None, QueryParameter(name="state", required=False)
@@ -42,12 +45,13 @@ async def list_loss_windows(
 ) -> Response[bytes]:
     """List the times in which every attempt of an event failed, and the labs concerned."""
     after = read_cursor(cursor, int)
+    labs = caller.narrowed(lab_id)
 
     def work(connection: Connection) -> tuple[int, list[LossWindow]]:
         position = store.read_checkpoint(connection).position
         now = datetime.now(UTC)
         found = loss_windows.read_windows(
-            connection, services.policy, now, position=LAST_POSITION, lab_id=lab_id
+            connection, services.policy, now, position=LAST_POSITION, labs=labs
         )
         return position, found
 
@@ -67,7 +71,7 @@ async def list_loss_windows(
     responses={200: ok(Page[LossWindow], description="The closed window, in its parts.")},
 )
 async def close_loss_window(
-    request: Request[Any, Any, Any], services: Services, operator: str
+    request: Request[Any, Any, Any], services: Services, operator: Operator
 ) -> Response[bytes]:
     """Close a loss window: all that was lost in it has come, or never will."""
     body = await read_body(request, CloseWindowBody)

@@ -19,10 +19,12 @@ from ledger.api.http.parameters import (
 )
 from ledger.api.http.problems import ProblemError
 from ledger.api.http.responses import answer, decide, encode, ok
+from ledger.api.permissions import Caller
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
 from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, MissingState
+from ledger.model.operators import Operator
 from ledger.operations.missing_events.queries import Filter, cursor_of, item_of, list_query
 from ledger.operations.missing_events.waive import Waived, unwaive, waive, waive_matching
 from ledger.operations.read_models import MissingEventItem
@@ -36,6 +38,7 @@ from ledger.operations.read_models import MissingEventItem
 )
 async def list_missing_events(
     services: Services,
+    caller: Caller,
     missing_state: Annotated[
         MissingState | None, QueryParameter(name="state", required=False)
     ] = None,
@@ -52,7 +55,12 @@ async def list_missing_events(
     now = datetime.now(UTC)
     key = read_cursor(cursor, int, str, str, str, str)
     query, values = list_query(
-        Filter(state=missing_state, lab_id=lab_id, event_type=event_type, certainty=certainty),
+        Filter(
+            state=missing_state,
+            labs=caller.narrowed(lab_id),
+            event_type=event_type,
+            certainty=certainty,
+        ),
         services.policy,
         now,
         limit=limit + 1,
@@ -79,7 +87,7 @@ async def list_missing_events(
     responses={200: ok(MissingEventItem, description="The missing event, waived.")},
 )
 async def waive_missing_event(
-    request: Request[Any, Any, Any], services: Services, operator: str
+    request: Request[Any, Any, Any], services: Services, operator: Operator
 ) -> Response[bytes]:
     """Waive a missing event: it will not be asked for. Takes the reason."""
     body = await read_body(request, WaiveBody)
@@ -103,7 +111,7 @@ async def waive_missing_event(
     responses={200: ok(MissingEventItem, description="The missing event, no longer waived.")},
 )
 async def unwaive_missing_event(
-    request: Request[Any, Any, Any], services: Services, operator: str
+    request: Request[Any, Any, Any], services: Services, operator: Operator
 ) -> Response[bytes]:
     """Take back the waiver of a missing event, so that the event can be asked for again.
 
@@ -132,7 +140,7 @@ async def unwaive_missing_event(
     responses={200: ok(Waived, description="How many were waived or, with `dry_run`, would be.")},
 )
 async def waive_missing_events(
-    request: Request[Any, Any, Any], services: Services, operator: str
+    request: Request[Any, Any, Any], services: Services, operator: Operator
 ) -> Response[bytes]:
     """Waive all missing events that match a filter and were not asked for.
 

@@ -8,9 +8,12 @@ from psycopg.sql import SQL
 
 from ledger.api.http.guards import READ
 from ledger.api.http.responses import answer, encode, ok
+from ledger.api.permissions import Caller
 from ledger.api.schemas import Projection, RebuildProgress
 from ledger.api.services import Services
 from ledger.projection.status import REBUILD, STATUS, StatusRow
+
+_PARKED_OF_LABS = SQL("SELECT count(*) FROM state.parked_bill WHERE lab_id = ANY(%s::text[])")
 
 
 @get(
@@ -19,16 +22,23 @@ from ledger.projection.status import REBUILD, STATUS, StatusRow
     operation_id="GetProjection",
     responses={200: ok(Projection, description="The projection.")},
 )
-async def get_projection(services: Services) -> Response[bytes]:
-    """Show how far the projection is behind the log, and whether a rebuild runs."""
+async def get_projection(services: Services, caller: Caller) -> Response[bytes]:
+    """Show how far the projection is behind the log, and whether a rebuild runs.
+
+    A key that is for some labs gets the number of parked bills of these. The rest is of the log as
+    a whole, as positions are.
+    """
     status = await read_status(services)
+    parked = status.parked
+    if caller.labs is not None:
+        parked = (await services.fetch(_PARKED_OF_LABS, (list(caller.labs),)))[0][0]
     projection = Projection(
         version=status.fold_version,
         position=status.position,
         head=status.head,
         lag_events=status.lag_events,
         lag_seconds=status.lag_seconds(datetime.now(UTC)),
-        parked=status.parked,
+        parked=parked,
         rebuild=await _rebuild(services) if status.rebuild_runs else None,
     )
     return answer(encode(projection), status.position)

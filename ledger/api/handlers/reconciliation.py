@@ -12,6 +12,7 @@ from ledger.api.http.content_negotiation import ChosenForm, Document, choose_for
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import OptionalPosition, time_parameter
 from ledger.api.http.responses import ok
+from ledger.api.permissions import Caller
 from ledger.api.services import Services
 from ledger.operations.read_models import Reconciliation
 from ledger.operations.reconciliation.report import Question, reconcile
@@ -27,6 +28,7 @@ from ledger.operations.render import write_report
 async def get_reconciliation(
     request: Request[Any, Any, Any],
     services: Services,
+    caller: Caller,
     lab_id: str | None = None,
     as_of: Annotated[
         str | None,
@@ -48,7 +50,7 @@ async def get_reconciliation(
         # An event that is still awaited must not be reported as overdue.
         as_of=min(time_parameter("as_of", as_of) or now, now),
         position=position,
-        lab_id=lab_id,
+        labs=caller.narrowed(lab_id),
     )
 
     def work(connection: Connection) -> Document:

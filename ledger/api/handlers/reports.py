@@ -2,7 +2,7 @@
 
 from litestar import Response, get
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from psycopg.sql import SQL, Composed
 
 from ledger.api.http.guards import READ
@@ -15,8 +15,10 @@ from ledger.api.http.parameters import (
     write_cursor,
 )
 from ledger.api.http.responses import answer, encode, ok, page
+from ledger.api.permissions import Caller
 from ledger.api.schemas import Page, ReportItem
 from ledger.api.services import Services
+from ledger.model.operators import as_array
 
 _LIST = """
 SELECT
@@ -83,11 +85,13 @@ Conditions = dict[str, str]
 
 _ON_BILLS: Conditions = {
     "lab_id": "b.lab_id = %(lab_id)s",
+    "labs": "b.lab_id = ANY(%(labs)s::text[])",
     "changed_after": "b.position > %(changed_after)s",
     "position": "b.position <= %(position)s",
 }
 _ON_REPORTS: Conditions = {
     "lab_id": "r.lab_id = %(lab_id)s",
+    "labs": "r.lab_id = ANY(%(labs)s::text[])",
     "changed_after": "r.position > %(changed_after)s",
     "position": "(r.position, r.test_id) < (%(position)s, %(test)s)",
 }
@@ -101,7 +105,10 @@ _REPORT_IS = {True: "r.evidence IS NOT NULL", False: "r.evidence IS NULL"}
 
 
 class Wanted(Struct, frozen=True):
-    """Which reports are listed; `position` and `test` are those of a cursor."""
+    """Which reports are listed; `position` and `test` are those of a cursor.
+
+    One lab has an index of its own, so that it is not one of several `labs`.
+    """
 
     lab_id: str | None = None
     test_id: str | None = None
@@ -109,6 +116,7 @@ class Wanted(Struct, frozen=True):
     changed_after: int | None = None
     position: int | None = None
     test: str | None = None
+    labs: list[str] | None = None
 
 
 def list_query(wanted: Wanted) -> Composed:
@@ -137,6 +145,7 @@ def _where(wanted: Wanted, conditions: Conditions) -> list[str]:
 )
 async def list_reports(
     services: Services,
+    caller: Caller,
     lab_id: str | None = None,
     test_id: str | None = None,
     completed: bool | None = None,
@@ -146,7 +155,10 @@ async def list_reports(
 ) -> Response[bytes]:
     """List reports, those of the bill that changed last first."""
     before = read_cursor(cursor, int, str) or ()
-    wanted = Wanted(lab_id, test_id, completed, changed_after, *before)
+    labs = caller.narrowed(lab_id)
+    only, several = (labs[0], None) if labs and len(labs) == 1 else (None, as_array(labs))
+    wanted = Wanted(only, test_id, completed, changed_after, *before)
+    wanted = replace(wanted, labs=several)
     values = {**asdict(wanted), "limit": limit + 1}
     rows = await services.fetch_state(list_query(wanted), values)
     found = [row for row in rows if row[2] is not None]

@@ -19,8 +19,10 @@ from ledger.api.http.parameters import (
     read_cursor,
 )
 from ledger.api.http.responses import POSITION_HEADER, answer, decide, encode, ok
+from ledger.api.permissions import Caller
 from ledger.api.schemas import Page
 from ledger.api.services import PATIENCE, Services
+from ledger.model.operators import Operator
 from ledger.operations.read_models import RequestItem, SupportRequest
 from ledger.operations.render import Sender, write_request
 from ledger.operations.support_requests import make, queries
@@ -43,11 +45,11 @@ Number = Annotated[
     },
 )
 async def make_support_request(
-    request: Request[Any, Any, Any], services: Services, operator: str
+    request: Request[Any, Any, Any], services: Services, operator: Operator
 ) -> Response[bytes]:
     """Make a support request for what is overdue and was neither waived nor asked for yet.
 
-    Open loss windows are part of it.
+    Open loss windows are part of it. A key that is for some labs asks for these alone.
     """
     body = await read_body(request, RequestBody)
     made = await services.decide(
@@ -78,7 +80,7 @@ async def make_support_request(
     responses={200: ok(Page[RequestItem], description="Newest first.")},
 )
 async def list_support_requests(
-    services: Services, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
+    services: Services, caller: Caller, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None
 ) -> Response[bytes]:
     """List support requests, each with the number of lines in each state."""
     key = read_cursor(cursor, int)
@@ -86,7 +88,9 @@ async def list_support_requests(
 
     def work(connection: Connection) -> tuple[int, list[RequestItem]]:
         position = store.read_checkpoint(connection).position
-        return position, queries.list_requests(connection, limit=limit + 1, before=before)
+        return position, queries.list_requests(
+            connection, limit=limit + 1, before=before, labs=caller.labs
+        )
 
     position, found = await services.run(work)
     return answer(first_page(found, limit, encode, lambda item: (item.number,)), position)
@@ -101,16 +105,20 @@ async def list_support_requests(
 async def get_support_request(
     request: Request[Any, Any, Any],
     services: Services,
+    caller: Caller,
     number: Number,
     chosen_format: ChosenForm = None,
 ) -> Response[bytes] | Stream:
-    """Show a support request and what came of each line; in markdown, as a letter to send."""
+    """Show a support request and what came of each line; in markdown, as a letter to send.
+
+    A key that is for some labs gets the lines and windows of these alone.
+    """
     form = choose_form(request, chosen_format)
     sender = Sender.of(services.settings)
 
     def work(connection: Connection) -> Document:
         position = store.read_checkpoint(connection).position
-        found = queries.read_request(connection, number)
+        found = queries.read_request(connection, number, labs=caller.labs)
         return Document.write(
             form,
             f"support-request-{number}",
@@ -132,9 +140,12 @@ async def close_support_request(
     request: Request[Any, Any, Any],
     services: Services,
     number: Number,
-    operator: str,
+    operator: Operator,
 ) -> Response[bytes]:
-    """Close a support request or some of its lines: what is asked for will not come."""
+    """Close a support request or some of its lines: what is asked for will not come.
+
+    A key that is for some labs closes what is asked for these.
+    """
     body = await read_body(request, CloseBody)
     return await decide(
         services,

@@ -7,6 +7,7 @@ from psycopg.sql import SQL
 from ledger.api.http.problems import ProblemError
 from ledger.api.http.responses import POSITION_HEADER
 from ledger.api.services import Services
+from ledger.eventlog.read import Key
 from ledger.model.event import RANK
 
 _COUNTED = 1000
@@ -24,20 +25,21 @@ FROM (
 """)
 
 
-def no_events(key: tuple[str, str], position: int) -> ProblemError:
+def no_events(key: Key, position: int) -> ProblemError:
     """Return the problem of a bill without any event in the log, up to a position."""
     return _problem(f"no event of bill {key[1]!r} of lab {key[0]!r} has been received", position)
 
 
 async def unknown_bill(
-    services: Services, key: tuple[str, str], position: int, *, at_a_time: bool = False
+    services: Services, key: Key, sought: Key, position: int, *, at_a_time: bool = False
 ) -> ProblemError:
     """Return the problem of a bill that the state at a position, or at a time, does not know.
 
     The log may hold events of it all the same: unreadable ones, those of types that are not folded,
-    or those that the projection has not reached yet.
+    or those that the projection has not reached yet. `sought` is the bill's key, or that of no bill
+    for a caller who may not see it.
     """
-    count, last = (await services.fetch(_LOGGED, (*key, _COUNTED)))[0]
+    count, last = (await services.fetch(_LOGGED, (*sought, _COUNTED)))[0]
     if not count:
         return no_events(key, position)
     if at_a_time:

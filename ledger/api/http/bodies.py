@@ -9,10 +9,13 @@ from litestar.params import Parameter
 from msgspec import Meta, Struct
 
 from ledger.api.http.problems import ProblemError, abridged, shortened
+from ledger.api.permissions import Caller
 from ledger.event_types import EventType
 from ledger.model.event import Identifier
 from ledger.model.missing_events import Certainty
-from ledger.model.operator_events import Moment, Words, is_storable
+from ledger.model.operator_events import Moment, Name, Words, is_storable
+from ledger.model.operators import Operator
+from ledger.operations.api_keys import DEFAULT_OVERLAP, LONGEST_OVERLAP, Scope
 from ledger.operations.support_requests.make import LineName
 
 UNNAMED = "API"
@@ -22,19 +25,23 @@ LONGEST_NAME = 200
 
 
 async def provide_operator(
+    caller: Caller,
     name: Annotated[
         str,
         Parameter(
             header="Ledger-Operator",
             required=False,
-            description="Set to record in the log who made the decision.",
+            description="Who makes the decision, recorded in the log next to the id of the key.",
         ),
     ] = UNNAMED,
-) -> str:
-    """Provide the operator's name. Raises a 400 problem for an empty or long one."""
+) -> Operator:
+    """Provide who decides: the name that they give and the key that proves it.
+
+    Raises a 400 problem for an empty or long name.
+    """
     if not name.strip() or len(name) > LONGEST_NAME:
         raise ProblemError(400, f"the header Ledger-Operator takes 1 to {LONGEST_NAME} characters")
-    return name
+    return Operator(name, caller.key_id, caller.labs)
 
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +116,21 @@ class SubscriptionBody(Body, frozen=True, kw_only=True):
     events: list[EventType] | None
 
 
+class KeyBody(Body, frozen=True, kw_only=True):
+    """The key to create: what it is for, what it may do, and until when."""
+
+    name: Name
+    scope: Scope
+    labs: Annotated[list[Identifier], Meta(min_length=1, max_length=1000)] | None = None
+    expires_at: Moment | None = None
+
+
+class RotateBody(Body, frozen=True, kw_only=True):
+    """How long the old secret stays valid."""
+
+    overlap_seconds: Annotated[int, Meta(ge=0, le=LONGEST_OVERLAP)] = DEFAULT_OVERLAP
+
+
 BODIES: dict[str, type[Body]] = {
     "WaiveMissingEvent": WaiveBody,
     "UnwaiveMissingEvent": UnwaiveBody,
@@ -118,6 +140,8 @@ BODIES: dict[str, type[Body]] = {
     "CloseLossWindow": CloseWindowBody,
     "ExpectBill": ExpectedBody,
     "SetSubscription": SubscriptionBody,
+    "CreateKey": KeyBody,
+    "RotateKey": RotateBody,
 }
 """The bodies by operation, for the OpenAPI document."""
 

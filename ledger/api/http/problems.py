@@ -16,10 +16,12 @@ from ledger.errors import (
     DatabaseUnavailableError,
     DecisionError,
     FoldVersionError,
+    ForbiddenError,
     ImportFileError,
     LedgerError,
     QuestionError,
     StateError,
+    UnauthenticatedError,
     UnknownSubjectError,
     one_line,
 )
@@ -75,6 +77,16 @@ def on_unknown_subject(request: AnyRequest, error: Exception) -> Response[bytes]
     return _response(request, 404, str(error))
 
 
+def on_unauthenticated(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Respond that it is not known who asks."""
+    return _response(request, 401, str(error), {"WWW-Authenticate": 'Bearer realm="ledger"'})
+
+
+def on_forbidden(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Respond that the caller is known and may not do this."""
+    return _response(request, 403, str(error))
+
+
 def on_question(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Respond that the request itself is wrong."""
     return _response(request, 400, str(error))
@@ -123,6 +135,8 @@ HANDLERS: dict[int | type[Exception], Any] = {
     DecisionError: on_temporary,
     FoldVersionError: on_temporary,
     StateError: on_temporary,
+    UnauthenticatedError: on_unauthenticated,
+    ForbiddenError: on_forbidden,
     UnknownSubjectError: on_unknown_subject,
     QuestionError: on_question,
     ImportFileError: on_question,

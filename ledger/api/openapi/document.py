@@ -18,6 +18,7 @@ from ledger.api.openapi.intake import EXAMPLE, INTAKE_PATHS, PROBLEM_RESPONSE
 from ledger.api.routes import make_routes
 from ledger.event_types import EVENT_TYPES
 from ledger.model.event import BillEvent
+from ledger.operations.api_keys import Scope
 from ledger.operations.render import MEDIA_TYPES
 from ledger.problems import Problem
 
@@ -58,6 +59,7 @@ HAS_SUBJECT = {
     "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
     "MakeSupportRequest",
     "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
+    "RotateKey", "RevokeKey",
 }  # fmt: skip
 """Operations on one subject, which may not exist."""
 
@@ -67,7 +69,8 @@ Ledger keeps every webhook of Flabs and answers what became of each bill and rep
 Times are RFC 3339 in UTC. Errors are `application/problem+json` (RFC 9457). Lists return `items`
 and `next`; pass `next` as `cursor` to get the next page. Authenticated responses carry
 `Ledger-Position`, the log position they reflect; with `min_position` a read waits until the
-projection has reached a position."""
+projection has reached a position. An API key may be for some labs only: it sees and changes nothing
+of others, and what is not its own answers as if it did not exist."""
 
 
 @functools.cache
@@ -90,7 +93,12 @@ def document() -> dict[str, Any]:
     made["components"] = {
         "schemas": components,
         "securitySchemes": {
-            "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key."},
+            "apiKey": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An API key. Each operation names the scope that the key needs: "
+                "`read`, `operate` or `admin`; each includes those before it.",
+            },
             "webhookToken": {
                 "type": "apiKey",
                 "in": "header",
@@ -184,11 +192,11 @@ def _complete(
         responses[shape[0]]["content"] = {"application/json": {"schema": schemas[shape[1]]}}
     _add_body(operation, schemas)
     if path.startswith("/v1/"):
-        _add_common_responses(operation)
+        _add_common_responses(operation, handler.opt["scope"])
     for status, response in responses.items():
         if status >= "400":
             response["content"] = PROBLEM_RESPONSE
-        if status == "503":
+        if status in {"429", "503"}:
             response["headers"] = {"Retry-After": _RETRY_AFTER}
 
 
@@ -221,9 +229,9 @@ def _add_body(operation: dict[str, Any], schemas: Schemas) -> None:
     operation["requestBody"] = {"content": content, "required": name != "MakeSupportRequest"}
 
 
-def _add_common_responses(operation: dict[str, Any]) -> None:
+def _add_common_responses(operation: dict[str, Any], scope: Scope) -> None:
     """Describe what every operation under /v1 may respond with."""
-    operation["security"] = [{"apiKey": []}]
+    operation["security"] = [{"apiKey": [scope]}]
     responses = operation["responses"]
     problems = {
         "400": "A parameter or the body is wrong; the problem says what is accepted.",
@@ -231,6 +239,10 @@ def _add_common_responses(operation: dict[str, Any]) -> None:
         "503": "The database does not answer, the server is busy, or the projection has not "
         "reached `min_position` in time.",
     }
+    if scope != "read" or operation["operationId"] == "GetSubscription":
+        problems["403"] = "The API key has not the scope, or is not for the lab."
+    if "read" in operation["tags"]:
+        problems["429"] = "The API key reads more often than LEDGER_READ_RATE allows."
     if operation["operationId"] in HAS_SUBJECT:
         problems["404"] = "The subject does not exist; the problem says what does."
     if any(parameter["name"] == "format" for parameter in operation.get("parameters", ())):

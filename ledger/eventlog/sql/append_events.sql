@@ -10,6 +10,10 @@
 --
 -- An event time of 1970-01-01 stands for none: no event has it.
 --
+-- A rehearsal proves that deliveries could be appended, and appends none; of nulls, it proves that
+-- some could. It takes the same locks, needs the same rights, and leaves a record that its commit
+-- flushes and waits for as for an event.
+--
 -- The plan must not depend on statistics, which a young table does not have: sequential scans are off,
 -- the plan is made once, and OFFSET 0 keeps the duplicate check one index look-up per delivery.
 
@@ -21,14 +25,15 @@ CREATE FUNCTION ledger.append_events(
     bill_ids     text[],
     event_types  text[],
     digests      bytea[],
-    bodies       bytea[]
+    bodies       bytea[],
+    rehearsal    boolean DEFAULT false
 ) RETURNS TABLE (at_position bigint, recorded boolean)
 LANGUAGE plpgsql
 SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-    deliveries CONSTANT bigint := cardinality(digests);
+    deliveries CONSTANT bigint := coalesce(cardinality(digests), 0);
     old_head   bigint;
     appended   bigint;
 BEGIN
@@ -37,6 +42,25 @@ BEGIN
             current_setting('transaction_isolation')
             USING ERRCODE = 'invalid_transaction_state';
     END IF;
+    IF rehearsal THEN
+        BEGIN
+            PERFORM ledger.append_events(
+                received_ats, event_times, sources, lab_ids, bill_ids, event_types, digests, bodies
+            );
+            RAISE EXCEPTION USING ERRCODE = 'LE001', MESSAGE = 'the rehearsal went well';
+        EXCEPTION WHEN SQLSTATE 'LE001' THEN
+            NULL;
+        END;
+        PERFORM pg_logical_emit_message(true, 'ledger', 'a delivery could be appended');
+        -- The server may ask for more durable commits than when the session began.
+        PERFORM set_config(
+            'synchronous_commit', CASE s.reset_val WHEN 'off' THEN 'on' ELSE s.reset_val END, false
+        )
+        FROM pg_settings s
+        WHERE s.name = 'synchronous_commit';
+        RETURN;
+    END IF;
+
     PERFORM pg_advisory_xact_lock(7402, 1);  -- Lock.APPEND
 
     SELECT e.position INTO old_head FROM ledger.event_log e ORDER BY e.position DESC LIMIT 1;
@@ -170,7 +194,7 @@ BEGIN
     END IF;
 
     -- A hint: a listener that misses it finds the new events by polling.
-    NOTIFY ledger_event_log;
+    PERFORM ledger.hint('ledger_event_log');
 END $$;
 
 COMMENT ON FUNCTION ledger.append_events IS

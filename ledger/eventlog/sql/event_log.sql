@@ -24,6 +24,8 @@ CREATE TABLE ledger.event_log (
 -- Positions are unique, but a table distributed by lab_id cannot have a unique key without it.
 -- ledger.append_events assigns each position once, and `ledger verify` checks it.
 CREATE INDEX event_log_position_idx ON ledger.event_log (position);
+-- Lists of the events of some labs alone, whose cost must not depend on, nor tell of, other labs.
+CREATE INDEX event_log_lab_idx ON ledger.event_log (lab_id, position);
 
 COMMENT ON TABLE ledger.event_log IS
     'Every event once, as it was received. Append-only: rows are never changed or removed.';

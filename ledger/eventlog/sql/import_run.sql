@@ -4,6 +4,7 @@ CREATE TABLE ledger.import_run (
     import_id bigint GENERATED ALWAYS AS IDENTITY,
     imported_at timestamptz NOT NULL,
     imported_by text NOT NULL,
+    imported_by_key text,
     name text,
     recorded bigint NOT NULL,
     duplicate bigint NOT NULL,
@@ -24,6 +25,8 @@ COMMENT ON COLUMN ledger.import_run.imported_at IS
     'When the import began';
 COMMENT ON COLUMN ledger.import_run.imported_by IS
     'Name of the operator';
+COMMENT ON COLUMN ledger.import_run.imported_by_key IS
+    'Id of the API key; null for the command line';
 COMMENT ON COLUMN ledger.import_run.name IS
     'Name of the file; null for standard input and for uploads without a name';
 COMMENT ON COLUMN ledger.import_run.recorded IS

@@ -56,7 +56,7 @@ def subjects(connection: Connection, policy: Policy, now: datetime) -> Iterator[
     for integrator_id, lab_id, expected_by in connection.execute(_UNSEEN, (now,)):
         by = expected_by.astimezone(UTC)
         words = f"{integrator_id}, expected by {by:%F %T} UTC"
-        key = _key(integrator_id, f"{by:%FT%T.%fZ}")
+        key = _key(integrator_id, lab_id, f"{by:%FT%T.%fZ}")
         yield Subject("unseen_bill", key, lab_id or None, words)
     with connection.transaction(), connection.cursor(name="overdue") as cursor:
         cursor.execute(_OVERDUE, parameters(policy, now))

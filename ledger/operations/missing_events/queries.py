@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Composable, Composed
 
 from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
+from ledger.model.operators import Labs, as_array
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
 
@@ -98,6 +99,8 @@ class Filter(Struct, frozen=True, kw_only=True):
 
     state: MissingState | None = None
     lab_id: str | None = None
+    labs: Labs = None
+    """Only of these labs; None: of all."""
     bill_id: str | None = None
     test_id: str | None = None
     event_type: str | None = None
@@ -126,6 +129,12 @@ def conditions(wanted: Filter) -> tuple[list[Composable], Parameters]:
     if wanted.known_before is not None:
         found.append(SQL("m.evidence_received_at < %(known_before)s"))
         values["known_before"] = wanted.known_before
+    if wanted.labs is not None and len(wanted.labs) == 1:  # which has an index of its own
+        found.append(SQL("m.lab_id = %(only_lab)s"))
+        values["only_lab"] = wanted.labs[0]
+    elif wanted.labs is not None:
+        found.append(SQL("m.lab_id = ANY(%(labs)s::text[])"))
+        values["labs"] = as_array(wanted.labs)
     for name in ("lab_id", "bill_id", "test_id", "event_type", "certainty"):
         value = getattr(wanted, name)
         if value is not None:

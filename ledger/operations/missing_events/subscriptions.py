@@ -7,6 +7,7 @@ from psycopg import Connection
 
 from ledger.event_types import EventType
 from ledger.model.operator_events import SubscriptionSet
+from ledger.model.operators import Operator
 from ledger.operations.decisions import deciding, record, see
 from ledger.operations.policy import Policy
 from ledger.projection import store
@@ -35,7 +36,7 @@ def set_subscription(
     lab_id: str,
     events: list[EventType] | None,
     *,
-    by: str,
+    by: Operator,
     patience: float,
 ) -> tuple[Subscription, int]:
     """Say what is subscribed for a lab, or, None, that what is for all holds for it.
@@ -47,7 +48,9 @@ def set_subscription(
         before = read_subscription(connection, policy, lab_id)
         if before.is_own == (unique is not None) and unique in (None, before.events):
             return before, store.read_checkpoint(connection).position
-        decision = SubscriptionSet(at=datetime.now(UTC), by=by, lab_id=lab_id, events=unique)
+        decision = SubscriptionSet(
+            at=datetime.now(UTC), by=by.name, by_key=by.key, lab_id=lab_id, events=unique
+        )
         position = record(connection, [decision])
         position = see(url, connection, patience=patience, position=position)
         return read_subscription(connection, policy, lab_id), position

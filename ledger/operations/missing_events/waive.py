@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, LiteralString
 
+import msgspec
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL
@@ -14,6 +15,7 @@ from ledger.errors import DecisionError, UnknownSubjectError
 from ledger.event_types import EventType
 from ledger.eventlog.read import Key
 from ledger.model.operator_events import AnyDecision, EventUnwaived, EventWaived
+from ledger.model.operators import Labs, Operator, as_array, concerns
 from ledger.operations.decisions import catch_up, deciding, record, see
 from ledger.operations.missing_events.queries import (
     COLUMNS,
@@ -39,6 +41,7 @@ _OF_BILL = SQL("""
 SELECT m.lab_id, m.bill_id, m.integrator_id, {columns}
 FROM state.missing_event m
 WHERE m.lab_id = %(lab_id)s AND m.bill_id = %(bill_id)s AND {subscribed}
+    AND (%(labs)s::text[] IS NULL OR m.lab_id = ANY(%(labs)s::text[]))
 ORDER BY m.test_id, m.event_type
 """).format(columns=SQL(COLUMNS), subscribed=SQL(SUBSCRIBED))
 
@@ -75,7 +78,7 @@ def waive(
     name: EventName,
     *,
     reason: str,
-    by: str,
+    by: Operator,
     patience: float,
 ) -> tuple[MissingEventItem, int]:
     """Waive one missing event; return it as it is then, and the position for which that is true.
@@ -89,7 +92,7 @@ def waive(
             return None
         return _waiver(name[:2], stored, reason=reason, by=by)
 
-    return _decide_one(url, policy, name, decide, patience=patience)
+    return _decide_one(url, policy, name, decide, labs=by.labs, patience=patience)
 
 
 def unwaive(
@@ -98,7 +101,7 @@ def unwaive(
     name: EventName,
     *,
     reason: str | None,
-    by: str,
+    by: Operator,
     patience: float,
 ) -> tuple[MissingEventItem, int]:
     """Take back the waiver of one missing event; return the event and the position as `waive` does.
@@ -112,7 +115,7 @@ def unwaive(
             return None
         return _unwaiver(name[:2], stored, reason=reason, by=by)
 
-    return _decide_one(url, policy, name, decide, patience=patience)
+    return _decide_one(url, policy, name, decide, labs=by.labs, patience=patience)
 
 
 def waive_matching(
@@ -121,7 +124,7 @@ def waive_matching(
     wanted: Filter,
     *,
     reason: str,
-    by: str,
+    by: Operator,
     dry_run: bool,
     patience: float,
 ) -> tuple[Waived, int]:
@@ -135,7 +138,7 @@ def waive_matching(
         return _waiver(key, stored, reason=reason, by=by)
 
     labs, position = _decide_matching(
-        url, policy, wanted, _TO_WAIVE, decide, dry_run=dry_run, patience=patience
+        url, policy, _limited(wanted, by), _TO_WAIVE, decide, dry_run=dry_run, patience=patience
     )
     return Waived(_total(labs), labs, dry_run), position
 
@@ -146,7 +149,7 @@ def unwaive_matching(
     wanted: Filter,
     *,
     reason: str | None,
-    by: str,
+    by: Operator,
     dry_run: bool,
     patience: float,
 ) -> tuple[Unwaived, int]:
@@ -156,15 +159,20 @@ def unwaive_matching(
         return _unwaiver(key, stored, reason=reason, by=by)
 
     labs, position = _decide_matching(
-        url, policy, wanted, _TO_UNWAIVE, decide, dry_run=dry_run, patience=patience
+        url, policy, _limited(wanted, by), _TO_UNWAIVE, decide, dry_run=dry_run, patience=patience
     )
     return Unwaived(_total(labs), labs, dry_run), position
 
 
-def _waiver(key: Key, stored: StoredMissing, *, reason: str, by: str) -> EventWaived:
+def _limited(wanted: Filter, by: Operator) -> Filter:
+    return msgspec.structs.replace(wanted, labs=by.labs)
+
+
+def _waiver(key: Key, stored: StoredMissing, *, reason: str, by: Operator) -> EventWaived:
     return EventWaived(
         at=datetime.now(UTC),
-        by=by,
+        by=by.name,
+        by_key=by.key,
         lab_id=key[0],
         bill_id=key[1],
         event_type=stored.event_type,
@@ -174,10 +182,13 @@ def _waiver(key: Key, stored: StoredMissing, *, reason: str, by: str) -> EventWa
     )
 
 
-def _unwaiver(key: Key, stored: StoredMissing, *, reason: str | None, by: str) -> EventUnwaived:
+def _unwaiver(
+    key: Key, stored: StoredMissing, *, reason: str | None, by: Operator
+) -> EventUnwaived:
     return EventUnwaived(
         at=datetime.now(UTC),
-        by=by,
+        by=by.name,
+        by_key=by.key,
         lab_id=key[0],
         bill_id=key[1],
         event_type=stored.event_type,
@@ -193,17 +204,18 @@ def _decide_one(
     name: EventName,
     decide: Callable[[StoredMissing], AnyDecision | None],
     *,
+    labs: Labs,
     patience: float,
 ) -> tuple[MissingEventItem, int]:
     with deciding(url, patience=patience) as connection:
-        rows = _of_bill(connection, policy, name)
+        rows = _of_bill(connection, policy, name, labs)
         stored = next((row for row in map(_stored, rows) if _is(row, name)), None)
         if stored is None:
-            raise UnknownSubjectError(_what_is_missing(connection, name, map(_stored, rows)))
+            raise UnknownSubjectError(_what_is_missing(connection, name, map(_stored, rows), labs))
         decision = decide(stored)
         position = record(connection, [decision]) if decision else None
         position = see(url, connection, patience=patience, position=position)
-        for row in _of_bill(connection, policy, name):
+        for row in _of_bill(connection, policy, name, labs):
             if _is(_stored(row), name):
                 return item_of(row, policy, datetime.now(UTC)), position
     raise UnknownSubjectError("the event has just arrived, so it is not missing any more")
@@ -246,8 +258,13 @@ Row = tuple[Any, ...]
 """Lab, bill, integrator id, then the columns of a `StoredMissing`."""
 
 
-def _of_bill(connection: Connection, policy: Policy, name: EventName) -> list[Row]:
-    values = {**parameters(policy, datetime.now(UTC)), "lab_id": name[0], "bill_id": name[1]}
+def _of_bill(connection: Connection, policy: Policy, name: EventName, labs: Labs) -> list[Row]:
+    values = {
+        **parameters(policy, datetime.now(UTC)),
+        "lab_id": name[0],
+        "bill_id": name[1],
+        "labs": as_array(labs),
+    }
     return connection.execute(_OF_BILL, values).fetchall()
 
 
@@ -273,7 +290,7 @@ def _is(stored: StoredMissing, name: EventName) -> bool:
 
 
 def _what_is_missing(
-    connection: Connection, name: EventName, found: Iterable[StoredMissing]
+    connection: Connection, name: EventName, found: Iterable[StoredMissing], labs: Labs
 ) -> str:
     lab_id, bill_id, event_type, test_id = name
     bill = f"bill {bill_id!r} of lab {lab_id!r}"
@@ -281,7 +298,7 @@ def _what_is_missing(
         "SELECT EXISTS (SELECT FROM state.bill WHERE lab_id = %s AND bill_id = %s)",
         (lab_id, bill_id),
     ).fetchone()
-    if not (row and row[0]):
+    if not (row and row[0] and concerns(labs, lab_id)):
         return (
             f"nothing of {bill} is known to be missing: no readable event of it has been "
             "received, or the bill is parked"

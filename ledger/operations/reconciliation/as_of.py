@@ -16,6 +16,7 @@ from ledger.eventlog import read
 from ledger.eventlog.read import Key
 from ledger.model.bill import fold
 from ledger.model.bill_history import LoggedEvent
+from ledger.model.operators import Labs, as_array
 from ledger.projection.delivery_stats import DelayKey
 from ledger.projection.fold_bills import Projected, add_independent
 from ledger.projection.read_event import BillEvents, read_row
@@ -27,9 +28,13 @@ EVENTS = 5_000
 """Events read at a time."""
 
 _CHANGED = """
-SELECT lab_id, bill_id FROM state.bill WHERE position > %(position)s
+SELECT lab_id, bill_id
+FROM state.bill
+WHERE position > %(position)s AND (%(labs)s::text[] IS NULL OR lab_id = ANY(%(labs)s::text[]))
 UNION ALL
-SELECT lab_id, bill_id FROM state.parked_bill WHERE position > %(position)s
+SELECT lab_id, bill_id
+FROM state.parked_bill
+WHERE position > %(position)s AND (%(labs)s::text[] IS NULL OR lab_id = ANY(%(labs)s::text[]))
 """
 
 _THEN = """(
@@ -47,20 +52,20 @@ _EXPECTED_THEN = """(
     SELECT * FROM state.expected_bill WHERE position <= %(position)s
     UNION ALL
     (
-        SELECT DISTINCT ON (x.integrator_id)
-            x.integrator_id, x.lab_id, x.position, x.expected_by, e.is_seen
+        SELECT DISTINCT ON (x.lab_id, x.integrator_id)
+            x.lab_id, x.integrator_id, x.position, x.expected_by, e.is_seen
         FROM state.expected_bill e
-        JOIN state.expectation x ON x.integrator_id = e.integrator_id
+        JOIN state.expectation x ON x.lab_id = e.lab_id AND x.integrator_id = e.integrator_id
         WHERE e.position > %(position)s AND x.position <= %(position)s
-        ORDER BY x.integrator_id, x.position DESC
+        ORDER BY x.lab_id, x.integrator_id, x.position DESC
     )
 )"""
 
 _ELSEWHERE = """
-SELECT integrator_id FROM state.bill
+SELECT lab_id, integrator_id FROM state.bill
 WHERE integrator_id = ANY(%(ids)s) AND position <= %(position)s
 UNION ALL
-SELECT f.integrator_id
+SELECT f.lab_id, f.integrator_id
 FROM state.former_integrator f
 LEFT JOIN state.bill b ON b.lab_id = f.lab_id AND b.bill_id = f.bill_id
 LEFT JOIN state.parked_bill p ON p.lab_id = f.lab_id AND p.bill_id = f.bill_id
@@ -72,14 +77,15 @@ class Past(Struct, frozen=True):
     """What to read instead of the state.
 
     `missing` and `expected` stand for state.missing_event and state.expected_bill in a query with
-    the parameters `position` and `past_rows`. `seen_later` are integrator ids of which no event had
-    come yet, `delays` what deliveries since have added.
+    the parameters `position` and `past_rows`. `seen_later` are labs with integrator ids of which no
+    event of that lab had come yet; a lab that is empty stands for all. `delays` are what deliveries
+    since have added.
     """
 
     missing: Composable
     expected: Composable
     past_rows: str | None
-    seen_later: list[str]
+    seen_later: list[tuple[str, str]]
     delays: Counter[DelayKey]
 
     @classmethod
@@ -88,40 +94,53 @@ class Past(Struct, frozen=True):
         return cls(SQL("state.missing_event"), SQL("state.expected_bill"), None, [], Counter())
 
 
-def read_past(connection: Connection, position: int) -> Past:
-    """Work out the state at a position before the state's own."""
-    later, delays = _since(connection, position)
+def read_past(connection: Connection, position: int, labs: Labs) -> Past:
+    """Work out the state of these labs at a position before the state's own."""
+    later, delays = _since(connection, position, labs)
+    before: set[tuple[str, str]] = set()
     rows: list[dict[str, Any]] = []
-    keys = connection.execute(_CHANGED, {"position": position}).fetchall()
+    keys = connection.execute(_CHANGED, {"position": position, "labs": as_array(labs)}).fetchall()
     for start in range(0, len(keys), SLICE):
         for (lab_id, bill_id), events in _histories(
             connection, keys[start : start + SLICE], position
         ):
-            later -= {event.integrator_id or "" for event in events.events}
+            before |= {(lab_id, event.integrator_id or "") for event in events.events}
             rows += _missing_rows(lab_id, bill_id, events)
     if later:
-        values = {"ids": sorted(later), "position": position}
-        later -= {row[0] for row in connection.execute(_ELSEWHERE, values)}
+        ids = sorted({integrator_id for _, integrator_id in later})
+        before |= set(connection.execute(_ELSEWHERE, {"ids": ids, "position": position}))
     return Past(
-        SQL(_THEN), SQL(_EXPECTED_THEN), msgspec.json.encode(rows).decode(), sorted(later), delays
+        SQL(_THEN),
+        SQL(_EXPECTED_THEN),
+        msgspec.json.encode(rows).decode(),
+        sorted(_with_any_lab(later) - _with_any_lab(before)),
+        delays,
     )
 
 
-def _since(connection: Connection, position: int) -> tuple[set[str], Counter[DelayKey]]:
-    """Return what the events after a position brought: integrator ids, and delays."""
-    integrators: set[str] = set()
+def _with_any_lab(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Add to labs with integrator ids each id without a lab."""
+    return pairs | {("", integrator_id) for _, integrator_id in pairs}
+
+
+def _since(
+    connection: Connection, position: int, labs: Labs
+) -> tuple[set[tuple[str, str]], Counter[DelayKey]]:
+    """Return what the events after a position brought: labs with integrator ids, and delays."""
+    integrators: set[tuple[str, str]] = set()
     projected = Projected.nothing()
     row = connection.execute("SELECT position FROM state.checkpoint").fetchone()
     upto = row[0] if row else 0
-    while new := read.after(connection, position, upto, EVENTS):
+    while new := read.after(connection, position, upto, EVENTS, labs=labs):
         for each in new:
             found = read_row(each)
             add_independent(projected, each, found)
             if isinstance(found, LoggedEvent):
                 projected.delivery_stats.add(each.lab_id, [found])
-                integrators.add(found.integrator_id or "")
+                if found.integrator_id:
+                    integrators.add((each.lab_id, found.integrator_id))
         position = new[-1].position
-    return integrators - {""}, projected.delivery_stats.delays
+    return integrators, projected.delivery_stats.delays
 
 
 def _histories(

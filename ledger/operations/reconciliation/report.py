@@ -17,6 +17,7 @@ from psycopg.sql import SQL, Composed
 from ledger.errors import QuestionError
 from ledger.model.missing_events import MissingState
 from ledger.model.near_losses import lateness
+from ledger.model.operators import Labs, as_array
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import (
     COLUMNS,
@@ -56,11 +57,11 @@ class Since(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """A question: the time, the log position (None: the state's), and the lab (None: all)."""
+    """A question: the time, the log position (None: the state's), and the labs (None: all)."""
 
     as_of: datetime
     position: int | None = None
-    lab_id: str | None = None
+    labs: Labs = None
     since: Since | None = None
 
 
@@ -71,7 +72,7 @@ SELECT
 FROM {missing} m
 WHERE {subscribed}
     AND m.evidence_received_at <= %(now)s
-    AND (%(lab_id)s::text IS NULL OR m.lab_id = %(lab_id)s)
+    AND (%(labs)s::text[] IS NULL OR m.lab_id = ANY(%(labs)s::text[]))
 """
 
 _ONLY_NEW = """
@@ -97,10 +98,16 @@ _UNSEEN = """
 SELECT e.integrator_id, e.lab_id, e.expected_by
 FROM {expected} e
 WHERE e.expected_by <= %(now)s
-    AND (%(lab_id)s::text IS NULL OR e.lab_id = %(lab_id)s)
+    AND (%(labs)s::text[] IS NULL OR e.lab_id = ANY(%(labs)s::text[]))
     AND (%(unseen_before)s::timestamptz IS NULL OR e.expected_by > %(unseen_before)s
         OR e.position > %(last_position)s)
-    AND (NOT e.is_seen OR e.integrator_id = ANY(%(seen_later)s))
+    AND (
+        NOT e.is_seen
+        OR (e.lab_id, e.integrator_id) IN (
+            SELECT l.lab_id, l.integrator_id
+            FROM unnest(%(later_labs)s::text[], %(later_ids)s::text[]) AS l (lab_id, integrator_id)
+        )
+    )
 ORDER BY e.expected_by, e.integrator_id
 """
 
@@ -108,7 +115,7 @@ _DELAYS = """
 SELECT lab_id, day, seconds, deliveries
 FROM state.delay
 WHERE day > %(first_day)s AND day <= %(last_day)s
-    AND (%(lab_id)s::text IS NULL OR lab_id = %(lab_id)s)
+    AND (%(labs)s::text[] IS NULL OR lab_id = ANY(%(labs)s::text[]))
 """
 
 
@@ -128,7 +135,7 @@ def reconcile(
             position = at if question.position is None else question.position
             if position > at:
                 raise QuestionError(f"the state is at position {at}, not yet at {position}")
-            past = read_past(connection, position) if position < at else Past.none()
+            past = read_past(connection, position, question.labs) if position < at else Past.none()
             asked = _Asked(connection, policy, question, position, past)
             yield asked.report(), asked.missing_events()
     finally:
@@ -150,12 +157,13 @@ class _Asked:
         self._now = min(max(question.as_of, _EARLIEST), _LATEST)
         self._values: Parameters = {
             **parameters(policy, self._now, position=position),
-            "lab_id": question.lab_id,
+            "labs": as_array(question.labs),
             "overdue_before": since and since.as_of - policy.budget,
             "unseen_before": since and since.as_of,
             "last_position": since and since.position,
             "past_rows": past.past_rows,
-            "seen_later": past.seen_later,
+            "later_labs": [lab_id for lab_id, _ in past.seen_later],
+            "later_ids": [integrator_id for _, integrator_id in past.seen_later],
         }
 
     def report(self) -> ReconciliationReport:
@@ -166,7 +174,7 @@ class _Asked:
             self._policy,
             self._now,
             position=self._position,
-            lab_id=question.lab_id,
+            labs=question.labs,
         )
         if question.since:
             before = question.since.as_of - self._policy.retry_interval * self._policy.retry_count

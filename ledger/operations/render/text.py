@@ -33,6 +33,7 @@ from ledger.operations.render.words import (
     happened,
     headline,
     lasting,
+    made_by,
     only_possible,
     shown,
     up_to,
@@ -113,7 +114,7 @@ def write_request_text(request: SupportRequest, to: BinaryIO, screen: Screen) ->
     """Write a support request, with the lines that are still open first."""
     page = _Page(screen)
     page.say(_standing(request), style="bold")
-    page.say(f"Made {utc(request.made_at)} by {shown(request.made_by)}.")
+    page.say(f"Made {utc(request.made_at)} by {shown(made_by(request))}.")
     if request.lab_id is not None:
         page.say(f"Only for lab {shown(request.lab_id)}.")
     if request.note:

@@ -9,8 +9,10 @@ from ledger.operations.read_models import (
     LossWindow,
     MissingEventItem,
     ReconciliationReport,
+    RequestItem,
     RequestLine,
     SinceLastRun,
+    SupportRequest,
 )
 
 STATES: dict[MissingState, str] = {
@@ -173,3 +175,9 @@ def _escape(character: str) -> str:
     if character.isascii():  # which json.dumps need not escape
         return f"\\u{ord(character):04x}"
     return json.dumps(character)[1:-1]
+
+
+def made_by(request: RequestItem | SupportRequest) -> str:
+    """Return who made a request, with the API key that proves it."""
+    key = request.made_by_key
+    return f"{request.made_by} (key {key})" if key else request.made_by

@@ -19,7 +19,7 @@ from ledger.operations.read_models import (
     RequestLine,
     SupportRequest,
 )
-from ledger.operations.render.words import labs_of, shown
+from ledger.operations.render.words import labs_of, made_by, shown
 from ledger.operations.spreadsheet_cells import is_formula
 
 MAX_ROWS = 1_048_576
@@ -129,7 +129,7 @@ def write_request_spreadsheet(request: SupportRequest, to: BinaryIO) -> None:
             ("Request", request.number),
             ("State", request.state),
             ("Made (UTC)", request.made_at),
-            ("Made by", request.made_by),
+            ("Made by", made_by(request)),
             ("Lab", request.lab_id),
             ("Note", request.note),
             ("Reason for closing", request.closed_reason),

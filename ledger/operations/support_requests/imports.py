@@ -13,6 +13,7 @@ from ledger.eventlog import read
 from ledger.eventlog.import_export import Imported, Options, import_events, preview_import
 from ledger.eventlog.import_files import ImportFile
 from ledger.model.bill_history import LoggedEvent, resent
+from ledger.model.operators import Labs, as_array
 from ledger.operations.decisions import catch_up
 from ledger.projection.read_event import read_row
 
@@ -87,7 +88,7 @@ ORDER BY 1, 2, 3, 5, 4
 _STILL_OPEN = """
 SELECT l.request, l.lab_id, l.bill_id, l.event_type, l.test_id, NULL
 FROM state.request_line l
-WHERE l.state = 'requested'
+WHERE l.state = 'requested' AND (%s::text[] IS NULL OR l.lab_id = ANY(%s::text[]))
 ORDER BY 1, 2, 3, 5, 4
 """
 
@@ -115,7 +116,7 @@ def import_file(
             f"unreadable {imported.unreadable}. What it settled is not known yet: {error}. "
             "Importing the file again does no harm and reports it"
         ) from error
-    return report(connection, imported, position)
+    return report(connection, imported, position, options.by.labs)
 
 
 def preview_file(connection: Connection, file: ImportFile, options: Options) -> ImportReport:
@@ -125,11 +126,14 @@ def preview_file(connection: Connection, file: ImportFile, options: Options) -> 
     )
 
 
-def report(connection: Connection, imported: Imported, position: int) -> ImportReport:
-    """Report what an import settled; the state is at `position`, which includes the import."""
+def report(connection: Connection, imported: Imported, position: int, labs: Labs) -> ImportReport:
+    """Report what an import settled; the state is at `position`, which includes the import.
+
+    Lines that are still open are listed for `labs` alone.
+    """
     firsts, lasts = [first for first, _ in imported.ranges], [last for _, last in imported.ranges]
     settled, settled_count = _lines(connection, _SETTLED, (firsts, lasts))
-    still_open, open_count = _lines(connection, _STILL_OPEN, ())
+    still_open, open_count = _lines(connection, _STILL_OPEN, (as_array(labs), as_array(labs)))
     return msgspec.structs.replace(
         _report(imported, position=position, dry_run=False),
         settled_count=settled_count,
@@ -169,7 +173,7 @@ def _lines(
 ) -> tuple[list[SettledLine], int]:
     rows = connection.execute(
         SQL("SELECT l.*, count(*) OVER () FROM ({}) l LIMIT {}").format(SQL(query), SHOWN),
-        values or None,
+        values,
     ).fetchall()
     lines = [
         SettledLine(request, lab_id, bill_id, event_type, test_id or None, received_position)

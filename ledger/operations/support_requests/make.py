@@ -12,12 +12,15 @@ from psycopg.sql import SQL
 from ledger.errors import DecisionError, UnknownSubjectError
 from ledger.event_types import EventType
 from ledger.model.operator_events import (
+    AnyDecision,
     EventClosed,
     EventRequested,
     RequestClosed,
     RequestMade,
     Span,
+    WindowClosed,
 )
+from ledger.model.operators import Labs, Operator, as_array, concerns
 from ledger.model.request_lines import Line
 from ledger.operations.decisions import MOST_AT_ONCE, catch_up, deciding, record, see
 from ledger.operations.loss_windows import read_windows
@@ -31,6 +34,7 @@ from ledger.operations.missing_events.queries import (
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import LossWindow, SupportRequest
 from ledger.operations.support_requests.queries import (
+    concerns_only,
     last_number,
     open_lines,
     read_request,
@@ -44,7 +48,7 @@ FROM state.missing_event m
 WHERE (({overdue}) OR ({requested} AND m.requested_at <= %(asked_before)s))
     AND {subscribed}
     AND (%(include_possible)s OR m.certainty = 'certain')
-    AND (%(lab_id)s::text IS NULL OR m.lab_id = %(lab_id)s)
+    AND (%(labs)s::text[] IS NULL OR m.lab_id = ANY(%(labs)s::text[]))
 ORDER BY m.evidence_received_at, m.lab_id, m.bill_id, m.test_id, m.event_type
 LIMIT %(limit)s
 """).format(
@@ -71,33 +75,34 @@ def make_request(
     lab_id: str | None,
     include_possible: bool,
     note: str | None,
-    by: str,
+    by: Operator,
     patience: float,
     now: datetime | None = None,
 ) -> tuple[SupportRequest, int] | None:
     """Ask for all that is overdue and not asked for yet, and for open loss windows, in one request.
 
     Returns it with the position for which it is true; None if there is nothing to ask for. `now` is
-    when it is made, if not at this moment. Of very
-    many the oldest are asked for, and the next request takes the rest. Raises `UnknownSubjectError`
-    for a lab that was never heard of; `DecisionError`.
+    when it is made, if not at this moment. Of very many the oldest are asked for, and the next
+    request takes the rest. It asks for labs that `by` may decide for, and no others. Raises
+    `UnknownSubjectError` for a lab that was never heard of; `DecisionError`.
     """
+    labs = by.labs if lab_id is None else (lab_id,)
     with deciding(url, patience=patience) as connection:
         if lab_id is not None:
-            _check_lab(connection, lab_id)
+            _check_lab(connection, lab_id, by.labs)
         now = now or datetime.now(UTC)
         values = {
             **parameters(policy, now),
             "asked_before": now - policy.ask_again_after,
             "include_possible": include_possible,
-            "lab_id": lab_id,
+            "labs": as_array(labs),
             "limit": MOST_AT_ONCE,
         }
         rows = connection.execute(_TO_ASK, values).fetchall()
         head = catch_up(url, connection, patience=patience)
         windows = [
             Span(window.begin, window.end, window.labs)
-            for window in read_windows(connection, policy, now, position=head, lab_id=lab_id)
+            for window in read_windows(connection, policy, now, position=head, labs=labs)
             if window.state == "open" and window.labs
         ]
         if not rows and not windows:
@@ -106,9 +111,10 @@ def make_request(
         lines = [_ask(row, number, now, by) for row in rows]
         made = RequestMade(
             at=now,
-            by=by,
+            by=by.name,
+            by_key=by.key,
             request=number,
-            lab_id=lab_id,
+            lab_id=labs[0] if labs and len(labs) == 1 else None,
             note=note,
             lines=len(lines),
             windows=windows,
@@ -126,6 +132,7 @@ def _new_request(made: RequestMade, lines: list[EventRequested]) -> SupportReque
         state="open",
         made_at=made.at,
         made_by=made.by,
+        made_by_key=made.by_key,
         lab_id=made.lab_id,
         note=made.note,
         lines=[request_line(line.lab_id, line.bill_id, Line(line, "requested")) for line in asked],
@@ -141,7 +148,7 @@ def close_request(
     number: int,
     *,
     reason: str,
-    by: str,
+    by: Operator,
     lines: Sequence[LineName] | None,
     patience: float,
 ) -> tuple[SupportRequest, int]:
@@ -151,13 +158,14 @@ def close_request(
     `UnknownSubjectError` with what exists; `DecisionError`.
     """
     with deciding(url, patience=patience) as connection:
-        request = read_request(connection, number)
+        request = read_request(connection, number, labs=by.labs)
         now = datetime.now(UTC)
         to_close = _lines_to_close(request, lines)
-        decisions: list[EventClosed | RequestClosed] = [
+        decisions: list[AnyDecision] = [
             EventClosed(
                 at=now,
-                by=by,
+                by=by.name,
+                by_key=by.key,
                 lab_id=lab_id,
                 bill_id=bill_id,
                 event_type=line.asked.event_type,
@@ -169,11 +177,40 @@ def close_request(
             for lab_id, bill_id, line in open_lines(connection, number)
             if (lab_id, bill_id, *line.asked.subject) in to_close
         ]
-        if lines is None and request.closed_reason is None:
-            decisions.append(RequestClosed(at=now, by=by, request=number, reason=reason))
+        if lines is None:
+            decisions += _closing_of_all(connection, request, now, by, reason)
         position = record(connection, decisions) if decisions else None
         position = see(url, connection, patience=patience, position=position)
-        return read_request(connection, number), position
+        return read_request(connection, number, labs=by.labs), position
+
+
+def _closing_of_all(
+    connection: Connection, request: SupportRequest, now: datetime, by: Operator, reason: str
+) -> list[AnyDecision]:
+    """Return what closes a request with its windows; of a part of it, only that part's windows."""
+    if request.closed_reason is not None:
+        return []
+    is_whole = concerns_only(connection, request.number, by.labs)
+    closing = RequestClosed(
+        at=now,
+        by=by.name,
+        by_key=by.key,
+        request=request.number,
+        reason=reason,
+        labs=None if is_whole else as_array(by.labs),
+    )
+    windows = [
+        WindowClosed(
+            at=now,
+            by=by.name,
+            by_key=by.key,
+            window=Span(window.begin, window.end, window.labs),
+            reason=reason,
+        )
+        for window in request.loss_windows
+        if window.state != "closed"
+    ]
+    return [closing] if is_whole else [closing, *windows]
 
 
 def _lines_to_close(
@@ -197,12 +234,13 @@ def _lines_to_close(
     return wanted
 
 
-def _ask(row: tuple[Any, ...], number: int, now: datetime, by: str) -> EventRequested:
+def _ask(row: tuple[Any, ...], number: int, now: datetime, by: Operator) -> EventRequested:
     lab_id, bill_id, integrator_id, *columns = row
     stored = StoredMissing(*columns)
     return EventRequested(
         at=now,
-        by=by,
+        by=by.name,
+        by_key=by.key,
         lab_id=lab_id,
         bill_id=bill_id,
         event_type=stored.event_type,
@@ -217,11 +255,21 @@ def _ask(row: tuple[Any, ...], number: int, now: datetime, by: str) -> EventRequ
     )
 
 
-def _check_lab(connection: Connection, lab_id: str) -> None:
-    if _one(connection, "SELECT EXISTS (SELECT FROM state.lab WHERE lab_id = %s)", lab_id):
+_KNOWN = "SELECT EXISTS (SELECT FROM state.lab WHERE lab_id = %s)"
+_LABS = """
+SELECT lab_id
+FROM state.lab
+WHERE %s::text[] IS NULL OR lab_id = ANY(%s::text[])
+ORDER BY lab_id
+LIMIT 11
+"""
+
+
+def _check_lab(connection: Connection, lab_id: str, labs: Labs) -> None:
+    if concerns(labs, lab_id) and _one(connection, _KNOWN, lab_id):
         return
-    labs = connection.execute("SELECT lab_id FROM state.lab ORDER BY 1 LIMIT 11").fetchall()
-    raise UnknownSubjectError(f"no event of lab {lab_id!r} has been received; {_named(labs)}")
+    named = connection.execute(_LABS, (as_array(labs), as_array(labs))).fetchall()
+    raise UnknownSubjectError(f"no event of lab {lab_id!r} has been received; {_named(named)}")
 
 
 def _named(labs: Iterable[tuple[Any, ...]]) -> str:

@@ -30,9 +30,9 @@ GRANT USAGE ON SCHEMA ledger TO ledger_intake, ledger_reader;
 REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledger_service;
 GRANT SELECT, INSERT ON ledger.event_log, ledger.repeat_delivery, ledger.policy TO ledger_service;
 
-GRANT SELECT, INSERT, UPDATE ON ledger.import_run TO ledger_service;
+GRANT SELECT, INSERT, UPDATE ON ledger.import_run, ledger.api_key TO ledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON ledger.liveness, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
+    ON ledger.liveness, ledger.refusal, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
         ledger.reconciliation_run
     TO ledger_service;
 GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
@@ -42,16 +42,13 @@ REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledge
 GRANT INSERT ON ledger.event_log, ledger.repeat_delivery TO ledger_intake;
 GRANT SELECT (position, lab_id, bill_id, digest) ON ledger.event_log TO ledger_intake;
 GRANT SELECT, INSERT, UPDATE (alive_until), DELETE ON ledger.liveness TO ledger_intake;
+GRANT SELECT, INSERT, UPDATE ON ledger.refusal TO ledger_intake;
 GRANT SELECT ON ledger.policy, ledger.schema_version TO ledger_intake;
 
--- PostgreSQL lets everybody run a new function. The writers of the log are not for everybody.
-REVOKE EXECUTE
-    ON FUNCTION ledger.append_events, ledger.record_liveness, ledger.event_log_head
-    FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.append_events, ledger.record_liveness TO ledger_intake;
-GRANT EXECUTE
-    ON FUNCTION ledger.append_events, ledger.record_liveness, ledger.event_log_head
-    TO ledger_service;
+-- PostgreSQL lets everybody run a new function. Those that take the log's lock are not for everybody.
+REVOKE EXECUTE ON FUNCTION ledger.append_events, ledger.event_log_head FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.append_events TO ledger_intake;
+GRANT EXECUTE ON FUNCTION ledger.append_events, ledger.event_log_head TO ledger_service;
 
 -- The service owns the state and the public views.
 DO $$

@@ -56,14 +56,16 @@ CREATE INDEX former_integrator_id_idx ON former_integrator (integrator_id);
 ALTER TABLE subscription ADD CONSTRAINT subscription_pkey PRIMARY KEY (lab_id, position);
 
 ALTER TABLE expectation ADD CONSTRAINT expectation_pkey PRIMARY KEY (lab_id, position);
-CREATE INDEX expectation_integrator_idx ON expectation (integrator_id, position);
+CREATE INDEX expectation_integrator_idx ON expectation (integrator_id, lab_id, position);
+CREATE INDEX expected_bill_integrator_idx ON expected_bill (integrator_id);
 CREATE INDEX expected_bill_unseen_idx
-    ON expected_bill (expected_by, integrator_id)
+    ON expected_bill (expected_by, integrator_id, lab_id)
     WHERE NOT is_seen AND expected_by IS NOT NULL;
 
 ALTER TABLE unreadable_event
     ADD CONSTRAINT unreadable_event_pkey PRIMARY KEY (lab_id, bill_id, position);
 CREATE INDEX unreadable_event_position_idx ON unreadable_event (position);
+CREATE INDEX unreadable_event_lab_idx ON unreadable_event (lab_id, position);
 CREATE INDEX unreadable_event_reason_idx ON unreadable_event (reason, position);
 
 ALTER TABLE parked_bill ADD CONSTRAINT parked_bill_pkey PRIMARY KEY (lab_id, bill_id);

@@ -18,7 +18,8 @@ CREATE TABLE request_line (
     evidence_received_at timestamptz NOT NULL,
     previous             integer,
     requested_at         timestamptz NOT NULL,
-    requested_by         text        NOT NULL
+    requested_by         text        NOT NULL,
+    requested_by_key     text
 );
 
 COMMENT ON TABLE request_line IS 'One row per missing event that a support request asks for.';

@@ -1,12 +1,13 @@
 -- Support requests, as the operators' events record them.
 
 CREATE TABLE support_request (
-    lab_id   text        NOT NULL COLLATE "C",
-    position bigint      NOT NULL,
-    request  integer     NOT NULL,
-    made_at  timestamptz NOT NULL,
-    made_by  text        NOT NULL,
-    note     text
+    lab_id      text        NOT NULL COLLATE "C",
+    position    bigint      NOT NULL,
+    request     integer     NOT NULL,
+    made_at     timestamptz NOT NULL,
+    made_by     text        NOT NULL,
+    made_by_key text,
+    note        text
 );
 
 COMMENT ON TABLE support_request IS 'Support requests that were made.';
@@ -35,11 +36,14 @@ CREATE TABLE support_request_closing (
     request   integer     NOT NULL,
     closed_at timestamptz NOT NULL,
     closed_by text        NOT NULL,
-    reason    text        NOT NULL
+    reason    text        NOT NULL,
+    labs      text[]      NOT NULL COLLATE "C"
 );
 
 COMMENT ON TABLE support_request_closing IS
     'Support requests that were closed; the first closing of a request counts.';
+COMMENT ON COLUMN support_request_closing.labs IS
+    'Closed for these labs, without its windows; empty: as a whole.';
 
 
 CREATE TABLE loss_window_closing (

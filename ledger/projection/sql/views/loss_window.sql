@@ -14,15 +14,25 @@ recorded AS MATERIALIZED (
     FROM ledger.liveness l
 ),
 outage AS MATERIALIZED (
+    -- A time in which no receiver was alive, or in which one refused deliveries.
     SELECT
-        tstzmultirange(tstzrange(r.first, now()))
-        - r.times
-        -- The last record is always a moment old, which is no outage yet.
-        - CASE
-            WHEN r.last BETWEEN now() - interval '5 s' AND now()
-            THEN tstzmultirange(tstzrange(r.last, now()))
-            ELSE '{}'
-        END AS times
+        (
+            tstzmultirange(tstzrange(r.first, now()))
+            - r.times
+            -- The last record is always a moment old, which is no outage yet.
+            - CASE
+                WHEN r.last BETWEEN now() - interval '5 s' AND now()
+                THEN tstzmultirange(tstzrange(r.last, now()))
+                ELSE '{}'
+            END
+        )
+        + coalesce(
+            (
+                SELECT range_agg(tstzrange(f.refused_from, f.refused_until))
+                FROM ledger.refusal f
+            ),
+            '{}'
+        ) * tstzmultirange(tstzrange(r.first, now())) AS times
     FROM recorded r
     WHERE r.first <= now()
 ),
@@ -75,7 +85,7 @@ closed AS MATERIALIZED (
         WHERE EXISTS (
             SELECT
             FROM state.support_request_closing k
-            WHERE k.request = w.request AND k.position > w.position
+            WHERE k.request = w.request AND k.position > w.position AND k.labs = '{}'
         )
         UNION ALL
         SELECT k.labs, k.begins_at, k.ends_at
@@ -109,7 +119,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL unnest(s.parts) AS part ("window");
 
 COMMENT ON VIEW ledger.loss_window IS
-    'Times whose events were lost with all their retries, because no receiver was alive: one row per lab.';
+    'Times whose events were lost with all their retries, because no receiver could store them: one row per lab.';
 COMMENT ON COLUMN ledger.loss_window.begins_at IS 'Events that occurred from this time on were lost.';
 COMMENT ON COLUMN ledger.loss_window.ends_at IS 'Events that occurred from this time on were not lost.';
 COMMENT ON COLUMN ledger.loss_window.lab_id IS 'The lab; null if no lab is known to have been sending.';

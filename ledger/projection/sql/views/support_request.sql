@@ -14,12 +14,13 @@ SELECT
     l.closed AS lines_closed,
     c.closed_at,
     c.closed_by,
-    c.reason AS closed_reason
+    c.reason AS closed_reason,
+    r.made_by_key
 FROM state.support_request r
 LEFT JOIN LATERAL (
     SELECT c.closed_at, c.closed_by, c.reason
     FROM state.support_request_closing c
-    WHERE c.request = r.request
+    WHERE c.request = r.request AND c.labs = '{}'
     ORDER BY c.position
     LIMIT 1
 ) c ON true
@@ -63,3 +64,4 @@ COMMENT ON COLUMN ledger.support_request.lines_closed IS 'Lines that were closed
 COMMENT ON COLUMN ledger.support_request.closed_at IS 'When an operator closed the whole request.';
 COMMENT ON COLUMN ledger.support_request.closed_by IS 'Who closed it.';
 COMMENT ON COLUMN ledger.support_request.closed_reason IS 'Why.';
+COMMENT ON COLUMN ledger.support_request.made_by_key IS 'The API key of who made it; null: the command line.';
