@@ -1,11 +1,13 @@
 """The public address takes deliveries and nothing else; the private one has everything else."""
 
 import json
+import os
 import re
+import signal
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -133,12 +135,42 @@ def test_the_processes_of_the_public_address_act_as_the_intake(
     assert deliver(public, payload).status_code == 200
 
 
-def test_a_killed_worker_of_either_address_is_replaced(
-    server: LedgerServer, public: httpx.Client, lab: str
+def test_connections_that_are_held_open_keep_nobody_out(
+    server: LedgerServer, public: httpx.Client, public_port: int, lab: str
 ) -> None:
-    for worker in psutil.Process(server.serve.pid).children():
-        if "spawn_main" in " ".join(worker.cmdline()):
-            worker.kill()
+    begun = b"POST /webhooks/flabs HTTP/1.1\r\nHost: x\r\nX: "
+    with ExitStack() as held:
+        for port in [public_port, server.port] * 600:
+            connection = socket.create_connection(("127.0.0.1", port))
+            held.enter_context(closing(connection)).sendall(begun)
+        for payload in distinct(lab, 3):
+            with httpx.Client(base_url=public.base_url, trust_env=False) as new:
+                assert deliver(new, payload).json()["outcome"] == "recorded"
+            with httpx.Client(base_url=server.url, trust_env=False) as new:
+                assert new.get("/health/ready").status_code == 200
+        wait_until(lambda: "too many connections of one address" in server.output, "it is logged")
+
+
+@pytest.mark.parametrize("how", ["killed", "replaced"])
+def test_workers_of_both_addresses_are_replaced(
+    server: LedgerServer, public: httpx.Client, lab: str, how: str
+) -> None:
+    def workers() -> set[int]:
+        found = set()
+        for child in psutil.Process(server.serve.pid).children():
+            with suppress(psutil.Error):  # it has just ended
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.add(child.pid)
+        return found
+
+    before = workers()
+    assert len(before) == 2
+    if how == "replaced":
+        server.serve.send_signal(signal.SIGHUP)
+    else:
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(workers() - before) == 2 == len(workers()), "there are two new ones")
     [payload] = distinct(lab, 1)
 
     def delivered() -> bool:
