@@ -62,7 +62,6 @@ def make_routes() -> list[Any]:
             list_expected_bills,
             get_subscription,
             get_projection,
-            list_keys,
         ],
         guards=[require_scope],
         before_request=check_parameters,
@@ -86,9 +85,6 @@ def make_routes() -> list[Any]:
             stop_expecting_bill,
             set_subscription,
             import_events,
-            create_key,
-            rotate_key,
-            revoke_key,
         ],
         guards=[require_scope],
         before_request=check_parameters,
@@ -98,12 +94,23 @@ def make_routes() -> list[Any]:
         },
         tags=["operate"],
     )
+    administration = Router(
+        "/",
+        route_handlers=[list_keys, create_key, rotate_key, revoke_key],
+        guards=[require_scope],
+        before_request=check_parameters,
+        dependencies={
+            "operator": Provide(provide_operator),
+            "caller": Provide(provide_caller),
+        },
+        tags=["admin"],
+    )
     service = Router(
         "/", route_handlers=[get_liveness, get_readiness, get_metrics], tags=["service"]
     )
     everything = Router(
         "/",
-        route_handlers=[reads, operations, service],
+        route_handlers=[reads, operations, administration, service],
         dependencies={"services": Provide(provide_services)},
     )
     return [everything]
