@@ -30,7 +30,7 @@ from ledger.api.routes import make_routes
 from ledger.api.services import Services
 from ledger.api.threads import Threads
 from ledger.eventlog.group_commit import GroupCommit
-from ledger.intake.application import SETTLE_SECONDS, make_intake
+from ledger.intake.application import SETTLE_SECONDS, Background, make_intake
 from ledger.intake.endpoint import Intake
 from ledger.intake.listener import Listener
 from ledger.logging_setup import configure_logging
@@ -68,17 +68,28 @@ def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
         settings = Settings.from_environment()
     url = settings.require_database()
     lane = GroupCommit(url) if with_intake else None
-    intake = make_intake(settings, lane) if lane else None
     authenticator = Authenticator(url, settings.admin_key)
     rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
+    parts = make_intake(settings, url, lane) if lane else None
     litestar = make_litestar(
-        settings, url, lane, reader, policy, authenticator=authenticator, rates=rates
+        settings,
+        url,
+        lane,
+        reader,
+        policy,
+        authenticator=authenticator,
+        rates=rates,
+        background=parts.background if parts else (),
     )
     bills = BillEndpoint(reader, authenticator, rates, policy)
     return Application(
-        litestar, intake, bills, prefix=settings.path_prefix, listener=Listener.of(settings)
+        litestar,
+        parts.intake if parts else None,
+        bills,
+        prefix=settings.path_prefix,
+        listener=Listener.of(settings),
     )
 
 
@@ -149,10 +160,12 @@ def make_litestar(
     *,
     authenticator: Authenticator,
     rates: RateLimit,
+    background: Background,
 ) -> Litestar:
     """Make the Litestar application, which has every route except the intake.
 
-    Without a lane the process takes no deliveries.
+    Without a lane the process takes no deliveries. It also starts and stops what works in the
+    background.
     """
 
     @asynccontextmanager
@@ -179,6 +192,8 @@ def make_litestar(
             await lane.settle(within=SETTLE_SECONDS)
         services.watch.start()
         authenticator.start()
+        for one in background:
+            one.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.
         gc.collect()
@@ -190,6 +205,8 @@ def make_litestar(
             yield
         finally:
             services.close()
+            for one in background:
+                one.stop()
             await services.watch.stop()
             await authenticator.stop()
             await reader.stop()

@@ -17,6 +17,10 @@ class DatabaseUnavailableError(LedgerError):
     """The database cannot be reached or does not answer in time."""
 
 
+class PoolerError(LedgerError):
+    """A connection pooler shares our sessions with its other clients."""
+
+
 class SchemaError(LedgerError):
     """The database's schema is not the one that this version of Ledger works with."""
 
@@ -31,6 +35,10 @@ class FoldVersionError(LedgerError):
 
 class StateError(LedgerError):
     """The state's tables are missing or inconsistent; a rebuild replaces them."""
+
+
+class BillTooLargeError(LedgerError):
+    """A bill's events say more than one process can hold; it has no state."""
 
 
 class CheckpointError(LedgerError):

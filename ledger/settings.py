@@ -45,8 +45,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The PostgreSQL database (15 to 18), as a URL or as `key=value` words. Required."""
 
     webhook_tokens: tuple[str, ...] = ()
-    """Tokens that Flabs may send, separated by commas. All are valid, so that a token can be
-    replaced without an interruption."""
+    """Tokens that Flabs may send, separated by commas. All are valid, each for every lab, so that a
+    token can be replaced without an interruption. `ledger tokens` keeps more in the database."""
 
     webhook_header: str = "authorization"
     """The header that carries the token, as `Bearer TOKEN` or `TOKEN`."""
@@ -134,6 +134,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_body: int = 1024 * 1024
     """The longest body in bytes; a longer one is answered with 413."""
 
+    refused_rows: int = 10_000
+    """Deliveries with a wrong token that are kept; one address gets at most half. 0 keeps none."""
+
+    refused_bytes: int = 64 * 1024 * 1024
+    """Bytes of such deliveries that are kept; one address gets at most half."""
+
+    refused_days: int = 30
+    """Days for which such deliveries are kept."""
+
     def __repr__(self) -> str:
         """Hide the values: four fields hold secrets, and a repr may end in a log."""
         return "Settings(...)"
@@ -185,15 +194,6 @@ class Settings(Struct, frozen=True, kw_only=True):
                 "LEDGER_TLS_CERTIFICATE and LEDGER_TLS_KEY belong together: set both"
             )
         return None
-
-    def require_tokens(self) -> tuple[str, ...]:
-        """Return the webhook tokens. Raises `SettingsError` if there are none."""
-        if not self.webhook_tokens:
-            raise SettingsError(
-                "LEDGER_WEBHOOK_TOKENS is not set: without a token anybody could write to the log. "
-                "Set the token that was given to Flabs, or several separated by commas"
-            )
-        return self.webhook_tokens
 
     def weak_secrets(self) -> list[str]:
         """Return a sentence for each secret that could be guessed, without its value."""
@@ -446,6 +446,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "sender_contact": _one_line,
     "public_url": _public_url,
     "max_body": _whole_number(1, 64 * 1024 * 1024),
+    "refused_rows": _whole_number(0, 100_000),
+    "refused_bytes": _whole_number(0, 1024**3),
+    "refused_days": _whole_number(1, 3_650),
 }
 
 

@@ -27,6 +27,12 @@ from ledger.api.handlers.missing_events import (
 )
 from ledger.api.handlers.projection import get_projection
 from ledger.api.handlers.reconciliation import get_reconciliation
+from ledger.api.handlers.refused_deliveries import (
+    accept_refused_deliveries,
+    drop_refused_deliveries,
+    get_refused_delivery,
+    list_refused_deliveries,
+)
 from ledger.api.handlers.reports import list_reports
 from ledger.api.handlers.subscriptions import get_subscription, set_subscription
 from ledger.api.handlers.support_requests import (
@@ -34,6 +40,11 @@ from ledger.api.handlers.support_requests import (
     get_support_request,
     list_support_requests,
     make_support_request,
+)
+from ledger.api.handlers.webhook_tokens import (
+    create_webhook_token,
+    list_webhook_tokens,
+    revoke_webhook_token,
 )
 from ledger.api.http.bodies import provide_operator
 from ledger.api.http.guards import provide_caller, require_scope
@@ -96,7 +107,19 @@ def make_routes() -> list[Any]:
     )
     administration = Router(
         "/",
-        route_handlers=[list_keys, create_key, rotate_key, revoke_key],
+        route_handlers=[
+            list_keys,
+            create_key,
+            rotate_key,
+            revoke_key,
+            list_webhook_tokens,
+            create_webhook_token,
+            revoke_webhook_token,
+            list_refused_deliveries,
+            get_refused_delivery,
+            accept_refused_deliveries,
+            drop_refused_deliveries,
+        ],
         guards=[require_scope],
         before_request=check_parameters,
         dependencies={

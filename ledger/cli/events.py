@@ -1,6 +1,8 @@
 """`ledger events`."""
 
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import rich_click as click
@@ -48,38 +50,39 @@ def events(*, unreadable: bool, reason: str | None, after: int, limit: int, as_j
     url = prepared_database()
     policy = agree(url, Settings.from_environment())
     query, values = (ALL_UNREADABLE, [reason, reason, None, None]) if unreadable else (ALL, [])
-    found = [
+    # Each dropped once it is shown: a thousand bodies can be a gigabyte.
+    found = (
         (unreadable_item if unreadable else event_item)(row, policy)
         for row in _read(url, query, values, after=after, limit=limit + 1)
-    ]
+    )
     if as_json:
-        for item in found[:limit]:
+        for item in islice(found, limit):
             click.echo(encode(item))
         return
-    if not found:
+    cells = [_cells(item) for item in found]
+    if not cells:
         click.echo("No event matches.", err=True)
         return
     columns = (*COLUMNS, "reason", "path", "detail") if unreadable else COLUMNS
-    print_table(columns, map(_cells, found[:limit]), whole=COLUMNS[:4])
-    if len(found) > limit:
-        last = found[limit - 1].position
+    print_table(columns, cells[:limit], whole=COLUMNS[:4])
+    if len(cells) > limit:
+        last = cells[limit - 1][0]
         click.echo(f"There are more than {limit}; --after {last} goes on.", err=True)
 
 
 def _read(
     url: str, query: Composed, values: list[str | None], *, after: int, limit: int
-) -> list[tuple[Any, ...]]:
-    """Return at most `limit` rows; one query returns fewer where bodies are large."""
-    rows: list[tuple[Any, ...]] = []
+) -> Iterator[tuple[Any, ...]]:
+    """Yield at most `limit` rows; one query returns fewer where bodies are large."""
     with closing(connect(url, "events")) as connection:
-        while len(rows) < limit:
-            after = rows[-1][1] if rows else after
-            part = connection.execute(query, [after, *values, limit - len(rows)]).fetchall()
+        while limit:
+            part = connection.execute(query, [after, *values, limit]).fetchall()
             found = [row for row in part if row[1] is not None]
             if not found:
                 break
-            rows += found
-    return rows
+            limit -= len(found)
+            after = found[-1][1]
+            yield from found
 
 
 def _cells(item: EventItem) -> tuple[str, ...]:

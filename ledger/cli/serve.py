@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from contextlib import closing
 from typing import Any
 
 import rich_click as click
@@ -12,12 +13,13 @@ from uvicorn.supervisors import Multiprocess
 
 from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
-from ledger.errors import LedgerError, SettingsError
+from ledger.errors import DatabaseUnavailableError, LedgerError, SettingsError
 from ledger.intake.listener import Listener
 from ledger.intake.supervisor import Group, Supervisor
 from ledger.intake.tls import make_context
 from ledger.logging_setup import configure_logging
-from ledger.postgres.connect import INTAKE_ROLE, act_as
+from ledger.operations.webhook_tokens import has_valid
+from ledger.postgres.connect import INTAKE_ROLE, act_as, connect
 from ledger.settings import OFF, Address, Settings, share_metrics_folder
 
 STOP_SECONDS = 8
@@ -51,12 +53,12 @@ def serve(*, end_with_parent: bool) -> None:
     settings = Settings.from_environment()
     url = settings.require_database()
     intake, api = settings.addresses()
-    if intake != OFF:
-        settings.require_tokens()
     if api == OFF:
         act_as(INTAKE_ROLE)
     Listener.of(settings)  # which a worker would fail to make
     check_schema_if_reachable(url)
+    if intake != OFF:
+        _require_tokens(url, settings)
     descriptors = processes.raise_descriptor_limit()
     groups = [
         Group(_config(application, settings), _listen(address, settings))
@@ -83,6 +85,26 @@ def serve(*, end_with_parent: bool) -> None:
     if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
         raise LedgerError("a worker could not start; the lines above say why")
     log.info("stopped")
+
+
+def _require_tokens(url: str, settings: Settings) -> None:
+    """Raise `SettingsError` if there is no webhook token anywhere.
+
+    Without the database it is not known whether it has any, so the server starts.
+    """
+    if settings.webhook_tokens:
+        return
+    try:
+        with closing(connect(url, "check")) as connection:
+            found = has_valid(connection)
+    except DatabaseUnavailableError:
+        return  # the check of the schema has said so
+    if not found:
+        raise SettingsError(
+            "there is no webhook token, and without one nobody could deliver: create one with "
+            "`ledger tokens create` and give it to Flabs, or set LEDGER_WEBHOOK_TOKENS to the "
+            "token that was given to Flabs, or to several separated by commas"
+        )
 
 
 def _applications(intake: Address, api: Address) -> dict[str, Address]:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from psycopg import Connection
+from psycopg.sql import SQL, Composable, Composed
 
 from ledger.eventlog.append import Source
 from ledger.model.operators import Labs
@@ -28,13 +29,16 @@ class LogRow(NamedTuple):
 COLUMNS = "position, received_at, digest, lab_id, bill_id, body, source"
 """What is selected from the log for a `LogRow`."""
 
-BATCH_BYTES = 16 * 1024 * 1024
+BATCH_BYTES = 32 * 1024 * 1024
 """Of bodies that `after` returns at the most; the last may go beyond. Bodies can be large."""
+
+_TYPES = ("int8", "timestamptz", "bytea", "text", "text", "bytea", "text")
+"""Of `COLUMNS`."""
 
 HEAD = "SELECT ledger.event_log_head()"
 
 # Sizes are known without the bodies' being read from the disk.
-_AFTER = f"""
+_AFTER = SQL(f"""
 SELECT {", ".join(LogRow._fields)}
 FROM (
     SELECT
@@ -42,30 +46,38 @@ FROM (
     FROM (
         SELECT {COLUMNS}
         FROM ledger.event_log
-        WHERE position > %s AND position <= %s{{labs}}
+        WHERE position > {{after}} AND position <= {{upto}}{{of_labs}}
         ORDER BY position
-        LIMIT %s
+        LIMIT {{limit}}
     ) l
 ) sized
-WHERE before < {BATCH_BYTES}
+WHERE before < {{batch_bytes}}
 ORDER BY position
-"""  # noqa: S608 -- our own names and number
-_AFTER_OF_ALL = _AFTER.format(labs="")
-_AFTER_OF_LABS = _AFTER.format(labs=" AND lab_id = ANY(%s::text[])")
+""")  # noqa: S608 -- our own names
 
 # A look-up along the key for each bill, whatever the planner thinks of the log: OFFSET 0 keeps the
 # look-up apart, + 0 keeps it off the index on position, ORDER BY on the key.
-_OF_BILLS = f"""
+_OF_BILLS = SQL(f"""
 SELECT e.*
-FROM unnest(%s::text[], %s::text[]) AS k (lab_id, bill_id)
+FROM unnest({{labs}}::text[], {{bills}}::text[]) AS k (lab_id, bill_id)
 CROSS JOIN LATERAL (
     SELECT {COLUMNS}
     FROM ledger.event_log l
-    WHERE l.lab_id = k.lab_id AND l.bill_id = k.bill_id AND l.position + 0 <= %s
+    WHERE l.lab_id = k.lab_id AND l.bill_id = k.bill_id AND l.position + 0 <= {{upto}}
     ORDER BY l.lab_id, l.bill_id
     OFFSET 0
 ) e
-"""  # noqa: S608 -- our own names
+""")  # noqa: S608 -- our own names
+
+_BILL_THEN = SQL(f"""
+SELECT {COLUMNS}
+FROM ledger.event_log
+WHERE
+    lab_id = {{lab_id}}
+    AND bill_id = {{bill_id}}
+    AND received_at <= {{known}}
+    AND ({{happened}}::timestamptz IS NULL OR event_time <= {{happened}})
+""")  # noqa: S608 -- our own names
 
 
 def keep_to_indexes(connection: Connection) -> None:
@@ -91,28 +103,45 @@ def head(connection: Connection) -> int:
 
 def after(
     connection: Connection, position: int, upto: int, limit: int, *, labs: Labs = None
-) -> list[LogRow]:
-    """Return rows of labs in order of position: those after `position`, none after `upto`.
+) -> Iterator[LogRow]:
+    """Yield rows of labs in order of position: those after `position`, none after `upto`.
 
-    `limit` at the most, and fewer where their bodies are more than `BATCH_BYTES`.
+    `limit` at the most, and fewer where their bodies are more than `BATCH_BYTES`. One body is held
+    at a time; take all rows before you use the connection for anything else.
     """
-    cursor = connection.cursor(binary=True)
-    if labs is None:
-        cursor.execute(_AFTER_OF_ALL, (position, upto, limit), prepare=True)
-    else:
-        cursor.execute(_AFTER_OF_LABS, (position, upto, list(labs), limit))
-    return list(map(LogRow._make, cursor.fetchall()))
+    of_labs: Composable = SQL("")
+    if labs is not None:
+        of_labs = SQL(" AND lab_id = ANY({}::text[])").format(list(labs))
+    query = _AFTER.format(
+        after=position, upto=upto, limit=limit, batch_bytes=BATCH_BYTES, of_labs=of_labs
+    )
+    return one_by_one(connection, query)
 
 
 def of_bills(connection: Connection, keys: Sequence[Key], upto: int) -> Iterator[LogRow]:
-    """Yield all rows of the bills, none after position `upto`, in no order."""
-    cursor = connection.cursor(binary=True)
-    cursor.execute(
-        _OF_BILLS,
-        ([lab for lab, _ in keys], [bill for _, bill in keys], upto),
-        prepare=True,
+    """Yield all rows of the bills, none after position `upto`, in no order; see `after`."""
+    query = _OF_BILLS.format(
+        labs=[lab for lab, _ in keys], bills=[bill for _, bill in keys], upto=upto
     )
-    yield from map(LogRow._make, cursor.fetchall())
+    return one_by_one(connection, query)
+
+
+def bill_then(key: Key, known: datetime, happened: datetime | None) -> Composed:
+    """Return the query for the rows of a bill that had been received by `known`.
+
+    With `happened`, only those whose event had happened by then.
+    """
+    lab_id, bill_id = key
+    return _BILL_THEN.format(lab_id=lab_id, bill_id=bill_id, known=known, happened=happened)
+
+
+def one_by_one(connection: Connection, query: Composed) -> Iterator[LogRow]:
+    """Yield the rows of a query for `COLUMNS`, of which one is held at a time."""
+    # By COPY, which hands over a row at a time, however large a bill or a batch is.
+    copying = SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)
+    with connection.cursor().copy(copying) as copy:
+        copy.set_types(_TYPES)
+        yield from map(LogRow._make, copy.rows())
 
 
 class LoggedDelivery(NamedTuple):

@@ -5,14 +5,19 @@ does not exist there. Its process acts as `ledger_intake`.
 """
 
 import gc
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ledger import processes
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Answer, Intake, problem_answer, send_answer
 from ledger.intake.listener import Listener
+from ledger.intake.refused_box import RefusedBox
+from ledger.intake.tokens import TokenWatcher, WebhookTokens
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import agree_if_reachable
+from ledger.operations.refused_deliveries.keep import Bounds
 from ledger.postgres.connect import INTAKE_ROLE, act_as
 from ledger.settings import Settings
 
@@ -46,18 +51,41 @@ def create_application() -> "IntakeApplication":
     settings = Settings.from_environment()
     url = settings.require_database()
     agree_if_reachable(url, settings, adopt=False)
-    return IntakeApplication(settings, GroupCommit(url))
+    lane = GroupCommit(url)
+    return IntakeApplication(settings, make_intake(settings, url, lane), lane)
 
 
-def make_intake(settings: Settings, lane: GroupCommit) -> Intake:
-    """Make the endpoint. Raises `SettingsError` without a webhook token."""
-    return Intake(
+Background = Sequence[TokenWatcher | RefusedBox]
+"""What works beside the event loop; to be started and stopped with it."""
+
+
+class IntakeParts(NamedTuple):
+    """The endpoint, and what works for it in the background."""
+
+    intake: Intake
+    background: Background
+
+
+def make_intake(settings: Settings, url: str, lane: GroupCommit) -> IntakeParts:
+    """Make the endpoint; read the tokens of the database, if it can be reached."""
+    tokens = WebhookTokens(settings.webhook_tokens)
+    watcher = TokenWatcher(url, tokens)
+    watcher.read_once()
+    bounds = Bounds(
+        rows=settings.refused_rows,
+        bytes=settings.refused_bytes,
+        age=timedelta(days=settings.refused_days),
+    )
+    box = RefusedBox(url, bounds)
+    intake = Intake(
         lane,
-        tokens=settings.require_tokens(),
+        tokens=tokens,
+        box=box,
         header=settings.webhook_header,
         max_body=settings.max_body,
         prefix=settings.path_prefix,
     )
+    return IntakeParts(intake, (watcher, box))
 
 
 class IntakeApplication:
@@ -66,8 +94,8 @@ class IntakeApplication:
     The server's protocol finds `intake` and `listener` here.
     """
 
-    def __init__(self, settings: Settings, lane: GroupCommit) -> None:
-        self.intake = make_intake(settings, lane)
+    def __init__(self, settings: Settings, parts: IntakeParts, lane: GroupCommit) -> None:
+        self.intake, self._background = parts
         self.listener = Listener.of(settings)
         self._lane = lane
         self._live = {LIVE, settings.path_prefix + LIVE}
@@ -96,10 +124,14 @@ class IntakeApplication:
         await receive()
         self._lane.start()
         await self._lane.settle(within=SETTLE_SECONDS)
+        for one in self._background:
+            one.start()
         # Objects made so far live as long as the process; collections need not look at them.
         gc.collect()
         gc.freeze()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        for one in self._background:
+            one.stop()
         await self._lane.stop()
         await send({"type": "lifespan.shutdown.complete"})

@@ -51,6 +51,7 @@ from ledger.intake.endpoint import Answer, Intake, problem_answer
 from ledger.intake.listener import Listener
 from ledger.intake.proxies import neighbourhood
 from ledger.intake.tls import Certificate
+from ledger.intake.tokens import Token
 
 HEAD_BYTES = 64 * 1024
 """Longest request line with headers; also the longest trailers, and the longest chunk header."""
@@ -394,12 +395,16 @@ class BoundedProtocol(HttpToolsProtocol):
         """Start the request."""
         if self.parser.should_upgrade():
             return
-        if self._is_proxied and self.client:
-            host = self._listener.proxies.client_of(self.client[0], self.headers)
-            self.scope["client"] = (host, self.client[1] if host == self.client[0] else 0)
+        if self._is_proxied:
+            self.scope["client"] = (self._client_host(), 0)
         super().on_headers_complete()
         self.cycle.transport = self._answers  # type: ignore[assignment]
         self._begin_body(wanted=False)
+
+    def _client_host(self) -> str:
+        """Return the address of the client, which a trusted proxy tells."""
+        host = self.client[0] if self.client else "unknown"
+        return self._listener.proxies.client_of(host, self.headers) if self._is_proxied else host
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -614,9 +619,10 @@ class DeliveryProtocol(BoundedProtocol):
 
     def on_headers_complete(self) -> None:
         """Keep an ordinary delivery here."""
-        if self._is_ordinary_delivery():
+        token = self._token_of_ordinary_delivery()
+        if token is not None:
             self._begin_body(wanted=True)
-            self.cycle = _Delivery(self)
+            self.cycle = _Delivery(self, token)
         else:
             super().on_headers_complete()
             if self._intake and self._in_body and self._intake.answers(self.scope["path"]):
@@ -629,20 +635,27 @@ class DeliveryProtocol(BoundedProtocol):
         delivery = self.cycle
         if self._intake and isinstance(delivery, _Delivery) and self._in_body:
             self._end_body()
-            self._intake.deliver(bytes(delivery.body), datetime.now(UTC), delivery.answer)
+            self._intake.deliver(
+                bytes(delivery.body),
+                datetime.now(UTC),
+                delivery.token,
+                self._client_host(),
+                delivery.answer,
+            )
         else:
             super().on_message_complete()
 
-    def _is_ordinary_delivery(self) -> bool:
-        return (
+    def _token_of_ordinary_delivery(self) -> Token | None:
+        if (
             self._intake is not None
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
-            and self._intake.is_ordinary(self.url.decode("latin-1"), self.headers)
-        )
+        ):
+            return self._intake.ordinary_token(self.url.decode("latin-1"), self.headers)
+        return None
 
 
 class _Delivery(RequestResponseCycle):
@@ -653,7 +666,8 @@ class _Delivery(RequestResponseCycle):
 
     message_event = asyncio.Event()  # nobody waits for it
 
-    def __init__(self, connection: DeliveryProtocol) -> None:
+    def __init__(self, connection: DeliveryProtocol, token: Token) -> None:
+        self.token = token
         self.body = bytearray()
         self.more_body = True
         self.response_started = False

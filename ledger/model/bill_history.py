@@ -108,6 +108,29 @@ def logged_event(
     )
 
 
+def memory_of(event: LoggedEvent) -> int:
+    """Return the bytes of memory that an event takes at most, the same on every machine."""
+    characters = sum(map(len, filter(None, (event.status, event.integrator_id, event.report_url))))
+    bill = event.event.data.bill_data
+    tests = (bill and bill.tests) or ()
+    for test in tests:
+        characters += len(test.test_id) + len(test.status or "")
+    return _OF_EVENT + _OF_TEST * len(tests) + _OF_CHARACTER * characters
+
+
+def most_memory_of(event: LoggedEvent, size: int) -> int:
+    """Return at least what `memory_of` does, in less time; `size` is that of the body in bytes."""
+    if size > _LONG:
+        return memory_of(event)
+    bill = event.event.data.bill_data
+    tests = (bill and bill.tests) or ()
+    return _OF_EVENT + _OF_TEST * len(tests) + _OF_CHARACTER * size
+
+
+_OF_EVENT, _OF_TEST, _OF_CHARACTER = 1000, 300, 4
+_LONG = 16 * 1024
+
+
 def delay(received_at: datetime, event_time: int) -> int:
     """Return the whole seconds, rounded down, from an event's time until it was received."""
     since = (

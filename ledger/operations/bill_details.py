@@ -1,6 +1,8 @@
 """Everything known of one bill, folded from its events in the log at the moment of the question."""
 
 from datetime import UTC, datetime
+from itertools import islice
+from operator import attrgetter
 
 from msgspec import Struct
 from psycopg import Connection
@@ -20,6 +22,10 @@ from ledger.operations.missing_events.subscriptions import read_subscription
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
 from ledger.projection.read_event import BillEvents, Read, read_row
+
+TESTS_SHOWN = 50
+LONGEST_STATUS = 200
+"""Characters. A summary of an event is a line, however large its body is."""
 
 
 class FoldedBill(BillSummary, frozen=True, kw_only=True):
@@ -64,15 +70,16 @@ def read_bill(
     log has no event of the bill.
     """
     key = (lab_id, bill_id)
-    rows = sorted(read.of_bills(connection, [key], read.head(connection)))
-    if not rows:
-        raise UnknownSubjectError(f"no event of bill {bill_id!r} of lab {lab_id!r} is in the log")
-    history = BillEvents([], [])
+    history = BillEvents()
     events: list[LoggedItem] = []
-    for row in rows:
+    for row in read.of_bills(connection, [key], read.head(connection)):
         found = read_row(row)
-        history.add(found)
+        history.add(found, len(row.body))
         events.append(_logged(row, found))
+    if not events:
+        raise UnknownSubjectError(f"no event of bill {bill_id!r} of lab {lab_id!r} is in the log")
+    history.raise_if_too_large()
+    events.sort(key=attrgetter("position"))
     if not history.events:
         return BillDetails(None, [], events)
     bill = fold(lab_id, bill_id, history.events, history.decisions)
@@ -110,9 +117,16 @@ def _words(found: Read) -> tuple[str, datetime | None, str]:
 
 def _said(event: LoggedEvent) -> str:
     tests = ", ".join(
-        f"{test} {status or 'without status'}" for test, status in event.tests.items()
+        f"{test} {_short(status or 'without status')}"
+        for test, status in islice(event.tests.items(), TESTS_SHOWN)
     )
-    return "; ".join(filter(None, (event.status and f"status {event.status}", tests)))
+    if (more := len(event.tests) - TESTS_SHOWN) > 0:
+        tests += f" and {more} more"
+    return "; ".join(filter(None, (event.status and f"status {_short(event.status)}", tests)))
+
+
+def _short(status: str) -> str:
+    return status if len(status) <= LONGEST_STATUS else f"{status[:LONGEST_STATUS]}..."
 
 
 def _from_unix(seconds: int) -> datetime:

@@ -8,7 +8,8 @@ from psycopg import AsyncConnection, Connection
 from psycopg.abc import Query
 from psycopg_pool import AsyncConnectionPool
 
-from ledger.errors import DatabaseUnavailableError, SchemaError, one_line
+from ledger.errors import DatabaseUnavailableError, PoolerError, SchemaError, one_line
+from ledger.postgres.pooler import refuse_lent_sessions
 from ledger.postgres.session import hold_settings
 
 Role = Literal["ledger_service", "ledger_intake"]
@@ -29,6 +30,9 @@ CONTENT_ERRORS = (
 """What a statement's own values can cause. Any other error, such as a full disk, is not theirs."""
 
 # An unreachable host is noticed within about ten seconds.
+_SESSIONS_ARE_OURS: set[str] = set()
+"""URLs of which this process found out that no pooler lends out their sessions."""
+
 _LIMITS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT,
     "keepalives_idle": 4,
@@ -54,7 +58,8 @@ def act_as(role: Role) -> None:
 def connect(url: str, purpose: str) -> Connection:
     """Open a connection in autocommit mode that acts as the process's role.
 
-    `purpose` appears in pg_stat_activity. Raises `DatabaseUnavailableError` or `SchemaError`.
+    `purpose` appears in pg_stat_activity. Raises `DatabaseUnavailableError`, `PoolerError` or
+    `SchemaError`.
     """
     connection = connect_as_login(url, purpose)
     try:
@@ -66,18 +71,31 @@ def connect(url: str, purpose: str) -> Connection:
 
 
 def connect_as_login(url: str, purpose: str) -> Connection:
-    """Open a connection in autocommit mode with the login's own rights: for migrations."""
-    try:
-        connection = psycopg.connect(
+    """Open a connection in autocommit mode with the login's own rights: for migrations.
+
+    Raises `DatabaseUnavailableError` or `PoolerError`.
+    """
+
+    def open_one() -> Connection:
+        return psycopg.connect(
             url, autocommit=True, application_name=f"ledger {purpose}", **_LIMITS
         )
+
+    try:
+        connection = open_one()
     except psycopg.Error as error:
         raise unavailable(error) from error
     try:
+        if url not in _SESSIONS_ARE_OURS:  # before a pooler could hand on what is set below
+            refuse_lent_sessions(connection, open_one)
+            _SESSIONS_ARE_OURS.add(url)
         connection.execute(_HOLD_SETTINGS)
     except psycopg.Error as error:
         connection.close()
         raise unavailable(error) from error
+    except PoolerError:
+        connection.close()
+        raise
     return connection
 
 

@@ -27,6 +27,9 @@ from ledger.projection.rows import Rows, add_bill_rows, add_decision_rows, no_ro
 
 LONGEST_ERROR = 1000
 
+MOST_MEMORY = 128 * 1024 * 1024
+"""`Projected.memory` at which its rows are to be written or compared, before more are added."""
+
 
 class Projected(Struct):
     """What some events amount to: new rows, and what is added to rows that exist already."""
@@ -34,18 +37,26 @@ class Projected(Struct):
     rows: Rows
     delivery_stats: DeliveryStats
     expected: list[LoggedExpectation]
+    memory: int = 0
+    """Bytes that the bills' events took at the most; their rows take no more."""
 
     @classmethod
     def nothing(cls) -> "Projected":
         """Return what no events amount to."""
         return cls(no_rows(), DeliveryStats.none(), [])
 
+    def take_rows(self) -> Rows:
+        """Return the rows, and hold them no longer."""
+        rows, self.rows, self.memory = self.rows, no_rows(), 0
+        return rows
+
 
 def add_bill(rows: Rows, key: Key, history: BillEvents) -> None:
     """Fold one bill and add its rows; a bill that cannot be folded is parked with its error."""
-    if not history.events:  # decisions alone, as an import of a part of a log may leave them
+    if history.is_empty:  # decisions alone, as an import of a part of a log may leave them
         return
     try:
+        history.raise_if_too_large()
         bill = fold(*key, history.events, history.decisions)
     except Exception as error:  # noqa: BLE001 -- one bad bill must not stop the others
         add_parked(rows, key, history, error)
@@ -56,27 +67,25 @@ def add_bill(rows: Rows, key: Key, history: BillEvents) -> None:
 def add_parked(rows: Rows, key: Key, history: BillEvents, error: Exception) -> None:
     """Add the row of a bill that cannot be folded or stored."""
     words = f"{type(error).__name__}: {one_line(error)}"[:LONGEST_ERROR].replace("\x00", "")
-    position = max(event.position for event in history.events)
     storable = words.encode("utf-8", "replace").decode()
-    rows["parked_bill"].append((*key, position, storable))
+    rows["parked_bill"].append((*key, history.position, storable))
     # An expected bill counts as seen, even if it cannot be folded.
-    named = {event.integrator_id for event in history.events}
-    rows["former_integrator"] += [(*key, name) for name in sorted(filter(None, named))]
+    rows["former_integrator"] += [(*key, name) for name in sorted(history.integrator_ids)]
 
 
 def add_history(projected: Projected, key: Key, log_rows: Iterable[LogRow]) -> int:
     """Add everything that the rows of one key in the log amount to; return how many rows."""
     count = 0
-    history = BillEvents([], [])
+    history = BillEvents()
     for row in log_rows:
         count += 1
         read = read_row(row)
-        if isinstance(read, LoggedEvent):  # nearly all are
-            history.events.append(read)
-        else:
+        if not isinstance(read, LoggedEvent):  # few are not
             add_independent(projected, row, read)
-            history.add(read)
+        if dropped := history.add(read, len(row.body)):
+            projected.delivery_stats.add(key[0], dropped)
     projected.delivery_stats.add(key[0], history.events)
+    projected.memory += history.memory
     add_bill(projected.rows, key, history)
     return count
 

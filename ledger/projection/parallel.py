@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import TypeVar
 
 from msgspec import Struct
-from psycopg import Connection
+from psycopg import Connection, ServerCursor
 from psycopg.sql import SQL, Composable, Composed, Literal
 
 from ledger.errors import LedgerError
@@ -29,6 +29,10 @@ CHUNK_EVENTS = 20_000
 FETCH = 100
 """Events that are taken from the connection at a time: few enough for the processor's cache."""
 
+FETCH_BYTES = 4 * 1024 * 1024
+"""Bytes of bodies taken at a time, if the next bodies are as long as the last."""
+
+_BODY = LogRow._fields.index("body")
 _KEY = itemgetter(LogRow._fields.index("lab_id"), LogRow._fields.index("bill_id"))
 
 Job = TypeVar("Job")
@@ -71,15 +75,27 @@ def chunks(connection: Connection, *, events: int = CHUNK_EVENTS) -> Iterator[Ch
 def histories(
     connection: Connection, chunk: Chunk, upto: int
 ) -> Iterator[tuple[Key, Iterator[LogRow]]]:
-    """Yield each bill of a chunk, in order, with its events up to a position, read as they come."""
+    """Yield each bill of a chunk, in order, with its events up to a position, read as they come.
+
+    Needs a transaction; other statements may run in between.
+    """
     query = SQL(
         "SELECT {columns} FROM ledger.event_log WHERE {where} AND position + 0 <= {upto}"
         " ORDER BY lab_id, bill_id"
     ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
-    # Streamed, for a chunk can be one key with any number of events: those that name no bill.
-    with connection.cursor() as cursor:
-        rows = map(LogRow._make, cursor.stream(query, binary=True, size=FETCH))
-        yield from groupby(rows, key=_KEY)
+    # In parts, for a chunk can be one key with any number of events: those that name no bill.
+    with connection.cursor("histories") as cursor:
+        cursor.execute(query, binary=True)
+        yield from groupby(_fetched(cursor), key=_KEY)
+
+
+def _fetched(cursor: ServerCursor) -> Iterator[LogRow]:
+    count = min(10, FETCH)
+    while rows := cursor.fetchmany(count):
+        size = sum(len(row[_BODY]) for row in rows)
+        fitting = FETCH_BYTES * len(rows) // max(size, 1)
+        count = max(1, min(fitting, 4 * count, FETCH))
+        yield from map(LogRow._make, rows)
 
 
 def run(

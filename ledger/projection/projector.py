@@ -5,7 +5,6 @@ them leads, by an advisory lock of its session, and the others wait for their tu
 """
 
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import structlog
@@ -14,7 +13,7 @@ from psycopg import Connection
 
 from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError, StateError
 from ledger.eventlog import read
-from ledger.eventlog.read import Key
+from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill_history import LoggedEvent
 from ledger.model.operator_events import LoggedDecision
 from ledger.postgres.connect import CONTENT_ERRORS, connect
@@ -27,6 +26,7 @@ from ledger.projection.fold_bills import (
     add_parked,
 )
 from ledger.projection.gc_pause import gc_paused
+from ledger.projection.histories import whole_histories
 from ledger.projection.read_event import BillEvents, read_row
 from ledger.projection.rows import Rows, no_rows
 from ledger.projection.store import LIVE
@@ -34,8 +34,8 @@ from ledger.projection.store import LIVE
 BATCH = 2000
 """Events in one transaction at the most."""
 
-SLICE = 500
-"""Bills folded at a time, so that memory does not grow with the batch."""
+BATCH_MEMORY = 64 * 1024 * 1024
+"""Bytes that the new events of one transaction may take; the last may exceed it."""
 
 POLL_SECONDS = 1.0
 """How long the projector waits for a hint before it looks by itself."""
@@ -77,17 +77,16 @@ def follow_once(
         lock_projection(connection)
         checkpoint = store.read_checkpoint(connection, schema)
         store.check_version(checkpoint)
-        new = read.after(connection, checkpoint.position, upto, limit)
-        if not new:
-            return Batch(0, 0, checkpoint.position)
-        position = new[-1].position
         projected = Projected.nothing()
         touched: dict[Key, BillEvents] = {}
-        for row in new:
-            event = read_row(row)
-            add_independent(projected, row, event)
-            if isinstance(event, (LoggedEvent, LoggedDecision)):
-                touched.setdefault((row.lab_id, row.bill_id), BillEvents([], [])).add(event)
+        position, events = checkpoint.position, 0
+        for row in read.after(connection, checkpoint.position, upto, limit):
+            if projected.memory > BATCH_MEMORY:
+                continue  # left to the next batch
+            position, events = row.position, events + 1
+            _take(projected, touched, row)
+        if not events:
+            return Batch(0, 0, position)
         for (lab_id, _), history in touched.items():
             projected.delivery_stats.add(lab_id, history.events)
         store.copy_in(connection, schema, projected.rows)
@@ -98,7 +97,20 @@ def follow_once(
         expected_bills.settle(connection, schema, sorted(integrators))
         store.move_checkpoint(connection, schema, checkpoint, position)
         connection.execute("SELECT ledger.hint('ledger_state')")
-    return Batch(len(new), len(touched), position)
+    return Batch(events, len(touched), position)
+
+
+def _take(projected: Projected, touched: dict[Key, BillEvents], row: LogRow) -> None:
+    """Add a new row of the log to what its bill and the state get from it."""
+    event = read_row(row)
+    add_independent(projected, row, event)
+    if not isinstance(event, (LoggedEvent, LoggedDecision)):
+        return
+    history = touched.setdefault((row.lab_id, row.bill_id), BillEvents())
+    projected.memory -= history.memory
+    dropped = history.add(event, len(row.body))
+    projected.delivery_stats.add(row.lab_id, dropped)
+    projected.memory += history.memory
 
 
 def fold_bills(
@@ -109,20 +121,8 @@ def fold_bills(
     In the caller's transaction. Returns the integrator ids that their events name.
     """
     integrators: set[str] = set()
-    # In one order, so that rows are written in the order of their keys.
-    for keys in _sliced(sorted(new)):
-        histories = {key: new[key] for key in keys}
-        known = set()
-        for row in read.of_bills(connection, keys, before):
-            key = (row.lab_id, row.bill_id)
-            known.add(key)
-            histories[key].add(read_row(row))
-        integrators.update(
-            event.integrator_id
-            for history in histories.values()
-            for event in history.events
-            if event.integrator_id
-        )
+    for histories, known in whole_histories(connection, new, before):
+        integrators.update(*(history.integrator_ids for history in histories.values()))
         try:
             with connection.transaction():
                 store.replace_bills(connection, schema, sorted(known), _fold(histories))
@@ -149,17 +149,12 @@ def _replace_one_by_one(
             with connection.transaction():
                 store.replace_bills(connection, schema, [key], rows)
         except CONTENT_ERRORS as error:
-            if not history.events:  # there was nothing to write that could be refused
+            if history.is_empty:  # there was nothing to write that could be refused
                 raise
             _log.error("bill parked", lab_id=key[0], bill_id=key[1], error=str(error))
             rows = no_rows()
             add_parked(rows, key, history, error)
             store.replace_bills(connection, schema, [key], rows)
-
-
-def _sliced(keys: list[Key]) -> Iterator[list[Key]]:
-    for start in range(0, len(keys), SLICE):
-        yield keys[start : start + SLICE]
 
 
 class Projector:

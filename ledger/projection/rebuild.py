@@ -21,7 +21,7 @@ from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, try_lock_session, unlock_session
 from ledger.projection import delivery_stats, expected_bills, parallel, store
 from ledger.projection.delivery_stats import DeliveryStats
-from ledger.projection.fold_bills import Projected, add_history
+from ledger.projection.fold_bills import MOST_MEMORY, Projected, add_history
 from ledger.projection.gc_pause import gc_paused
 from ledger.projection.parallel import Chunk
 from ledger.projection.projector import fold_bills, follow_once, lock_projection
@@ -113,7 +113,7 @@ def rebuild_bill(url: str, key: Key) -> str | None:
             lock_projection(connection)
             checkpoint = store.read_checkpoint(connection)
             store.check_version(checkpoint)
-            fold_bills(connection, {key: BillEvents([], [])}, checkpoint.position)
+            fold_bills(connection, {key: BillEvents()}, checkpoint.position)
             connection.execute("SELECT ledger.hint('ledger_state')")
         row = connection.execute(
             "SELECT b.bill_id IS NOT NULL, p.error FROM (VALUES (%s, %s)) AS k (lab_id, bill_id)"
@@ -138,19 +138,27 @@ def fold_chunk(connection: Connection, job: Job) -> tuple[Counts, DeliveryStats]
     for each other.
     """
     projected = Projected.nothing()
-    events = 0
-    for key, history in parallel.histories(connection, job.chunk, job.upto):
-        events += add_history(projected, key, history)
+    counts = Counts()
     with connection.transaction():
-        store.copy_in(connection, NEXT, projected.rows)
+        for key, history in parallel.histories(connection, job.chunk, job.upto):
+            counts += Counts(events=add_history(projected, key, history))
+            if projected.memory > MOST_MEMORY:
+                counts += _write(connection, projected)
+        counts += _write(connection, projected)
+        # Once a chunk and in one order: two writers must not wait for each other.
         expected_bills.write(connection, NEXT, projected.expected)
-    counts = Counts(
-        events=events,
-        bills=len(projected.rows["bill"]),
-        unreadable=len(projected.rows["unreadable_event"]),
-        parked=len(projected.rows["parked_bill"]),
-    )
     return counts, projected.delivery_stats
+
+
+def _write(connection: Connection, projected: Projected) -> Counts:
+    """Write the rows of the bills that were folded."""
+    rows = projected.take_rows()
+    store.copy_in(connection, NEXT, rows)
+    return Counts(
+        bills=len(rows["bill"]),
+        unreadable=len(rows["unreadable_event"]),
+        parked=len(rows["parked_bill"]),
+    )
 
 
 def _claim(connection: Connection) -> None:

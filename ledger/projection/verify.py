@@ -20,7 +20,7 @@ from ledger.postgres.locks import Lock, try_lock_session, unlock_session
 from ledger.projection import delivery_stats, expected_bills, parallel, store
 from ledger.projection.delivery_stats import DeliveryStats
 from ledger.projection.expected_bills import LoggedExpectation
-from ledger.projection.fold_bills import Projected, add_history
+from ledger.projection.fold_bills import MOST_MEMORY, Projected, add_history
 from ledger.projection.gc_pause import gc_paused
 from ledger.projection.parallel import Chunk
 from ledger.projection.rows import COLUMNS, KEYS, Row, Rows
@@ -161,15 +161,27 @@ def check_log(connection: Connection, job: LogJob) -> Checked:
 def check_state(connection: Connection, job: StateJob) -> Checked:
     """Check that a chunk's rows in the state are those that the fold makes of its events."""
     projected = Projected.nothing()
-    folded = projected.rows
-    events = 0
+    events = bills = 0
+    found: Difference | None = None
+    after = job.chunk.after
     for key, history in parallel.histories(connection, job.chunk, job.upto):
         events += add_history(projected, key, history)
-    stored = {table: list(_stored(connection, table, job.chunk)) for table in COLUMNS}
-    found = _first_difference(stored, folded) or _expected_otherwise(
-        connection, job.chunk, projected.expected
+        if projected.memory > MOST_MEMORY:
+            bills += len(projected.rows["bill"])
+            part, after = Chunk(after, key), key
+            found = found or _difference_of(connection, part, projected.take_rows())
+    bills += len(projected.rows["bill"])
+    found = (
+        found
+        or _difference_of(connection, Chunk(after, job.chunk.last), projected.take_rows())
+        or _expected_otherwise(connection, job.chunk, projected.expected)
     )
-    return Checked(events, len(folded["bill"]), found, projected.delivery_stats)
+    return Checked(events, bills, found, projected.delivery_stats)
+
+
+def _difference_of(connection: Connection, part: Chunk, folded: Rows) -> Difference | None:
+    stored = {table: list(_stored(connection, table, part)) for table in COLUMNS}
+    return _first_difference(stored, folded)
 
 
 def _expected_otherwise(

@@ -56,7 +56,7 @@ def test_a_file_has_to_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     slow: Any = SimpleNamespace(headers={}, stream=stream)
     services: Any = SimpleNamespace(settings=SimpleNamespace(max_body=1))
-    for _ in range(uploads.UPLOADS + 1):  # each gives its place back
+    for _ in range(uploads.MOST_FILES + 1):  # each gives its place back
         with pytest.raises(ProblemError, match="did not come within") as raised:
             asyncio.run(uploads.work_on_file(slow, services, lambda *_: None))
         assert raised.value.status == 408

@@ -1,15 +1,21 @@
 """Slow calls with a key hold up neither deliveries nor one another without bound."""
 
+import gzip
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from select import select
 
 import httpx
 import psycopg
+import pytest
 
+from ledger.api.http.uploads import MOST_FILES
 from tests.support.answers import assert_problem
-from tests.support.payloads import distinct, event
-from tests.support.server import LedgerServer, wait_until
+from tests.support.payloads import distinct, event, lines
+from tests.support.server import KEY, LedgerServer, wait_until
+from tests.support.wire import PATIENCE, Wire
 
 CALLS = 100
 
@@ -77,3 +83,53 @@ def test_decisions_that_wait_hold_up_no_report_and_no_delivery(
         assert time.monotonic() - began < 2
         owner.rollback()
         assert {one.result().status_code for one in decisions} <= {200, 503}
+
+
+HOSTILE = {
+    "a string that never ends": b'["' + b"a" * 20_000_000,
+    "quotes that never end": b'["' + b'\\"' * 20_000,
+    "arrays that never end": b"[" * 145_000,
+    "an array that is cut off": b"[" + (b'{"a":[1,{"b":"c"}]},' * 7_000)[:145_000],
+    "forty million lines": gzip.compress(b"{}\n" * 40_000_000, 1),
+    "wrappers of payloads": (b'{"events":[' + b'{"labID":1},' * 40_000 + b"{}]}\n") * 5,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_two_imports_of_a_hostile_file_hold_up_no_delivery(
+    server: LedgerServer, lab: str, name: str
+) -> None:
+    def send() -> httpx.Response:
+        return server.api.post("/v1/imports", content=HOSTILE[name], timeout=90)
+
+    with ThreadPoolExecutor(2) as callers:
+        imports = [callers.submit(send) for _ in range(2)]
+        number = 0
+        while not all(one.done() for one in imports) or number < 5:
+            began = time.monotonic()
+            assert server.send(event(lab, f"b{number}")).status_code == 200
+            assert time.monotonic() - began < 1
+            number += 1
+    assert {one.result().status_code for one in imports} <= {200, 400}
+
+
+def test_no_more_files_wait_than_are_stated(server: LedgerServer, lab: str) -> None:
+    begun = (
+        b"POST /v1/imports HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n"
+        b"Content-Length: 100\r\n\r\n{" % KEY.encode()
+    )
+    with ExitStack() as open_uploads:
+        wires = [open_uploads.enter_context(Wire(server)) for _ in range(MOST_FILES + 1)]
+        for wire in wires:
+            wire.send(begun)
+        readable, _, _ = select([wire.socket for wire in wires], [], [], PATIENCE)
+        (refused,) = [wire for wire in wires if wire.socket in readable]
+        status, _, content = refused.answer()
+        assert (status, b"files are being imported" in content) == (503, True)
+        assert server.send(event(lab, "c")).status_code == 200
+    payload = lines(event(lab, "b"))
+
+    def is_taken() -> bool:
+        return server.api.post("/v1/imports", content=payload).status_code == 200
+
+    wait_until(is_taken, "files are taken again")

@@ -19,6 +19,7 @@ from ledger.intake.listener import Listener
 from ledger.intake.protocol import DeliveryProtocol
 from ledger.intake.proxies import TrustedProxies
 from ledger.intake.tls import Certificate
+from ledger.intake.tokens import WebhookTokens
 from tests.support.certificates import Authority
 from tests.support.histories import body
 from tests.support.sessions import one
@@ -71,7 +72,8 @@ def status_of(
     async def use() -> tuple[int, list[str]]:
         lane = GroupCommit(url)
         lane.start()
-        intake = Intake(lane, tokens=(TOKEN,), header="authorization", max_body=100_000)
+        tokens = WebhookTokens((TOKEN,))
+        intake = Intake(lane, tokens=tokens, box=None, header="authorization", max_body=100_000)
         application = OnlyAnIntake(intake, listener)
         config = Config(
             application,

@@ -479,7 +479,7 @@ def test_a_log_grown_from_empty_is_never_scanned(
     assert entries <= 4 * ROUND, "an index was read from end to end"
 
     log = Scans(url, "ledger.event_log", projector)
-    rows = read.after(projector, LARGE - 50, LARGE + ROUND, 100)
+    rows = list(read.after(projector, LARGE - 50, LARGE + ROUND, 100))
     scans, entries = log.since()
     assert (len(rows), scans) == (100, 0)
     assert entries <= 200

@@ -20,7 +20,7 @@ from ledger.model.bill import FOLD_VERSION, Bill
 from ledger.model.bill_history import LoggedEvent
 from ledger.model.operator_events import LoggedDecision
 from ledger.postgres.connect import connect
-from ledger.projection import fold_bills, projector, store
+from ledger.projection import fold_bills, histories, projector, store
 from ledger.projection.projector import Batch, Projector, follow_once
 from ledger.projection.rebuild import rebuild_bill
 from tests.support.histories import RECEIVED, START, body, deliveries, delivery, mixed_history
@@ -131,7 +131,7 @@ def test_a_slice_smaller_than_the_batch_gives_the_same_state(
     service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(service, mixed_history(120))
-    monkeypatch.setattr(projector, "SLICE", 3)
+    monkeypatch.setattr(histories, "SLICE", 3)
     drain(service)
     sliced = state_rows(service)
     with service.transaction(force_rollback=True):
@@ -164,7 +164,7 @@ def test_a_checkpoint_that_somebody_moves_meanwhile_fails_the_whole_batch(
     append(service, deliveries([body(bill="B1"), b"hello", body(bill="B2")]))
     reading = read.after
 
-    def move_it(connection: Connection, *arguments: int) -> list[LogRow]:
+    def move_it(connection: Connection, *arguments: int) -> Iterator[LogRow]:
         owner.execute("UPDATE state.checkpoint SET position = 1")
         return reading(connection, *arguments)
 

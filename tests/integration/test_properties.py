@@ -191,7 +191,7 @@ def test_what_had_been_received_by_a_time_folds_to_what_the_state_was_then(
         drain(log.service)
         known.append((delivery.received_at, shown(log.service)))
     moments = [known[-1], data.draw(st.sampled_from(known))]
-    rows = read.after(log.service, 0, len(history), 1000)
+    rows = list(read.after(log.service, 0, len(history), 1000))
     for moment, state in moments:
         folded: dict[tuple[str, str], list[LoggedEvent]] = {}
         for row in rows:

@@ -455,9 +455,10 @@ def test_chunks_of_any_size_hold_each_bill_whole_and_once(undone: Connection, si
     groups: list[tuple[str, str]] = []
     cut = list(chunks(undone, events=size))
     for chunk in cut:
-        for key, history in histories(undone, chunk, len(events)):
-            groups.append(key)
-            found += [(row.lab_id, row.bill_id, row.position) for row in history]
+        with undone.transaction():
+            for key, history in histories(undone, chunk, len(events)):
+                groups.append(key)
+                found += [(row.lab_id, row.bill_id, row.position) for row in history]
     stored = undone.execute(
         "SELECT lab_id, bill_id, position FROM ledger.event_log ORDER BY lab_id, bill_id"
     ).fetchall()
@@ -471,10 +472,13 @@ def test_chunks_of_any_size_hold_each_bill_whole_and_once(undone: Connection, si
 
 def test_the_history_of_a_chunk_ends_at_the_given_position(undone: Connection) -> None:
     append(undone, deliveries(body(at=at) for at in range(5)))
-    found = [row.position for _, rows in histories(undone, Chunk(None, None), 3) for row in rows]
+    with undone.transaction():
+        read_rows = histories(undone, Chunk(None, None), 3)
+        found = [row.position for _, rows in read_rows for row in rows]
     assert sorted(found) == [1, 2, 3]
 
 
 def test_an_empty_log_is_one_empty_chunk(undone: Connection) -> None:
     assert list(chunks(undone)) == [Chunk(None, None)]
-    assert list(histories(undone, Chunk(None, None), 10)) == []
+    with undone.transaction():
+        assert list(histories(undone, Chunk(None, None), 10)) == []

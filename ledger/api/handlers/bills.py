@@ -1,6 +1,6 @@
 """One bill, as it is now or as it was known at a time, and bills in lists."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -32,7 +32,9 @@ from ledger.api.http.responses import answer, encode, ok, page, with_members
 from ledger.api.permissions import Caller
 from ledger.api.schemas import Bill, BillItem, Page
 from ledger.api.services import Services
-from ledger.eventlog.read import COLUMNS, Key, LogRow
+from ledger.errors import BillTooLargeError
+from ledger.eventlog import read
+from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import Bill as FoldedBill
 from ledger.model.bill import BillSummary, Report, State, fold
 from ledger.model.bill_history import history_of
@@ -45,11 +47,8 @@ from ledger.projection.read_event import BillEvents, read_row
 
 _BILLS = SQL(BILLS)
 
-_HISTORY = SQL(f"""
-SELECT {COLUMNS}
-FROM ledger.event_log
-WHERE lab_id = %s AND bill_id = %s AND received_at <= %s AND (%s OR event_time <= %s)
-""")  # noqa: S608 -- our own names
+_FETCHED = 1024 * 1024
+"""Bytes of a bill's bodies that are read at once; those of more are read one by one in a thread."""
 
 _SUBSCRIPTION = SQL("""
 SELECT s.events
@@ -59,9 +58,15 @@ WHERE s.lab_id = %s AND e.received_at <= %s
 ORDER BY s.position DESC LIMIT 1
 """)
 
-_HEAD = SQL(
-    "SELECT coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0)"
-)
+_SIZE = SQL("""
+SELECT
+    coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0),
+    (
+        SELECT coalesce(sum(octet_length(body)), 0)::int8
+        FROM ledger.event_log
+        WHERE lab_id = %s AND bill_id = %s
+    )
+""")
 
 
 @get(
@@ -124,12 +129,7 @@ async def _bill_from_log(
 
     `sought` is the bill's key, or that of no bill.
     """
-    head = (await services.fetch(_HEAD))[0][0]
-    values = (*sought, known, happened is None, happened or known)
-    rows = [LogRow(*row) for row in await services.fetch(_HISTORY, values)]
-    history = BillEvents([], [])
-    for row in rows:
-        history.add(read_row(row))
+    head, history = await _history(services, key, sought, known, happened)
     if not history.events:
         raise await unknown_bill(services, key, sought, head, at_a_time=True)
     bill: FoldedBill = fold(*key, history.events, history.decisions)
@@ -139,7 +139,34 @@ async def _bill_from_log(
     now = min(known, datetime.now(UTC))  # an event still awaited must not be shown as overdue
     shown = items(missing, key, bill.summary.integrator_id, services.policy, now)
     content = _whole(bill.summary, bill.reports, shown)
-    return answer(content, max(head, *(row.position for row in rows)))
+    return answer(content, head)
+
+
+async def _history(
+    services: Services, key: Key, sought: Key, known: datetime, happened: datetime | None
+) -> tuple[int, BillEvents]:
+    """Return the log's position, and a bill's events that were known and had happened then."""
+    head, size = (await services.fetch(_SIZE, sought))[0]
+    query = read.bill_then(sought, known, happened)
+    if size <= _FETCHED:
+        head, history = _added(head, map(LogRow._make, await services.fetch(query)))
+    else:
+        head, history = await services.run(
+            lambda connection: _added(head, read.one_by_one(connection, query))
+        )
+    try:
+        history.raise_if_too_large()
+    except BillTooLargeError as error:
+        raise _parked(key, str(error)) from error
+    return head, history
+
+
+def _added(head: int, rows: Iterable[LogRow]) -> tuple[int, BillEvents]:
+    history = BillEvents()
+    for row in rows:
+        head = max(head, row.position)
+        history.add(read_row(row), len(row.body))
+    return head, history
 
 
 def _whole(
@@ -161,11 +188,7 @@ async def list_findings(
     """Explain the findings of a bill: what each means here, and which events it is about."""
     key = (identifier(lab_id), identifier(bill_id))
     sought = caller.bill_key(*key)
-    head = (await services.fetch(_HEAD))[0][0]
-    now = datetime.now(UTC)
-    history = BillEvents([], [])
-    for row in await services.fetch(_HISTORY, (*sought, now, True, now)):
-        history.add(read_row(LogRow(*row)))
+    head, history = await _history(services, key, sought, datetime.now(UTC), None)
     if not history.events:
         raise await unknown_bill(services, key, sought, head)
     found = findings(history_of(history.events))

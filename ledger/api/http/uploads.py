@@ -22,15 +22,16 @@ MAX_BYTES = 256 * MIB
 LIMITS = Limits(value=MIB, unpacked=512 * MIB, values=1_000_000, unwanted=10_000, seconds=30)
 IN_MEMORY = 4 * MIB
 
-UPLOADS = 8
-"""Files that a process receives and imports at a time: each may take `MAX_BYTES` of disk."""
+MOST_FILES = 8
+"""Files that are received, wait or are read at a time: each can take `MAX_BYTES` of the disk."""
 
 RECEIVE_SECONDS = 900
 """How long a file may take to come."""
 
 T = TypeVar("T")
 
-# Apart from the default pool, which other requests share: an import takes up to a minute.
+# Apart from the default pool, which other requests share: an import takes up to a minute. A thread
+# is enough: two imports of hostile files, measured, delay a delivery by less than 0.3 s.
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="import")
 _under_way: set[object] = set()
 
@@ -46,8 +47,8 @@ async def work_on_file(
     connection that broke, `BusyError` while there are too many; nothing was done then. Raises what
     `work` raises.
     """
-    if len(_under_way) >= UPLOADS:
-        raise BusyError(f"{UPLOADS} files are being received or imported; try again")
+    if len(_under_way) >= MOST_FILES:
+        raise BusyError(f"{MOST_FILES} files are being imported or wait for it; try again")
     upload = object()
     _under_way.add(upload)
     try:

@@ -60,6 +60,7 @@ HAS_SUBJECT = {
     "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
     "MakeSupportRequest",
     "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
+    "RevokeWebhookToken", "GetRefusedDelivery", "AcceptRefusedDeliveries", "DropRefusedDeliveries",
     "RotateKey", "RevokeKey",
 }  # fmt: skip
 """Operations on one subject, which may not exist."""

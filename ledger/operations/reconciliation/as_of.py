@@ -4,7 +4,6 @@ Only bills that changed since are folded again, so the cost depends on them, not
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -13,16 +12,13 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composable
 
 from ledger.eventlog import read
-from ledger.eventlog.read import Key
 from ledger.model.bill import fold
 from ledger.model.bill_history import LoggedEvent
 from ledger.model.operators import Labs, as_array
 from ledger.projection.delivery_stats import DelayKey
 from ledger.projection.fold_bills import Projected, add_independent
+from ledger.projection.histories import whole_histories
 from ledger.projection.read_event import BillEvents, read_row
-
-SLICE = 500
-"""Bills folded at a time."""
 
 EVENTS = 5_000
 """Events read at a time."""
@@ -100,11 +96,10 @@ def read_past(connection: Connection, position: int, labs: Labs) -> Past:
     before: set[tuple[str, str]] = set()
     rows: list[dict[str, Any]] = []
     keys = connection.execute(_CHANGED, {"position": position, "labs": as_array(labs)}).fetchall()
-    for start in range(0, len(keys), SLICE):
-        for (lab_id, bill_id), events in _histories(
-            connection, keys[start : start + SLICE], position
-        ):
-            before |= {(lab_id, event.integrator_id or "") for event in events.events}
+    changed = {(lab_id, bill_id): BillEvents() for lab_id, bill_id in keys}
+    for histories, _ in whole_histories(connection, changed, position):
+        for (lab_id, bill_id), events in histories.items():
+            before |= {(lab_id, integrator_id) for integrator_id in events.integrator_ids}
             rows += _missing_rows(lab_id, bill_id, events)
     if later:
         ids = sorted({integrator_id for _, integrator_id in later})
@@ -131,26 +126,18 @@ def _since(
     projected = Projected.nothing()
     row = connection.execute("SELECT position FROM state.checkpoint").fetchone()
     upto = row[0] if row else 0
-    while new := read.after(connection, position, upto, EVENTS, labs=labs):
-        for each in new:
+    before = -1
+    while position > before:
+        before = position
+        for each in read.after(connection, position, upto, EVENTS, labs=labs):
             found = read_row(each)
             add_independent(projected, each, found)
             if isinstance(found, LoggedEvent):
                 projected.delivery_stats.add(each.lab_id, [found])
                 if found.integrator_id:
                     integrators.add((each.lab_id, found.integrator_id))
-        position = new[-1].position
+            position = each.position
     return integrators, projected.delivery_stats.delays
-
-
-def _histories(
-    connection: Connection, keys: list[Key], position: int
-) -> Iterator[tuple[Key, BillEvents]]:
-    histories: dict[Key, BillEvents] = {}
-    for row in read.of_bills(connection, keys, position):
-        key = (row.lab_id, row.bill_id)
-        histories.setdefault(key, BillEvents([], [])).add(read_row(row))
-    yield from histories.items()
 
 
 def _missing_rows(lab_id: str, bill_id: str, events: BillEvents) -> list[dict[str, Any]]:

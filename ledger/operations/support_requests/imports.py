@@ -12,10 +12,11 @@ from ledger.errors import DecisionError
 from ledger.eventlog import read
 from ledger.eventlog.import_export import Imported, Options, import_events, preview_import
 from ledger.eventlog.import_files import ImportFile
-from ledger.model.bill_history import LoggedEvent, resent
+from ledger.model.bill_history import resent
 from ledger.model.operators import Labs, as_array
 from ledger.operations.decisions import catch_up
-from ledger.projection.read_event import read_row
+from ledger.projection.histories import whole_histories
+from ledger.projection.read_event import BillEvents
 
 SHOWN = 1_000
 """Lines and events of each kind that a report lists; its counts cover all."""
@@ -185,15 +186,12 @@ def _lines(
 def _resent(connection: Connection, imported: Imported, position: int) -> list[ResentEvent] | None:
     if imported.keys is None:
         return None
-    histories: dict[tuple[str, str], list[LoggedEvent]] = {}
-    for row in read.of_bills(connection, sorted(imported.keys), position):
-        event = read_row(row)
-        if isinstance(event, LoggedEvent):
-            histories.setdefault((row.lab_id, row.bill_id), []).append(event)
+    touched = {key: BillEvents() for key in imported.keys}
     found = [
         ResentEvent(again, lab_id, bill_id, original)
-        for (lab_id, bill_id), events in histories.items()
-        for again, original in resent(events).items()
+        for histories, _ in whole_histories(connection, touched, position)
+        for (lab_id, bill_id), history in histories.items()
+        for again, original in resent(history.events).items()
         if any(first <= again <= last for first, last in imported.ranges)
     ]
     return sorted(found, key=lambda event: event.position)[:SHOWN]
