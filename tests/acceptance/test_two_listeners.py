@@ -135,6 +135,34 @@ def test_the_processes_of_the_public_address_act_as_the_intake(
     assert deliver(public, payload).status_code == 200
 
 
+def test_the_public_address_knows_the_tokens_of_the_database_and_keeps_what_it_refuses(
+    server: LedgerServer, public: httpx.Client, lab: str
+) -> None:
+    """Its role reads no body, not even of those that it keeps."""
+    made = server.api.post("/v1/webhook-tokens", json={"labs": [lab]}).json()
+    first, second = distinct(lab, 2)
+    headers = {"Authorization": f"Bearer {made['token']}"}
+
+    def is_known() -> bool:
+        return public.post(WEBHOOK[0], json=first, headers=headers).status_code == 200
+
+    wait_until(is_known, "the token is known")
+    answer = public.post(WEBHOOK[0], json=second, headers={"Authorization": "wrong"})
+    assert answer.status_code == 401
+    refused = wait_until(
+        lambda: server.items("/v1/refused-deliveries", lab_id=lab), "it is in the box"
+    )
+    assert [one["reason"] for one in refused] == ["wrong"]
+    wait_until(
+        lambda: [
+            one
+            for one in server.items("/v1/webhook-tokens")
+            if one["token_id"] == made["token_id"] and one["last_used_at"]
+        ],
+        "its use is noted",
+    )
+
+
 def test_connections_that_are_held_open_keep_nobody_out(
     server: LedgerServer, public: httpx.Client, public_port: int, lab: str
 ) -> None:
