@@ -245,7 +245,14 @@ def every_answer_of_the_desk(server: LedgerServer) -> Iterator[httpx.Response]:
 NEEDS_A_FAULT = {
     ("ReceiveWebhook", "405"), ("ReceiveWebhookBySecret", "405"),  # of another method
     ("ReceiveWebhook", "503"), ("ReceiveWebhookBySecret", "503"),
-    ("GetReadiness", "503"), ("ImportEvents", "413"), ("ExpectBills", "413"),
+    ("GetReadiness", "503"),
+    *(
+        (operation["operationId"], status)
+        for path, _, operation in OPERATIONS
+        if "requestBody" in operation
+        for status in ("408", "413")
+        if status == "408" or ("requestBody" in operation and "webhooks" not in path)
+    ),
     *((operation["operationId"], "429") for _, _, operation in OPERATIONS),
     *(
         (operation["operationId"], "503")
