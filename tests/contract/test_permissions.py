@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from msgspec import Struct
 from msgspec.structs import replace
@@ -250,7 +251,16 @@ def labs(
         for server in servers:
             server.wait_until_ready()
             server.settle()
+        park_a_bill_of_b(servers[0])
         yield Labs(*servers)
+
+
+def park_a_bill_of_b(server: LedgerServer) -> None:
+    with psycopg.connect(server.settings["LEDGER_DATABASE_URL"]) as connection:
+        connection.execute(
+            "INSERT INTO state.parked_bill VALUES (%s, %s, 1, %s)",
+            (B, f"{MARK}parked", f"{MARK} error"),
+        )
 
 
 def send(server: LedgerServer, name: str, call: Call, presented: str | None) -> httpx.Response:
@@ -373,6 +383,29 @@ def test_a_key_of_lab_a_reads_as_if_lab_b_did_not_exist(labs: Labs, name: str) -
         assert with_b.status_code == call.status, with_b.text
         check_unmarked(name, call, with_b)
         assert comparable(with_b) == comparable(alone)
+
+
+BY_LAB = {"ListBills", "ListReports", "ListEvents", "ListUnreadableEvents", "ListMissingEvents",
+          "ListChanges", "ListExpectedBills"}  # fmt: skip
+"""Lists whose items name their lab."""
+
+
+@pytest.mark.parametrize("name", sorted(BY_LAB))
+def test_a_key_of_several_labs_reads_what_is_of_them_in_the_usual_order(
+    labs: Labs, name: str
+) -> None:
+    path = OPERATIONS[name][1]
+    whole = labs.both.items(path)
+    pages: list[dict[str, Any]] = []
+    cursor: Query = {}
+    while True:
+        page = send(labs.both, name, Call(query={"limit": 2, **cursor}), key("both")).json()
+        pages += page["items"]
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+    assert pages == [item for item in whole if item["lab_id"] in {A, B}]
+    assert {item["lab_id"] for item in pages} == {A, B}
 
 
 PAGED = [
