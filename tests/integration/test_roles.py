@@ -258,7 +258,7 @@ def test_the_intake_appends_recognises_repeats_and_reads_nothing(
         for query in (
             "SELECT body FROM ledger.event_log",
             "SELECT * FROM ledger.event_log",
-            "SELECT received_at FROM ledger.event_log",
+            "SELECT event_type FROM ledger.event_log",
             "SELECT * FROM ledger.repeat_delivery",
             "SELECT * FROM ledger.bill",
             "SELECT * FROM state.bill",
