@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,21 @@ from ledger.event_types import EVENT_TYPES
 
 PREFIX = "LEDGER_"
 TEST_PREFIX = "LEDGER_TEST_"
+
+
+class Address(Struct, frozen=True):
+    """Where a server listens. No port: it does not."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return it as it is written in a setting."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+OFF = Address("", 0)
+"""The address of what is not served."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -51,6 +67,25 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     port: int = 8000
     """The TCP port to listen on, 1 to 65535."""
+
+    listen_intake: Address | None = None
+    """Where the webhook's endpoint listens, as `host:port`, or `off`. Without it, at `host` and
+    `port`. If the API listens elsewhere, this address has no other route than the endpoint and
+    `/health/live`, and its processes act as `ledger_intake`."""
+
+    listen_api: Address | None = None
+    """Where the API listens, as `host:port`, or `off`. Without it, at `host` and `port`."""
+
+    tls_certificate: Path | None = None
+    """A file with the certificate and its chain (PEM). With it, every address of `ledger serve`
+    speaks TLS 1.2 or 1.3. Read again when it changes."""
+
+    tls_key: Path | None = None
+    """A file with the certificate's private key (PEM), without a password."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of reverse proxies, separated by commas. Only they are believed in
+    `X-Forwarded-For`, and only they may hold as many connections as they like."""
 
     path_prefix: str = ""
     """A path, such as `/ledger`, that a reverse proxy leaves before Ledger's own paths. Requests
@@ -135,6 +170,30 @@ class Settings(Struct, frozen=True, kw_only=True):
                 "or run `ledger up`, which brings its own"
             )
         return self.database_url
+
+    def addresses(self) -> tuple[Address, Address]:
+        """Return where the intake and the API listen; `OFF` for what is not served.
+
+        Raises `SettingsError` if neither is.
+        """
+        common = Address(self.host, self.port)
+        intake = common if self.listen_intake is None else self.listen_intake
+        api = common if self.listen_api is None else self.listen_api
+        if intake == api == OFF:
+            raise SettingsError(
+                "LEDGER_LISTEN_INTAKE and LEDGER_LISTEN_API are both off: nothing would be served"
+            )
+        return intake, api
+
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Return the files of certificate and key, None without TLS. Raises `SettingsError`."""
+        if self.tls_certificate and self.tls_key:
+            return self.tls_certificate, self.tls_key
+        if self.tls_certificate or self.tls_key:
+            raise SettingsError(
+                "LEDGER_TLS_CERTIFICATE and LEDGER_TLS_KEY belong together: set both"
+            )
+        return None
 
     def weak_secrets(self) -> list[str]:
         """Return a sentence for each secret that could be guessed, without its value."""
@@ -302,6 +361,35 @@ def _switch(text: str) -> bool:
     return word == "on"
 
 
+def _address(text: str) -> Address:
+    word = text.strip()
+    if word.lower() == "off":
+        return OFF
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\s]+)):(\d{1,5})", word)
+    if not match or not 1 <= int(match[3]) <= _LAST_PORT:
+        raise ValueError(
+            f"must be an address such as 127.0.0.1:8000 or [::1]:8000, or off, not {text[:40]!r}"
+        )
+    return Address(match[1] or match[2], int(match[3]))
+
+
+_LAST_PORT = 65535
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_network(word)) for word in _words(text))
+    except ValueError:
+        raise ValueError(
+            "must be addresses or networks such as 10.0.0.0/8 or ::1, separated by commas, "
+            f"not {text[:40]!r}"
+        ) from None
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text.strip() else None
+
+
 def _path_prefix(text: str) -> str:
     path = text.strip().rstrip("/")
     if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
@@ -336,9 +424,14 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "webhook_header": _header,
     "admin_key": _secret,
     "read_rate": _whole_number(0, 1_000_000),
-    "spool_dir": Path,
+    "spool_dir": _path,
     "host": str.strip,
-    "port": _whole_number(1, 65535),
+    "port": _whole_number(1, _LAST_PORT),
+    "listen_intake": _address,
+    "listen_api": _address,
+    "tls_certificate": _path,
+    "tls_key": _path,
+    "trusted_proxies": _networks,
     "path_prefix": _path_prefix,
     "workers": _whole_number(1, 64),
     "fast_intake": _switch,

@@ -104,7 +104,7 @@ class Intake:
         """Answer one request."""
         received_at = datetime.now(UTC)
         if scope["method"] == "OPTIONS":
-            await _send(send, Answer(204, b"", [(b"allow", METHODS)]))
+            await send_answer(send, Answer(204, b"", [(b"allow", METHODS)]))
             return
         try:
             token = self._admit(scope)
@@ -115,7 +115,7 @@ class Intake:
             answer = await self._store(body, received_at, token, _client(scope))
         except _RefusedError as refused:
             answer = refused.answer()
-        await _send(send, answer)
+        await send_answer(send, answer)
 
     def answers(self, path: str) -> bool:
         """Return whether the endpoint has this path."""
@@ -287,7 +287,8 @@ def _address(prefix: str) -> re.Pattern[str]:
     return re.compile(rf"{optional}/+webhooks/+flabs(?:/+(.*))?", re.DOTALL)
 
 
-async def _send(send: "Send", answer: Answer) -> None:
+async def send_answer(send: "Send", answer: Answer) -> None:
+    """Send a response to one request."""
     headers = answer.headers
     if answer.status != 204:  # noqa: PLR2004 -- the status that has no content
         headers = [*headers, (b"content-length", b"%d" % len(answer.content))]

@@ -15,7 +15,12 @@ from ledger.cli import ledger
 from ledger.settings import PREFIX, TEST_PREFIX, Settings
 from tests.support.server import ROOT, LedgerServer, environment
 
-FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FILES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 DOCUMENTS = "\n".join(file.read_text() for file in FILES)
 PATHS = sorted(json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())["paths"])
 SETTINGS = sorted(PREFIX + field.name.upper() for field in fields(Settings))

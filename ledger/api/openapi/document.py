@@ -253,8 +253,9 @@ def _add_common_responses(operation: dict[str, Any], handler: HTTPRouteHandler) 
         responses["200"]["content"] |= _DOCUMENTS
     if operation["operationId"] == "ListChanges":
         responses["200"]["content"] |= _STREAM
-    if operation["operationId"] in FILES:
-        problems["413"] = "The file is too long."
+    if "requestBody" in operation:
+        problems["408"] = "The body came too slowly."
+        problems["413"] = "The body is too long."
     for status, description in problems.items():
         responses[status] = {"description": description}
     responses["401"]["headers"] = {"WWW-Authenticate": _AUTHENTICATE}
