@@ -10,6 +10,7 @@ from litestar import Litestar, Request, Response, get, post
 from psycopg_pool import AsyncConnectionPool
 
 from ledger.intake.endpoint import Answer, Header
+from ledger.intake.tokens import Token
 from ledger.model.event import event_columns
 from ledger.settings import Settings
 
@@ -54,15 +55,23 @@ class Unasked:
         """Do what `raw` does with all else."""
         await raw(scope, receive, send)
 
-    def is_ordinary(self, _path: str, _headers: Iterable[Header]) -> bool:
-        """Say yes."""
-        return True
+    def ordinary_token(self, _path: str, _headers: Iterable[Header]) -> Token:
+        """Say that it is valid."""
+        return _ANY
 
-    def deliver(self, _body: bytes, _at: datetime, tell: Callable[[Answer], object]) -> None:
+    def deliver(
+        self,
+        _body: bytes,
+        _at: datetime,
+        _token: Token,
+        _client: str,
+        tell: Callable[[Answer], object],
+    ) -> None:
         """Answer at once."""
         tell(_AT_ONCE)
 
 
+_ANY = Token("", None)
 _AT_ONCE = Answer(
     200, b'{"outcome":"recorded","position":1}', [(b"content-type", b"application/json")]
 )
@@ -72,7 +81,7 @@ def make_obvious() -> Litestar:
     """Make the obvious handler: a route, a pool, one INSERT ... ON CONFLICT for each request."""
     settings = Settings.from_environment()
     pool = AsyncConnectionPool(settings.require_database(), min_size=8, max_size=8, open=False)
-    authorization = f"Bearer {settings.require_tokens()[0]}"
+    authorization = f"Bearer {settings.webhook_tokens[0]}"
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

@@ -102,11 +102,14 @@ def served(url: str, target: str, *, factory: bool = True) -> Iterator[str]:
 
 
 @contextmanager
-def ledger_serve(url: str, *, workers: int = 1) -> Iterator[tuple[str, int]]:
-    """Run `ledger serve`; yield its address and the id of its first process."""
+def ledger_serve(
+    url: str, *, workers: int = 1, more: dict[str, str] | None = None
+) -> Iterator[tuple[str, int]]:
+    """Run `ledger serve`, with more settings; yield its address and the id of its first process."""
     port = _free_port()
-    more = {"LEDGER_PORT": str(port), "LEDGER_WORKERS": str(workers)}
-    with _running([*_LEDGER_COMMAND, "serve", "--end-with-parent"], environment(url, more)) as it:
+    settings = {"LEDGER_PORT": str(port), "LEDGER_WORKERS": str(workers), **(more or {})}
+    its = environment(url, settings)
+    with _running([*_LEDGER_COMMAND, "serve", "--end-with-parent"], its) as it:
         yield _address(it, port), it.pid
 
 

@@ -30,7 +30,9 @@ from ledger.api.routes import make_routes
 from ledger.api.services import Services
 from ledger.api.threads import Threads
 from ledger.eventlog.group_commit import GroupCommit
+from ledger.intake.application import SETTLE_SECONDS, Background, make_intake
 from ledger.intake.endpoint import Intake
+from ledger.intake.listener import Listener
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.postgres.connect import make_pool
@@ -39,59 +41,85 @@ from ledger.settings import Settings
 if TYPE_CHECKING:
     from litestar.types import Message, Receive, Scope, Send
 
+MAX_JSON = 1024 * 1024
+"""The longest body in bytes of a decision. Files have a limit of their own."""
+
 POOL_SIZE = 8
 """Connections for the API's queries, per process."""
 
-SETTLE_SECONDS = 2.0
-"""How long a start waits for the database to take the first record of liveness."""
-
 
 def create_app(settings: Settings | None = None) -> "Application":
-    """Make the application; a server's worker takes the settings from its environment."""
+    """Make the application of an address that serves the intake and the API.
+
+    A server's worker takes the settings from its environment.
+    """
+    return _create(settings, with_intake=True)
+
+
+def create_api() -> "Application":
+    """Make the application of an address that serves the API alone."""
+    return _create(None, with_intake=False)
+
+
+def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
     configure_logging()
     if settings is None:
         processes.end_with_parent()
         settings = Settings.from_environment()
     url = settings.require_database()
-    tokens = settings.require_tokens()
-    lane = GroupCommit(url)
+    lane = GroupCommit(url) if with_intake else None
     authenticator = Authenticator(url, settings.admin_key)
     rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
+    parts = make_intake(settings, url, lane) if lane else None
     litestar = make_litestar(
-        settings, url, lane, reader, policy, authenticator=authenticator, rates=rates
+        settings,
+        url,
+        lane,
+        reader,
+        policy,
+        authenticator=authenticator,
+        rates=rates,
+        background=parts.background if parts else (),
     )
     bills = BillEndpoint(reader, authenticator, rates, policy)
-    intake = Intake(
-        lane,
-        tokens=tokens,
-        header=settings.webhook_header,
-        max_body=settings.max_body,
+    return Application(
+        litestar,
+        parts.intake if parts else None,
+        bills,
         prefix=settings.path_prefix,
+        listener=Listener.of(settings),
     )
-    return Application(litestar, intake, bills, prefix=settings.path_prefix)
 
 
 class Application:
     """Dispatches requests to the intake, the bill endpoint, or Litestar.
 
-    The server's protocol finds `intake` here and passes it ordinary deliveries itself.
+    The server's protocol finds `intake` here and passes it ordinary deliveries itself. Without an
+    intake, its path does not exist.
     """
 
     def __init__(
-        self, litestar: Litestar, intake: Intake, bills: BillEndpoint, *, prefix: str = ""
+        self,
+        litestar: Litestar,
+        intake: Intake | None,
+        bills: BillEndpoint,
+        *,
+        prefix: str = "",
+        listener: Listener | None = None,
     ) -> None:
         self._litestar = litestar
         self._bills = bills
         self._prefix = prefix
         self.intake = intake
+        self.listener = listener
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Handle one request, or the server's start and stop."""
         if scope["type"] == ScopeType.HTTP:
             path = scope["path"]
-            if self.intake.answers(path):
+            if self.intake and self.intake.answers(path):
                 await self.intake(scope, receive, send)
                 return
             if self._prefix and (path + "/").startswith(self._prefix + "/"):
@@ -126,14 +154,19 @@ def _allowing_head(send: "Send") -> "Send":
 def make_litestar(
     settings: Settings,
     url: str,
-    lane: GroupCommit,
+    lane: GroupCommit | None,
     reader: BillReader,
     policy: Policy,
     *,
     authenticator: Authenticator,
     rates: RateLimit,
+    background: Background,
 ) -> Litestar:
-    """Make the Litestar application, which has every route except the intake."""
+    """Make the Litestar application, which has every route except the intake.
+
+    Without a lane the process takes no deliveries. It also starts and stops what works in the
+    background.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -154,10 +187,13 @@ def make_litestar(
         app.state["services"] = services
         app.state["changes"] = ChangeFeed(functools.partial(read_changes, services), services.watch)
         await pool.open()
-        lane.start()
-        await lane.settle(within=SETTLE_SECONDS)
+        if lane:
+            lane.start()
+            await lane.settle(within=SETTLE_SECONDS)
         services.watch.start()
         authenticator.start()
+        for one in background:
+            one.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.
         gc.collect()
@@ -169,10 +205,13 @@ def make_litestar(
             yield
         finally:
             services.close()
+            for one in background:
+                one.stop()
             await services.watch.stop()
             await authenticator.stop()
             await reader.stop()
-            await lane.stop()
+            if lane:
+                await lane.stop()
             await pool.close()
 
     app = Litestar(
@@ -180,6 +219,7 @@ def make_litestar(
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         openapi_config=None,
+        request_max_body_size=MAX_JSON,
         logging_config=None,
     )
     app.state["parameters"] = known_parameters(app)

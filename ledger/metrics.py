@@ -20,6 +20,11 @@ DELIVERIES = Counter(
 REFUSED = Counter(
     "ledger_deliveries_refused", "Webhook deliveries not stored, by HTTP status.", ["status"]
 )
+BOXED = Counter(
+    "ledger_refused_box",
+    "Deliveries with a wrong token that look like Flabs', by what the box did with them.",
+    ["outcome"],
+)
 LANE_FAILURES = Counter("ledger_lane_failures", "Deliveries that the database did not store.")
 BATCHES = Histogram(
     "ledger_lane_batch_size",
@@ -30,10 +35,12 @@ BATCHES = Histogram(
 # Each series exists from the start: the rate of a counter that appears with 1 is not seen.
 for _outcome in ("recorded", "duplicate", "unreadable"):
     DELIVERIES.labels(_outcome)
+for _outcome in ("new", "repeated", "without_room"):
+    BOXED.labels(_outcome)
 for _status in ("400", "401", "405", "413", "503"):
     REFUSED.labels(_status)
 
-_COUNTED = (DELIVERIES, REFUSED, LANE_FAILURES, BATCHES)
+_COUNTED = (DELIVERIES, REFUSED, BOXED, LANE_FAILURES, BATCHES)
 
 
 def exposition(measured: Iterable[Metric]) -> bytes:

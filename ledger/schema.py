@@ -28,6 +28,8 @@ TABLES = (
     "alert",
     "alert_delivery",
     "reconciliation_run",
+    "webhook_token",
+    "refused_delivery",
     "api_key",
 )
 """The tables of the schema `ledger`, apart from the version."""

@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,21 @@ PREFIX = "LEDGER_"
 TEST_PREFIX = "LEDGER_TEST_"
 
 
+class Address(Struct, frozen=True):
+    """Where a server listens. No port: it does not."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return it as it is written in a setting."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+OFF = Address("", 0)
+"""The address of what is not served."""
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings. The variable LEDGER_RETRY_COUNT sets the field `retry_count`."""
 
@@ -29,8 +45,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The PostgreSQL database (15 to 18), as a URL or as `key=value` words. Required."""
 
     webhook_tokens: tuple[str, ...] = ()
-    """Tokens that Flabs may send, separated by commas. All are valid, so that a token can be
-    replaced without an interruption."""
+    """Tokens that Flabs may send, separated by commas. All are valid, each for every lab, so that a
+    token can be replaced without an interruption. `ledger tokens` keeps more in the database."""
 
     webhook_header: str = "authorization"
     """The header that carries the token, as `Bearer TOKEN` or `TOKEN`."""
@@ -51,6 +67,25 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     port: int = 8000
     """The TCP port to listen on, 1 to 65535."""
+
+    listen_intake: Address | None = None
+    """Where the webhook's endpoint listens, as `host:port`, or `off`. Without it, at `host` and
+    `port`. If the API listens elsewhere, this address has no other route than the endpoint and
+    `/health/live`, and its processes act as `ledger_intake`."""
+
+    listen_api: Address | None = None
+    """Where the API listens, as `host:port`, or `off`. Without it, at `host` and `port`."""
+
+    tls_certificate: Path | None = None
+    """A file with the certificate and its chain (PEM). With it, every address of `ledger serve`
+    speaks TLS 1.2 or 1.3. Read again when it changes."""
+
+    tls_key: Path | None = None
+    """A file with the certificate's private key (PEM), without a password."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of reverse proxies, separated by commas. Only they are believed in
+    `X-Forwarded-For`, and only they may hold as many connections as they like."""
 
     path_prefix: str = ""
     """A path, such as `/ledger`, that a reverse proxy leaves before Ledger's own paths. Requests
@@ -99,6 +134,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_body: int = 1024 * 1024
     """The longest body in bytes; a longer one is answered with 413."""
 
+    refused_rows: int = 10_000
+    """Deliveries with a wrong token that are kept; one address gets at most half. 0 keeps none."""
+
+    refused_bytes: int = 64 * 1024 * 1024
+    """Bytes of such deliveries that are kept; one address gets at most half."""
+
+    refused_days: int = 30
+    """Days for which such deliveries are kept."""
+
     def __repr__(self) -> str:
         """Hide the values: four fields hold secrets, and a repr may end in a log."""
         return "Settings(...)"
@@ -127,14 +171,29 @@ class Settings(Struct, frozen=True, kw_only=True):
             )
         return self.database_url
 
-    def require_tokens(self) -> tuple[str, ...]:
-        """Return the webhook tokens. Raises `SettingsError` if there are none."""
-        if not self.webhook_tokens:
+    def addresses(self) -> tuple[Address, Address]:
+        """Return where the intake and the API listen; `OFF` for what is not served.
+
+        Raises `SettingsError` if neither is.
+        """
+        common = Address(self.host, self.port)
+        intake = common if self.listen_intake is None else self.listen_intake
+        api = common if self.listen_api is None else self.listen_api
+        if intake == api == OFF:
             raise SettingsError(
-                "LEDGER_WEBHOOK_TOKENS is not set: without a token anybody could write to the log. "
-                "Set the token that was given to Flabs, or several separated by commas"
+                "LEDGER_LISTEN_INTAKE and LEDGER_LISTEN_API are both off: nothing would be served"
             )
-        return self.webhook_tokens
+        return intake, api
+
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Return the files of certificate and key, None without TLS. Raises `SettingsError`."""
+        if self.tls_certificate and self.tls_key:
+            return self.tls_certificate, self.tls_key
+        if self.tls_certificate or self.tls_key:
+            raise SettingsError(
+                "LEDGER_TLS_CERTIFICATE and LEDGER_TLS_KEY belong together: set both"
+            )
+        return None
 
     def weak_secrets(self) -> list[str]:
         """Return a sentence for each secret that could be guessed, without its value."""
@@ -302,6 +361,35 @@ def _switch(text: str) -> bool:
     return word == "on"
 
 
+def _address(text: str) -> Address:
+    word = text.strip()
+    if word.lower() == "off":
+        return OFF
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\s]+)):(\d{1,5})", word)
+    if not match or not 1 <= int(match[3]) <= _LAST_PORT:
+        raise ValueError(
+            f"must be an address such as 127.0.0.1:8000 or [::1]:8000, or off, not {text[:40]!r}"
+        )
+    return Address(match[1] or match[2], int(match[3]))
+
+
+_LAST_PORT = 65535
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_network(word)) for word in _words(text))
+    except ValueError:
+        raise ValueError(
+            "must be addresses or networks such as 10.0.0.0/8 or ::1, separated by commas, "
+            f"not {text[:40]!r}"
+        ) from None
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text.strip() else None
+
+
 def _path_prefix(text: str) -> str:
     path = text.strip().rstrip("/")
     if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
@@ -336,9 +424,14 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "webhook_header": _header,
     "admin_key": _secret,
     "read_rate": _whole_number(0, 1_000_000),
-    "spool_dir": Path,
+    "spool_dir": _path,
     "host": str.strip,
-    "port": _whole_number(1, 65535),
+    "port": _whole_number(1, _LAST_PORT),
+    "listen_intake": _address,
+    "listen_api": _address,
+    "tls_certificate": _path,
+    "tls_key": _path,
+    "trusted_proxies": _networks,
     "path_prefix": _path_prefix,
     "workers": _whole_number(1, 64),
     "fast_intake": _switch,
@@ -353,6 +446,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "sender_contact": _one_line,
     "public_url": _public_url,
     "max_body": _whole_number(1, 64 * 1024 * 1024),
+    "refused_rows": _whole_number(0, 100_000),
+    "refused_bytes": _whole_number(0, 1024**3),
+    "refused_days": _whole_number(1, 3_650),
 }
 
 

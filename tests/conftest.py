@@ -1,5 +1,7 @@
 """Fixtures that any test may ask for."""
 
+import os
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,18 @@ from tests.support.postgres import (
     ready_database,
     running_server,
 )
+
+FUZZ_SEED = "LEDGER_TEST_FUZZ_SEED"
+
+
+def pytest_configure() -> None:
+    """Choose the seed of fuzzing, which the processes that run tests inherit."""
+    os.environ.setdefault(FUZZ_SEED, str(random.SystemRandom().randrange(2**32)))
+
+
+def pytest_report_header() -> str:
+    """Print the seed, so that a run can be repeated."""
+    return f"fuzzing: {FUZZ_SEED}={os.environ[FUZZ_SEED]}"
 
 
 @pytest.fixture(scope="session")

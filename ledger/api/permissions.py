@@ -59,6 +59,14 @@ class Caller(Struct, frozen=True):
         if not self.sees(lab_id):
             raise ForbiddenError(f"the API key {self.key_id} is not for lab {lab_id!r}")
 
+    def require_labs(self, labs: Labs) -> None:
+        """Raise `ForbiddenError` unless the key is for all of some labs; None are all there are."""
+        if self.labs is not None and (labs is None or not {*labs} <= {*self.labs}):
+            raise ForbiddenError(
+                f"the API key {self.key_id} is for labs {', '.join(self.labs)}, so a token that it "
+                "makes names some of these in labs"
+            )
+
     def require_grant(self, grant: Grant) -> None:
         """Raise `ForbiddenError` if a key with this grant could do more than this one."""
         self.require(grant.scope)

@@ -27,6 +27,12 @@ from ledger.api.handlers.missing_events import (
 )
 from ledger.api.handlers.projection import get_projection
 from ledger.api.handlers.reconciliation import get_reconciliation
+from ledger.api.handlers.refused_deliveries import (
+    accept_refused_deliveries,
+    drop_refused_deliveries,
+    get_refused_delivery,
+    list_refused_deliveries,
+)
 from ledger.api.handlers.reports import list_reports
 from ledger.api.handlers.subscriptions import get_subscription, set_subscription
 from ledger.api.handlers.support_requests import (
@@ -34,6 +40,11 @@ from ledger.api.handlers.support_requests import (
     get_support_request,
     list_support_requests,
     make_support_request,
+)
+from ledger.api.handlers.webhook_tokens import (
+    create_webhook_token,
+    list_webhook_tokens,
+    revoke_webhook_token,
 )
 from ledger.api.http.bodies import provide_operator
 from ledger.api.http.guards import provide_caller, require_scope
@@ -62,7 +73,6 @@ def make_routes() -> list[Any]:
             list_expected_bills,
             get_subscription,
             get_projection,
-            list_keys,
         ],
         guards=[require_scope],
         before_request=check_parameters,
@@ -86,9 +96,6 @@ def make_routes() -> list[Any]:
             stop_expecting_bill,
             set_subscription,
             import_events,
-            create_key,
-            rotate_key,
-            revoke_key,
         ],
         guards=[require_scope],
         before_request=check_parameters,
@@ -98,12 +105,35 @@ def make_routes() -> list[Any]:
         },
         tags=["operate"],
     )
+    administration = Router(
+        "/",
+        route_handlers=[
+            list_keys,
+            create_key,
+            rotate_key,
+            revoke_key,
+            list_webhook_tokens,
+            create_webhook_token,
+            revoke_webhook_token,
+            list_refused_deliveries,
+            get_refused_delivery,
+            accept_refused_deliveries,
+            drop_refused_deliveries,
+        ],
+        guards=[require_scope],
+        before_request=check_parameters,
+        dependencies={
+            "operator": Provide(provide_operator),
+            "caller": Provide(provide_caller),
+        },
+        tags=["admin"],
+    )
     service = Router(
         "/", route_handlers=[get_liveness, get_readiness, get_metrics], tags=["service"]
     )
     everything = Router(
         "/",
-        route_handlers=[reads, operations, service],
+        route_handlers=[reads, operations, administration, service],
         dependencies={"services": Provide(provide_services)},
     )
     return [everything]

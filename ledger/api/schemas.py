@@ -12,6 +12,7 @@ from ledger.eventlog.read import LoggedDelivery
 from ledger.model.bill import BillSummary, Report
 from ledger.model.digest import is_json
 from ledger.operations.read_models import MissingEventItem
+from ledger.operations.refused_deliveries.queries import RefusedDelivery
 
 T = TypeVar("T")
 
@@ -69,6 +70,13 @@ class UnreadableEventItem(EventItem, frozen=True, kw_only=True):
     reason: str
     path: str
     detail: str
+
+
+class RefusedDeliveryItem(RefusedDelivery, frozen=True, kw_only=True):
+    """A refused delivery with its body. One that is not JSON is in `raw` instead of `body`."""
+
+    body: msgspec.Raw
+    raw: str | None
 
 
 class Page(Struct, Generic[T], frozen=True):

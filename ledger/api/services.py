@@ -42,7 +42,8 @@ class Services(Struct, frozen=True):
 
     settings: Settings
     pool: AsyncConnectionPool
-    lane: GroupCommit
+    lane: GroupCommit | None
+    """None in a process that takes no deliveries."""
     watch: CheckpointWatcher
     authenticator: Authenticator
     rates: RateLimit

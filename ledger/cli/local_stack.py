@@ -40,6 +40,16 @@ STOP_SECONDS = 15.0
 PORT_SECONDS = 3.0
 """How long a port may be taken: a server whose `ledger up` was killed needs a moment to end."""
 
+_IGNORED = frozenset(
+    {
+        "LEDGER_LISTEN_INTAKE",
+        "LEDGER_LISTEN_API",
+        "LEDGER_TLS_CERTIFICATE",
+        "LEDGER_TLS_KEY",
+    }
+)
+"""Settings that are for servers which others reach."""
+
 _STOPPED = "stopped before it was ready"
 
 
@@ -93,6 +103,7 @@ class Stack:
                     "LEDGER_ADMIN_KEY": self.key,
                     "LEDGER_HOST": HOST,
                     "LEDGER_PORT": str(self._port),
+                    **self._without_ignored(),
                 }
             )
             _write_secret(self.data / ENVIRONMENT_FILE, self._exports())
@@ -107,6 +118,13 @@ class Stack:
             _say("LEDGER_DATABASE_URL is ignored: `ledger up` runs a PostgreSQL of its own")
         if self._given.host != HOST:
             _say(f"LEDGER_HOST is ignored: `ledger up` listens on {HOST}")
+        for name in _IGNORED & set(given_settings()):
+            _say(f"{name} is ignored: `ledger up` serves everything on {self.url}")
+
+    def _without_ignored(self) -> dict[str, str]:
+        """Return values that undo what was given and cannot be heeded here."""
+        same = f"{HOST}:{self._port}"
+        return {name: same if "LISTEN" in name else "" for name in _IGNORED & set(given_settings())}
 
     def _secret(self, file: str, given: str) -> str:
         """Return a secret: the one given in the environment, the one kept in the file, a new one.

@@ -2,6 +2,8 @@
 
 import logging
 import socket
+from contextlib import closing
+from typing import Any
 
 import rich_click as click
 import structlog
@@ -11,10 +13,14 @@ from uvicorn.supervisors import Multiprocess
 
 from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
-from ledger.errors import LedgerError, SettingsError
-from ledger.intake.protocol import Supervisor
+from ledger.errors import DatabaseUnavailableError, LedgerError, SettingsError
+from ledger.intake.listener import Listener
+from ledger.intake.supervisor import Group, Supervisor
+from ledger.intake.tls import make_context
 from ledger.logging_setup import configure_logging
-from ledger.settings import Settings, share_metrics_folder
+from ledger.operations.webhook_tokens import has_valid
+from ledger.postgres.connect import INTAKE_ROLE, act_as, connect
+from ledger.settings import OFF, Address, Settings, share_metrics_folder
 
 STOP_SECONDS = 8
 """How long requests may take after a worker is asked to stop: longer than a delivery waits."""
@@ -26,14 +32,19 @@ closes it and never sends a request on a connection that is being closed."""
 HUNG_SECONDS = 30
 """A worker that gives no sign of life for this long is killed and replaced."""
 
+BOTH = "ledger.app:create_app"
+API = "ledger.app:create_api"
+INTAKE = "ledger.intake.application:create_application"
+
 
 @click.command()
 @click.option("--end-with-parent", is_flag=True, hidden=True)
 def serve(*, end_with_parent: bool) -> None:
     """Serve the intake and the API until stopped.
 
-    LEDGER_HOST, LEDGER_PORT and LEDGER_WORKERS set the address and the number of processes. Several
-    servers can share one database. Run `ledger project` as well.
+    Both listen on LEDGER_HOST and LEDGER_PORT, or each on an address of its own
+    (LEDGER_LISTEN_INTAKE, LEDGER_LISTEN_API), in LEDGER_WORKERS processes each. Several servers can
+    share one database. Run `ledger project` as well.
     """
     configure_logging()
     if end_with_parent:
@@ -41,64 +52,143 @@ def serve(*, end_with_parent: bool) -> None:
     log = structlog.get_logger("ledger.cli.serve")
     settings = Settings.from_environment()
     url = settings.require_database()
-    settings.require_tokens()
+    intake, api = settings.addresses()
+    if api == OFF:
+        act_as(INTAKE_ROLE)
+    Listener.of(settings)  # which a worker would fail to make
     check_schema_if_reachable(url)
+    if intake != OFF:
+        _require_tokens(url, settings)
     descriptors = processes.raise_descriptor_limit()
-    listener = _listen(settings.host, settings.port)
-    if not settings.admin_key:
+    groups = [
+        Group(_config(application, settings), _listen(address, settings))
+        for application, address in _applications(intake, api).items()
+    ]
+    if api != OFF and not settings.admin_key:
         log.warning("LEDGER_ADMIN_KEY is not set: only keys of `ledger keys` can read over HTTP")
     for warning in settings.weak_secrets():
         log.warning(warning)
-    config = Config(
-        "ledger.app:create_app",
-        factory=True,
-        workers=settings.workers,
-        http="ledger.intake.protocol:DeliveryProtocol" if settings.fast_intake else "h11",
-        loop="uvloop",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="error",  # anybody can cause its warnings
-        access_log=False,  # a path may hold a token
-        proxy_headers=False,  # not needed, and they would hide the intake from the protocol
-        server_header=False,
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
-        timeout_worker_healthcheck=HUNG_SECONDS,
-    )
     # The parent alone reports the ends of workers, at this level.
     logging.getLogger("uvicorn.error").setLevel(logging.INFO)
-    # A single worker has a supervisor, too, so that it is replaced if it dies.
-    supervisor = Supervisor if settings.fast_intake else Multiprocess
     with processes.temporary_folder("ledger-metrics-") as metrics:
         share_metrics_folder(str(metrics))
         log.info(
             "serving",
-            host=settings.host,
-            port=settings.port,
+            intake="off" if intake == OFF else str(intake),
+            api="off" if api == OFF else str(api),
+            tls=settings.tls_files() is not None,
             workers=settings.workers,
             open_files=descriptors,
         )
-        workers = supervisor(config, sockets=[listener])
+        workers = _supervisor(groups, settings)
         workers.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
         raise LedgerError("a worker could not start; the lines above say why")
     log.info("stopped")
 
 
-def _listen(host: str, port: int) -> "socket.socket":
-    """Return a socket bound to the address, from which the workers accept connections."""
+def _require_tokens(url: str, settings: Settings) -> None:
+    """Raise `SettingsError` if there is no webhook token anywhere.
+
+    Without the database it is not known whether it has any, so the server starts.
+    """
+    if settings.webhook_tokens:
+        return
     try:
-        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with closing(connect(url, "check")) as connection:
+            found = has_valid(connection)
+    except DatabaseUnavailableError:
+        return  # the check of the schema has said so
+    if not found:
+        raise SettingsError(
+            "there is no webhook token, and without one nobody could deliver: create one with "
+            "`ledger tokens create` and give it to Flabs, or set LEDGER_WEBHOOK_TOKENS to the "
+            "token that was given to Flabs, or to several separated by commas"
+        )
+
+
+def _applications(intake: Address, api: Address) -> dict[str, Address]:
+    """Return which applications are served, and where."""
+    if intake == api:
+        return {BOTH: api}
+    return {name: at for name, at in {INTAKE: intake, API: api}.items() if at != OFF}
+
+
+def _config(application: str, settings: Settings) -> Config:
+    return Config(
+        application,
+        factory=True,
+        workers=settings.workers,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",  # anybody can cause its warnings
+        access_log=False,  # a path may hold a token
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_worker_healthcheck=HUNG_SECONDS,
+        **(_OWN_PROTOCOL if settings.fast_intake else _plain_protocol(settings)),
+    )
+
+
+_OWN_PROTOCOL: dict[str, Any] = {
+    "http": "ledger.intake.protocol:DeliveryProtocol",
+    "proxy_headers": False,  # the protocol reads them, and Uvicorn's would hide the intake from it
+}
+
+
+def _plain_protocol(settings: Settings) -> dict[str, Any]:
+    """Return how Uvicorn's own protocol does what Ledger's does by itself."""
+    trusted = list(settings.trusted_proxies)
+    chosen: dict[str, Any] = {
+        "http": "h11",
+        "proxy_headers": bool(trusted),
+        "forwarded_allow_ips": trusted,
+    }
+    if files := settings.tls_files():
+        certificate, key = files
+        chosen |= {
+            "ssl_certfile": certificate,
+            "ssl_keyfile": key,
+            "ssl_context_factory": make_context,
+        }
+    return chosen
+
+
+def _supervisor(groups: list[Group], settings: Settings) -> Multiprocess:
+    # A single worker has a supervisor, too, so that it is replaced if it dies.
+    if settings.fast_intake or len(groups) > 1:
+        return Supervisor(groups)
+    return Multiprocess(groups[0].config, sockets=[groups[0].listener])
+
+
+def _listen(address: Address, settings: Settings) -> "socket.socket":
+    """Return a socket bound to the address, from which the workers accept connections."""
+    said = _settings_of(address, settings)
+    try:
+        family, _, _, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        )[0]
     except OSError:
-        raise SettingsError(f"LEDGER_HOST {host!r} is neither an address nor a host name") from None
+        raise SettingsError(
+            f"{said}: {address.host!r} is neither an address nor a host name"
+        ) from None
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(where)
     except OSError as error:
         listener.close()
-        raise SettingsError(
-            f"cannot listen on LEDGER_HOST {host} LEDGER_PORT {port}: {error.strerror}"
-        ) from error
+        raise SettingsError(f"cannot listen on {said}: {error.strerror}") from error
     return listener
+
+
+def _settings_of(address: Address, settings: Settings) -> str:
+    """Name the settings that gave an address, with their values."""
+    if address == settings.listen_intake:
+        return f"LEDGER_LISTEN_INTAKE {address}"
+    if address == settings.listen_api:
+        return f"LEDGER_LISTEN_API {address}"
+    return f"LEDGER_HOST {address.host} LEDGER_PORT {address.port}"

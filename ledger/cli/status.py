@@ -10,6 +10,7 @@ from ledger import schema
 from ledger.cli.common import json_option, prepared_database
 from ledger.errors import StateError
 from ledger.model.bill import FOLD_VERSION
+from ledger.operations.refused_deliveries.queries import Counts, count_refused
 from ledger.operations.render.words import count, lasting, shown, utc
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, held
@@ -30,6 +31,7 @@ def status(*, as_json: bool) -> None:
         parked = connection.execute(PARKED).fetchall()
         progress = connection.execute(REBUILD).fetchone() if found.rebuild_runs else None
         led = connection.execute(_LEADER.encode()).fetchone() == (True,)
+        refused = count_refused(connection)
     now = datetime.now(UTC)
     if as_json:
         content = {
@@ -41,6 +43,11 @@ def status(*, as_json: bool) -> None:
             "lag_seconds": found.lag_seconds(now),
             "projector": led,
             "parked": found.parked,
+            "refused": {
+                "deliveries": refused.deliveries,
+                "of_known_labs": refused.of_known_labs,
+                "known_labs": refused.known_labs,
+            },
             "rebuild": progress and {"events_done": progress[0], "events_total": progress[1]},
         }
         click.echo(msgspec.json.encode(content))
@@ -61,6 +68,15 @@ def status(*, as_json: bool) -> None:
         click.echo(f"           lab {shown(lab_id)} bill {shown(bill_id)}: {shown(error)}")
     if parked:
         click.echo("           `ledger rebuild --bill LAB BILL` retries one")
+    click.echo(f"refused    {_refused(refused)}")
+
+
+def _refused(found: Counts) -> str:
+    if not found.deliveries:
+        return "no delivery with a wrong token waits"
+    waiting = count(found.deliveries, "delivery", "deliveries")
+    known = f"{found.of_known_labs:,} of {count(found.known_labs, 'known lab')}"
+    return f"{waiting} with a wrong token, {known}: `ledger refused list`"
 
 
 def _behind(found: StatusRow, now: datetime) -> str:

@@ -6,6 +6,7 @@ which would cost more than parsing the request.
 
 import asyncio
 import math
+from collections import Counter
 from typing import Protocol
 
 import structlog
@@ -25,7 +26,12 @@ SHED_SHARE = 16
 """At the ceiling, one connection in this many is closed, so that the search for them is rare."""
 
 MAX_HELD_BYTES = 64 * 1024 * 1024
-"""Input that all connections of a worker together may hold unparsed."""
+"""Input that all connections of a worker together may hold: unparsed, and in unfinished bodies."""
+
+ADDRESS_SHARE = 2
+"""One address, unless it is a trusted proxy's, may have one connection in this many of the ceiling;
+of more, its own are closed. Far more than an honest sender has, but not enough to keep others out.
+"""
 
 NEVER = math.inf
 
@@ -45,9 +51,12 @@ class Connection(Protocol):
     deadline: float
     """When `expire` is due."""
 
+    neighbourhood: str | None
+    """Whose connections are counted together; None for those that are not."""
+
     @property
     def held(self) -> int:
-        """Bytes of unparsed input."""
+        """Bytes of unparsed input, and of the unfinished body."""
 
     def expire(self, now: float) -> None:
         """End the connection, or move its deadline."""
@@ -66,13 +75,19 @@ class ConnectionLimits:
         self._loop = loop
         self._connections: dict[Connection, None] = {}
         self._ceiling = min(MAX_CONNECTIONS, descriptors - max(descriptors // RESERVED_SHARE, 1))
+        self._address_ceiling = max(self._ceiling // ADDRESS_SHARE, 1)
+        self._by_neighbourhood: Counter[str] = Counter()
         self._held = 0
         self._sweeping = False
         self._warn_of_ceiling = ThrottledLog(
             _log.warning, "too many connections: the ones that have been idle longest are closed"
         )
+        self._warn_of_address = ThrottledLog(
+            _log.warning,
+            "too many connections of one address: the ones that have been idle longest are closed",
+        )
         self._warn_of_input = ThrottledLog(
-            _log.warning, "too much unparsed input: the oldest incomplete requests are closed"
+            _log.warning, "too much incomplete input: the oldest incomplete requests are closed"
         )
 
     @property
@@ -81,8 +96,15 @@ class ConnectionLimits:
         return self._ceiling
 
     def add(self, connection: Connection) -> None:
-        """Count a new connection; close others if there are too many."""
+        """Count a new connection; close others if there are too many, of its address or in all."""
         self._connections[connection] = None
+        if (place := connection.neighbourhood) is not None:
+            self._by_neighbourhood[place] += 1
+            if (excess := self._by_neighbourhood[place] - self._address_ceiling) > 0:
+                count = max(self._address_ceiling // SHED_SHARE, excess)
+                closed = self._idlest(place)[:count]
+                self._shed(closed)
+                self._warn_of_address(address=place, open=self._address_ceiling, closed=len(closed))
         if len(self._connections) > self._ceiling:
             count = max(self._ceiling // SHED_SHARE, len(self._connections) - self._ceiling)
             closed = self._idlest()[:count]
@@ -94,10 +116,16 @@ class ConnectionLimits:
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that ended."""
-        self._connections.pop(connection, None)
+        if connection not in self._connections:
+            return
+        del self._connections[connection]
+        if (place := connection.neighbourhood) is not None:
+            self._by_neighbourhood[place] -= 1
+            if not self._by_neighbourhood[place]:
+                del self._by_neighbourhood[place]
 
     def hold(self, change: int) -> None:
-        """Count bytes that a connection now holds unparsed, or, negative, no longer holds."""
+        """Count bytes of input that a connection now holds, or, negative, no longer holds."""
         self._held += change
         if self._held > MAX_HELD_BYTES:
             excess = self._held - MAX_HELD_BYTES * (SHED_SHARE - 1) // SHED_SHARE
@@ -111,13 +139,19 @@ class ConnectionLimits:
             self._shed(closed)
             self._warn_of_input(bytes=MAX_HELD_BYTES, closed=len(closed))
 
-    def _idlest(self) -> list[Connection]:
-        """Return the connections that may be closed, in the order in which to do so."""
-        claims = [(claim, c) for c in self._connections if (claim := c.claim()) is not None]
+    def _idlest(self, neighbourhood: str | None = None) -> list[Connection]:
+        """Return the connections (of one address) that may be closed, in the order to do so."""
+        claims = [
+            (claim, connection)
+            for connection in self._connections
+            if neighbourhood in {None, connection.neighbourhood}
+            and (claim := connection.claim()) is not None
+        ]
         claims.sort(key=lambda pair: pair[0])
         idlest = [connection for (doing, _), connection in claims if doing != IN_BODY]
         in_body = [connection for (doing, _), connection in claims if doing == IN_BODY]
-        excess = max(0, len(in_body) - self._ceiling // 2)
+        ceiling = self._ceiling if neighbourhood is None else self._address_ceiling
+        excess = max(0, len(in_body) - ceiling // 2)
         return [*in_body[:excess], *idlest, *in_body[excess:]]
 
     def _shed(self, connections: list[Connection]) -> None:

@@ -7,6 +7,7 @@ that is done for a delivery. It also takes deliveries from the server's protocol
 import asyncio
 import functools
 import re
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import structlog
 
-from ledger.credentials import Secrets, without_scheme
+from ledger.credentials import without_scheme
 from ledger.errors import AppendError
 from ledger.eventlog.append import Delivery, Outcome
 from ledger.eventlog.group_commit import GroupCommit
+from ledger.intake.allowance import Allowance
+from ledger.intake.refused_box import RefusedBox
 from ledger.intake.throttled_log import ThrottledLog
+from ledger.intake.tokens import Token, WebhookTokens
 from ledger.metrics import REFUSED
 from ledger.problems import MEDIA_TYPE, Problem
 
@@ -77,13 +81,16 @@ class Intake:
         self,
         lane: GroupCommit,
         *,
-        tokens: tuple[str, ...],
+        tokens: WebhookTokens,
+        box: RefusedBox | None,
         header: str,
         max_body: int,
         prefix: str = "",
     ) -> None:
         self._lane = lane
-        self._tokens = Secrets(tokens)
+        self._tokens = tokens
+        self._box = box
+        self._allowance = Allowance()
         self._header = header.encode()
         self._max_body = max_body
         self._address = _address(prefix)
@@ -97,33 +104,49 @@ class Intake:
         """Answer one request."""
         received_at = datetime.now(UTC)
         if scope["method"] == "OPTIONS":
-            await _send(send, Answer(204, b"", [(b"allow", METHODS)]))
+            await send_answer(send, Answer(204, b"", [(b"allow", METHODS)]))
             return
         try:
-            self._admit(scope)
+            token = self._admit(scope)
+            if token is None:
+                await self._keep_refused(scope, receive, received_at)
+                raise self._wrong_token(scope)
             body = await self._read_body(receive)
-            answer = await self._store(body, received_at)
+            answer = await self._store(body, received_at, token, _client(scope))
         except _RefusedError as refused:
             answer = refused.answer()
-        await _send(send, answer)
+        await send_answer(send, answer)
 
     def answers(self, path: str) -> bool:
         """Return whether the endpoint has this path."""
         return self._secret_in(path) is not None
 
-    def is_ordinary(self, url: str, headers: Iterable[Header]) -> bool:
-        """Return whether a POST is for `deliver`: to the endpoint, with a token, and not long."""
+    def ordinary_token(self, url: str, headers: Iterable[Header]) -> Token | None:
+        """Return the token of a POST that is for `deliver`, or None if it is not.
+
+        It is if it goes to the endpoint, has a valid token, and is not long.
+        """
         secret = self._secret_in(url)
         if secret is None:
-            return False
-        length, token = self._read_headers(headers)
+            return None
+        length, presented = self._read_headers(headers)
         if length is None or length >= _SMALL or length > self._max_body:
-            return False
-        return self._accepts(secret, token)
+            return None
+        return self._find_token(secret, presented)
 
-    def deliver(self, body: bytes, received_at: datetime, tell: Callable[[Answer], object]) -> None:
+    def deliver(
+        self,
+        body: bytes,
+        received_at: datetime,
+        token: Token,
+        client: str,
+        tell: Callable[[Answer], object],
+    ) -> None:
         """Make an ordinary delivery durable, then pass the answer to `tell`."""
         delivery = Delivery.of(body, received_at=received_at, source="webhook")
+        if not token.may_bring(delivery.columns.lab_id):
+            tell(self._foreign(delivery, client).answer())
+            return
 
         def settled(outcome: Outcome | AppendError) -> None:
             if isinstance(outcome, AppendError):
@@ -133,29 +156,66 @@ class Intake:
 
         self._lane.enqueue(delivery, settled)
 
-    def _admit(self, scope: "HTTPScope") -> None:
-        """Refuse what can be refused before its body is read."""
+    def _admit(self, scope: "HTTPScope") -> Token | None:
+        """Return the token, None for a wrong one. Refuse what can be before its body is read."""
         if scope["method"] != "POST":
             raise _RefusedError(405, "only POST is taken here", (b"allow", METHODS))
-        length, token = self._read_headers(scope["headers"])
-        secret = self._secret_in(scope["path"]) or ""
-        if not self._accepts(secret, token):
-            client = scope["client"]
-            self._log_refusal(
-                token="wrong" if secret or token else "missing",
-                client=client[0] if client else None,
-            )
+        length, presented = self._read_headers(scope["headers"])
+        token = self._find_token(self._secret_in(scope["path"]) or "", presented)
+        if token is None and not self._tokens.complete:
             raise _RefusedError(
-                401,
-                "the webhook token is missing or wrong: send it as Authorization: Bearer TOKEN, "
-                "as Authorization: TOKEN, or as the last part of the path",
-                (b"www-authenticate", b'Bearer realm="ledger"'),
+                503,
+                "the webhook tokens of the database are not known yet: send it again",
+                (b"retry-after", str(RETRY_AFTER).encode()),
                 _CLOSE,
             )
-        if length is not None and length > self._max_body:
+        if token is not None and length is not None and length > self._max_body:
             raise self._too_large()
+        return token
 
-    async def _store(self, body: bytes, received_at: datetime) -> Answer:
+    async def _keep_refused(
+        self, scope: "HTTPScope", receive: "Receive", received_at: datetime
+    ) -> None:
+        """Put a delivery with a wrong token into the box, if it looks like Flabs'."""
+        if self._box is None or not self._box.has_room:
+            return
+        length, presented = self._read_headers(scope["headers"])
+        client = _client(scope)
+        body = await self._allowance.read(receive, length, client)
+        if not body or len(body) > self._max_body:
+            return
+        began = time.perf_counter()
+        delivery = Delivery.of(body, received_at=received_at, source="webhook")
+        if delivery.columns.unreadable is None:
+            is_missing = not (presented or self._secret_in(scope["path"]))
+            self._box.add(delivery, "missing" if is_missing else "wrong", client)
+        self._allowance.spend(client, time.perf_counter() - began)
+
+    def _wrong_token(self, scope: "HTTPScope") -> _RefusedError:
+        _, presented = self._read_headers(scope["headers"])
+        is_missing = not (presented or self._secret_in(scope["path"]))
+        self._log_refusal(token="missing" if is_missing else "wrong", client=_client(scope))
+        return _RefusedError(
+            401,
+            "the webhook token is missing or wrong: send it as Authorization: Bearer TOKEN, "
+            "as Authorization: TOKEN, or as the last part of the path",
+            _AUTHENTICATE,
+            _CLOSE,
+        )
+
+    def _foreign(self, delivery: Delivery, client: str) -> _RefusedError:
+        """Keep a delivery whose token is for other labs, and return the refusal.
+
+        It is kept even if it is unreadable: its sender is one of ours.
+        """
+        self._log_refusal(token="of other labs", client=client)  # noqa: S106 -- words
+        if self._box is not None:
+            self._box.add(delivery, "foreign_lab", client)
+        return _RefusedError(
+            401, "the webhook token is not for the lab that the body names", _AUTHENTICATE
+        )
+
+    async def _store(self, body: bytes, received_at: datetime, token: Token, client: str) -> Answer:
         """Make the delivery durable and return the answer."""
         if len(body) < _SMALL:
             delivery = Delivery.of(body, received_at=received_at, source="webhook")
@@ -164,6 +224,8 @@ class Intake:
                 self._threads,
                 functools.partial(Delivery.of, body, received_at=received_at, source="webhook"),
             )
+        if not token.may_bring(delivery.columns.lab_id):
+            raise self._foreign(delivery, client)
         try:
             return _stored(delivery, await self._lane.append(delivery))
         except AppendError as error:
@@ -176,13 +238,15 @@ class Intake:
         match = self._address.fullmatch(path)
         return (match[1] or "") if match else None
 
-    def _accepts(self, secret: str, token: bytes) -> bool:
-        """Return whether the path's secret, if it has one, or else the header's token is valid."""
-        presented = secret.encode("utf-8", "replace") if secret else token
-        if self._tokens.accept(presented):
-            return True
-        # The slash may belong to the token, so it is removed second.
-        return secret.endswith("/") and self._tokens.accept(presented.rstrip(b"/"))
+    def _find_token(self, secret: str, presented: bytes) -> Token | None:
+        """Return the token that is the path's secret, if it has one, or else the header's."""
+        if secret:
+            presented = secret.encode("utf-8", "replace")
+        token = self._tokens.find(presented)
+        if token is None and secret.endswith("/"):
+            # The slash may belong to the token, so it is removed second.
+            token = self._tokens.find(presented.rstrip(b"/"))
+        return token
 
     def _read_headers(self, headers: Iterable[Header]) -> tuple[int | None, bytes]:
         """Return the announced length, None if there is none, and the token presented."""
@@ -223,7 +287,8 @@ def _address(prefix: str) -> re.Pattern[str]:
     return re.compile(rf"{optional}/+webhooks/+flabs(?:/+(.*))?", re.DOTALL)
 
 
-async def _send(send: "Send", answer: Answer) -> None:
+async def send_answer(send: "Send", answer: Answer) -> None:
+    """Send a response to one request."""
     headers = answer.headers
     if answer.status != 204:  # noqa: PLR2004 -- the status that has no content
         headers = [*headers, (b"content-length", b"%d" % len(answer.content))]
@@ -244,5 +309,11 @@ def _not_stored(error: AppendError) -> _RefusedError:
     )
 
 
+def _client(scope: "HTTPScope") -> str:
+    client = scope["client"]
+    return client[0] if client else "unknown"
+
+
+_AUTHENTICATE = (b"www-authenticate", b'Bearer realm="ledger"')
 _CLOSE = (b"connection", b"close")
 _JSON = [(b"content-type", b"application/json")]

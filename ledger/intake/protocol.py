@@ -1,33 +1,35 @@
-"""Uvicorn's HTTP protocol and supervisor, with the limits that the open internet needs.
+"""Uvicorn's HTTP protocol, with the limits that the open internet needs.
 
-This is the only module that uses parts of Uvicorn that Uvicorn does not document:
+Only this module and `supervisor` use parts of Uvicorn that Uvicorn does not document. Here they are
+`HttpToolsProtocol`, `FlowControl` and `RequestResponseCycle`, because Uvicorn has no hook between
+its parser and the application. `BoundedProtocol` limits time and memory there; `DeliveryProtocol`
+passes ordinary deliveries to the intake without an ASGI task, which takes a third off their cost.
 
-- `HttpToolsProtocol`, `FlowControl` and `RequestResponseCycle`, because Uvicorn has no hook between
-  its parser and the application. `BoundedProtocol` limits time and memory there; `DeliveryProtocol`
-  passes ordinary deliveries to the intake without an ASGI task, which takes a third off their cost.
-- `Multiprocess` and its workers' pipes, because Uvicorn waits 30 seconds for a worker that is
-  killed while its health is checked.
+TLS begins here as well, with the event loop's own protocol for it (`SSLProtocol`, undocumented):
+started by the event loop, it would hide connections that never finish a handshake, which could then
+not be counted.
 
 `LEDGER_FAST_INTAKE=off` runs Uvicorn's documented parts alone: slower, and without the limits
 below. The dependency is pinned, and a test compares these parts with the ones this was written for.
 
-What a worker holds at most, besides the bodies of callers with a token or key:
+What a worker holds at most:
 
-- `MAX_CONNECTIONS` connections;
-- `MAX_HELD_BYTES` of input that is not parsed yet, of all connections together: incomplete heads,
-  requests that came before their turn, and bodies that the application has not asked for;
-- for each connection one answer and the 64 KiB that its transport buffers.
+- `MAX_CONNECTIONS` connections, of which one address that is no trusted proxy's has at most half;
+- `MAX_HELD_BYTES` of unfinished input of all connections together: incomplete heads and bodies, and
+  requests that came before their turn. Of more, the oldest are closed, whoever sends them;
+- for each connection one answer and the 64 KiB that its transport buffers, with TLS 256 KiB more.
 """
 
 import asyncio
 import resource
-import time
-from contextlib import suppress
+import sys
+from asyncio.sslproto import SSLProtocol
 from datetime import UTC, datetime
-from socket import socket
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import uvloop
+import uvloop.loop
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -37,8 +39,6 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 from uvicorn.server import ServerState
-from uvicorn.supervisors import Multiprocess
-from uvicorn.supervisors.multiprocess import Process
 
 from ledger.intake.connections import (
     ENDING,
@@ -48,6 +48,10 @@ from ledger.intake.connections import (
     ConnectionLimits,
 )
 from ledger.intake.endpoint import Answer, Intake, problem_answer
+from ledger.intake.listener import Listener
+from ledger.intake.proxies import neighbourhood
+from ledger.intake.tls import Certificate
+from ledger.intake.tokens import Token
 
 HEAD_BYTES = 64 * 1024
 """Longest request line with headers; also the longest trailers, and the longest chunk header."""
@@ -80,6 +84,9 @@ PIPELINED_BYTES = 1024 * 1024
 """Most bytes that may come before the request before them is answered. Reading stops with the first
 such byte, so this is reached only by what was on its way."""
 
+UPLOAD_BYTES = 4 * 1024 * 1024
+"""Most bytes of a body that count as held, unless it is a delivery: the API keeps more on disk."""
+
 _END_OF_HEAD = b"\r\n\r\n"
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
@@ -95,6 +102,9 @@ def limits_of(state: ServerState, loop: asyncio.AbstractEventLoop) -> Connection
     return found
 
 
+_PLAIN = Listener()
+
+
 class _NoTrailers(list[tuple[bytes, bytes]]):
     """A list that stays empty."""
 
@@ -103,6 +113,11 @@ class _NoTrailers(list[tuple[bytes, bytes]]):
 
 
 _NO_TRAILERS = _NoTrailers()
+
+
+def _tls_protocol(loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401 -- one of two classes
+    """Return what an event loop itself uses to speak TLS."""
+    return uvloop.loop.SSLProtocol if isinstance(loop, uvloop.Loop) else SSLProtocol  # type: ignore[attr-defined]  # its stub
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -130,12 +145,24 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bytes of chunk headers or trailers since the last byte of a body."""
 
     _unparsed = b""
+    _body_held = 0
+    """Bytes of the body that are held until all of it has come."""
+
+    _most_held = UPLOAD_BYTES
+
     _unsent = 0
     """Bytes of answers that waited at the last deadline."""
 
     _half_closed = False
     _discarding = False
     _discarded = 0
+
+    _is_counted = False
+    _is_open = False
+    """Whether requests may come: the handshake, if there is one, is over."""
+
+    neighbourhood: str | None = None
+    """Whose connections are counted together; None for a trusted proxy's, which are not."""
 
     def __init__(
         self,
@@ -146,22 +173,65 @@ class BoundedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits_of(server_state, self.loop)
+        self._listener: Listener = getattr(self.app, "listener", None) or _PLAIN
+        self._is_proxied = False
         self.deadline = NEVER
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the time limit of the first head."""
+        """Count a connection and begin its handshake; called again once TLS is established."""
         super().connection_made(transport)
+        if not self._is_counted:
+            self._count()
+            if self._listener.certificate:
+                self._shake_hands(transport, self._listener.certificate)
+                return
+        self._is_open = True
         self.flow = self._flow = _Flow(self)
         self._answers = _AnswerTransport(self)
+        self._await_head()
+
+    def _count(self) -> None:
+        self._is_counted = True
+        if self.client:
+            host = self.client[0]
+            self._is_proxied = self._listener.proxies.trust(host)
+            self.neighbourhood = None if self._is_proxied else neighbourhood(host)
+        self._await_head()
+        self._limits.add(self)
+
+    def _await_head(self) -> None:
         self._since = self.loop.time()
         self.deadline = self._since + HEAD_SECONDS
-        self._limits.add(self)
+
+    def _shake_hands(self, transport: asyncio.Transport, certificate: Certificate) -> None:
+        """Let TLS have what comes, and this protocol what that makes of it."""
+
+        def done(handshake: asyncio.Future[None]) -> None:
+            error = handshake.exception()
+            if not self._is_open:
+                self.connection_lost(error if isinstance(error, Exception) else None)
+
+        handshake = self.loop.create_future()
+        handshake.add_done_callback(done)
+        secure = _tls_protocol(self.loop)(
+            self.loop,
+            self,
+            certificate.context(),
+            handshake,
+            server_side=True,
+            ssl_handshake_timeout=HEAD_SECONDS,
+            ssl_shutdown_timeout=LINGER_SECONDS,
+        )
+        # At once: what has come already is not for this protocol.
+        transport.set_protocol(secure)
+        secure.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
         self._limits.remove(self)
         self._keep(b"")
+        self._hold_body(0)
 
     # --- input --------------------------------------------------------------------------------
 
@@ -183,8 +253,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._body_received += len(data)
             if self.deadline == NEVER:
                 self._body_received = 0
-                self._since = self.loop.time()
-                self.deadline = self._since + BODY_SECONDS
+                self.deadline = self.loop.time() + BODY_SECONDS
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's return type
         """Keep a connection of which the peer closed its side until the request is answered."""
@@ -326,9 +395,28 @@ class BoundedProtocol(HttpToolsProtocol):
         """Start the request."""
         if self.parser.should_upgrade():
             return
+        if self._is_proxied:
+            self.scope["client"] = (self._client_host(), 0)
         super().on_headers_complete()
         self.cycle.transport = self._answers  # type: ignore[assignment]
         self._begin_body(wanted=False)
+
+    def _client_host(self) -> str:
+        """Return the address of the client, which a trusted proxy tells."""
+        host = self.client[0] if self.client else "unknown"
+        return self._listener.proxies.client_of(host, self.headers) if self._is_proxied else host
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        super().on_body(body)
+        if not self.cycle.response_complete:
+            self._hold_body(min(self._body_held + len(body), self._most_held))
+
+    def _hold_body(self, size: int) -> None:
+        """Count what is held of the body."""
+        change, self._body_held = size - self._body_held, size
+        if change:
+            self._limits.hold(change)
 
     def on_message_complete(self) -> None:
         """Finish the request, unless it is to be parsed again."""
@@ -347,11 +435,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._chunked_tail = b""
             self.headers = _NO_TRAILERS  # the base class adds trailers to its headers
         self._in_head, self._in_body, self._body_wanted = False, True, wanted
+        self._since = self.loop.time()
         self.deadline = NEVER
 
     def _end_body(self) -> None:
         self._in_body = False
         self.deadline = NEVER
+        self._hold_body(0)
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -415,7 +505,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self.deadline = self.loop.time() + LINGER_SECONDS
         still_sends = self._in_body or self._unparsed
-        if self._half_closed or not still_sends or self.transport.is_closing():
+        # TLS has no half-closed connections; its transport discards what comes after `close`.
+        waits = still_sends and not self._half_closed and self.transport.can_write_eof()
+        if not waits or self.transport.is_closing():
             self.transport.close()
             return
         self._discarding = True
@@ -447,8 +539,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def held(self) -> int:
-        """Bytes of unparsed input."""
-        return len(self._unparsed)
+        """Bytes of unparsed input, and of the unfinished body."""
+        return len(self._unparsed) + self._body_held
 
     def claim(self) -> tuple[int, float] | None:
         """Return whether the connection ends, waits for a request or for the body of one."""
@@ -462,6 +554,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close the connection at once."""
         self._discarding = True
         self._keep(b"")
+        self._hold_body(0)
         self.transport.abort()
 
     def expire(self, now: float) -> None:
@@ -526,31 +619,43 @@ class DeliveryProtocol(BoundedProtocol):
 
     def on_headers_complete(self) -> None:
         """Keep an ordinary delivery here."""
-        if self._is_ordinary_delivery():
+        token = self._token_of_ordinary_delivery()
+        if token is not None:
             self._begin_body(wanted=True)
-            self.cycle = _Delivery(self)
+            self.cycle = _Delivery(self, token)
         else:
             super().on_headers_complete()
+            if self._intake and self._in_body and self._intake.answers(self.scope["path"]):
+                self._most_held = sys.maxsize
+            else:
+                self._most_held = UPLOAD_BYTES
 
     def on_message_complete(self) -> None:
         """Deliver a complete body."""
         delivery = self.cycle
         if self._intake and isinstance(delivery, _Delivery) and self._in_body:
             self._end_body()
-            self._intake.deliver(bytes(delivery.body), datetime.now(UTC), delivery.answer)
+            self._intake.deliver(
+                bytes(delivery.body),
+                datetime.now(UTC),
+                delivery.token,
+                self._client_host(),
+                delivery.answer,
+            )
         else:
             super().on_message_complete()
 
-    def _is_ordinary_delivery(self) -> bool:
-        return (
+    def _token_of_ordinary_delivery(self) -> Token | None:
+        if (
             self._intake is not None
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
-            and self._intake.is_ordinary(self.url.decode("latin-1"), self.headers)
-        )
+        ):
+            return self._intake.ordinary_token(self.url.decode("latin-1"), self.headers)
+        return None
 
 
 class _Delivery(RequestResponseCycle):
@@ -561,7 +666,8 @@ class _Delivery(RequestResponseCycle):
 
     message_event = asyncio.Event()  # nobody waits for it
 
-    def __init__(self, connection: DeliveryProtocol) -> None:
+    def __init__(self, connection: DeliveryProtocol, token: Token) -> None:
+        self.token = token
         self.body = bytearray()
         self.more_body = True
         self.response_started = False
@@ -577,35 +683,3 @@ class _Delivery(RequestResponseCycle):
             return
         self._connection.answer(answer, keep_alive=self.keep_alive)
         self._connection.on_response_complete()
-
-
-class Supervisor(Multiprocess):
-    """Replaces workers that end, at once, and workers that hang.
-
-    Uvicorn's waits for each worker's sign of life in turn, with both ends of the pipe open here. So
-    it waits for a worker that was killed after it was asked, and meanwhile replaces no other.
-    """
-
-    def __init__(self, config: Config, sockets: list[socket]) -> None:
-        super().__init__(config, sockets)
-        self._asked: dict[Process, float] = {}
-
-    def keep_subprocess_alive(self) -> None:
-        """Ask workers for signs of life without waiting, and replace those that are gone."""
-        now = time.monotonic()
-        asked, self._asked = self._asked, {}
-        for worker in self.processes:
-            worker.child_conn.close()  # the worker has it: now its end is the pipe's
-            since = asked.get(worker)
-            with suppress(OSError, EOFError):
-                if since is None or worker.parent_conn.poll():
-                    if since is not None:
-                        worker.parent_conn.recv()
-                    worker.parent_conn.send(b"ping")
-                    since = now
-            self._asked[worker] = since if since is not None else now
-            if now - self._asked[worker] > self.config.timeout_worker_healthcheck:
-                worker.process.kill()
-                worker.process.join()
-        if any(not worker.process.is_alive() for worker in self.processes):
-            super().keep_subprocess_alive()

@@ -1,4 +1,4 @@
-"""Operators' decisions as events: requests, waivers, closings, expected bills, subscriptions.
+"""Operators' decisions as events: about missing events, labs, and refused deliveries.
 
 Source: docs/rules.md, "Operators' decisions". A decision is a JSON body in the event log with the
 source `operator`. The structs below are the only statement of its shape. A decision about a missing
@@ -143,6 +143,33 @@ class SubscriptionSet(Decision, frozen=True, kw_only=True, tag="subscription.set
     events: list[EventType] | None
 
 
+class DeliveriesAccepted(Decision, frozen=True, kw_only=True, tag="deliveries.accepted"):
+    """Refused deliveries entered the log: how many, those recorded anew, and all their positions.
+
+    The others were in the log already, and count as repeats.
+    """
+
+    count: Number
+    recorded: int
+    positions: list[int]
+
+
+class DroppedDelivery(Struct, frozen=True):
+    """A refused delivery that nobody will see again. `digest` is in hexadecimal."""
+
+    lab_id: str
+    bill_id: str
+    event_type: str
+    digest: str
+
+
+class DeliveriesDropped(Decision, frozen=True, kw_only=True, tag="deliveries.dropped"):
+    """Refused deliveries were dropped: how many, and which."""
+
+    count: Number
+    deliveries: list[DroppedDelivery]
+
+
 AnyDecision = (
     EventWaived
     | EventUnwaived
@@ -153,6 +180,8 @@ AnyDecision = (
     | WindowClosed
     | BillExpected
     | SubscriptionSet
+    | DeliveriesAccepted
+    | DeliveriesDropped
 )
 
 

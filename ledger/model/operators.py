@@ -1,4 +1,7 @@
-"""Who asks or decides: a name, an API key, and the labs that the key is for."""
+"""Who asks or decides: a name, an API key, and the labs that the key is for.
+
+Source: docs/rules.md, "Operators' decisions".
+"""
 
 from msgspec import Struct
 

@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from ledger.errors import DecisionError, QuestionError
 from ledger.eventlog import read
-from ledger.eventlog.append import Delivery, append
+from ledger.eventlog.append import Delivery, Outcome, append
 from ledger.model.operator_events import AnyDecision, write_decision
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, lock_session, try_lock_session
@@ -34,6 +34,17 @@ def deciding(url: str, *, patience: float) -> Iterator[Connection]:
     Raises `DecisionError` if another decision is under way, or if the state is still behind after
     `patience` seconds.
     """
+    with deciding_without_state(url) as connection:
+        catch_up(url, connection, patience=patience)
+        yield connection
+
+
+@contextmanager
+def deciding_without_state(url: str) -> Iterator[Connection]:
+    """Give a connection that alone may decide, for a decision that does not depend on the state.
+
+    Raises `DecisionError` if another decision is under way.
+    """
     with closing(connect(url, "desk")) as connection:
         connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         try:
@@ -42,7 +53,6 @@ def deciding(url: str, *, patience: float) -> Iterator[Connection]:
             raise DecisionError(
                 "another operator's decision is under way; try again when it is done"
             ) from None
-        catch_up(url, connection, patience=patience)
         yield connection
 
 
@@ -108,11 +118,16 @@ def record(connection: Connection, decisions: Sequence[AnyDecision]) -> int:
     for delivery in deliveries:
         if unreadable := delivery.columns.unreadable:
             raise QuestionError(f"this cannot be decided: {unreadable.detail}")
+    outcomes = append_or_refuse(connection, deliveries)
+    return max((outcome.position for outcome in outcomes), default=0)
+
+
+def append_or_refuse(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outcome]:
+    """Append to the log. Raises `DecisionError` if somebody else holds it for too long."""
     try:
-        outcomes = append(connection, deliveries)
+        return append(connection, deliveries)
     except psycopg.errors.LockNotAvailable:
         raise DecisionError(
             f"nothing could be appended to the log for {LOCK_SECONDS} s: somebody else holds it. "
             "Nothing was decided; try again"
         ) from None
-    return max((outcome.position for outcome in outcomes), default=0)

@@ -28,6 +28,7 @@ from ledger.model.operator_events import BillExpected, Moment, is_storable
 from ledger.model.operators import Operator, as_array
 from ledger.operations.decisions import catch_up, deciding, record, see
 from ledger.operations.read_models import ExpectedState
+from ledger.operations.spreadsheet_cells import original
 from ledger.postgres.connect import connect
 from ledger.projection import store
 
@@ -312,7 +313,9 @@ def _read_row(number: int, header: list[str], cells: list[str]) -> Iterator[Expe
         yield Refused(number, f"it has {len(cells)} cells, and the first line names fewer")
     elif any(cell.strip() for cell in cells):
         row = {
-            name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()
+            name: original(cell.strip())
+            for name, cell in zip(header, cells, strict=False)
+            if cell.strip()
         }
         yield _read(number, lambda: msgspec.convert(row, Expectation))
 

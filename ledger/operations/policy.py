@@ -69,17 +69,20 @@ class StoredPolicy(Struct, frozen=True):
     set_by: str
 
 
-def agree(url: str, settings: Settings) -> Policy:
+def agree(url: str, settings: Settings, *, adopt: bool = True) -> Policy:
     """Return the database's policy.
 
-    A database that still has the default adopts what `settings` set. Raises `SettingsError` if they
-    set something else than an operator set before, and what `connect` raises.
+    A database that still has the default adopts what `settings` set, unless `adopt` is false; then
+    they are ignored. Raises `SettingsError` if they set something else than an operator set before,
+    and what `connect` raises.
     """
     given = given_policy(settings)
     with connect(url, "policy") as connection:
         stored = read(connection)
         differing = [name for name, value in given.items() if stored.values[name] != value]
         if differing and stored.set_by == _DEFAULT:
+            if not adopt:
+                return _policy(stored.values)
             store(connection, given, by=getpass.getuser())
             stored = read(connection)
             differing = [name for name, value in given.items() if stored.values[name] != value]
@@ -94,13 +97,13 @@ def agree(url: str, settings: Settings) -> Policy:
     return _policy(stored.values)
 
 
-def agree_if_reachable(url: str, settings: Settings) -> Policy:
+def agree_if_reachable(url: str, settings: Settings, *, adopt: bool = True) -> Policy:
     """Do what `agree` does; return the policy of `settings` if the database cannot be asked.
 
     Raises only `SettingsError`: a server starts without its database, or before its migration.
     """
     try:
-        return agree(url, settings)
+        return agree(url, settings, adopt=adopt)
     except (DatabaseUnavailableError, SchemaError, psycopg.Error) as error:
         structlog.get_logger(__name__).warning(
             "the database has no policy to read; using that of the settings", error=one_line(error)

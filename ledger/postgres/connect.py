@@ -1,7 +1,7 @@
 """Opens every connection to PostgreSQL, with the same limits, settings and role."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import psycopg
 from psycopg import AsyncConnection, Connection
@@ -12,7 +12,11 @@ from ledger.errors import DatabaseUnavailableError, PoolerError, SchemaError, on
 from ledger.postgres.pooler import refuse_lent_sessions
 from ledger.postgres.session import hold_settings
 
-SERVICE_ROLE = "ledger_service"
+Role = Literal["ledger_service", "ledger_intake"]
+"""What a process acts as; `ledger/postgres/sql/grants.sql` says what each may do."""
+
+SERVICE_ROLE: Role = "ledger_service"
+INTAKE_ROLE: Role = "ledger_intake"
 
 CONNECT_TIMEOUT = 3
 """Seconds. Several tries must fit into the ten seconds that the sender waits for its answer."""
@@ -39,15 +43,27 @@ _LIMITS: dict[str, Any] = {
 }
 
 
+_role: Role = SERVICE_ROLE
+
+
+def act_as(role: Role) -> None:
+    """Make every connection that this process opens from now on act as a role.
+
+    The role is the process's, not an argument, so that no part of an intake can forget it.
+    """
+    global _role  # noqa: PLW0603 -- see above
+    _role = role
+
+
 def connect(url: str, purpose: str) -> Connection:
-    """Open a connection in autocommit mode that acts as the service's role.
+    """Open a connection in autocommit mode that acts as the process's role.
 
     `purpose` appears in pg_stat_activity. Raises `DatabaseUnavailableError`, `PoolerError` or
     `SchemaError`.
     """
     connection = connect_as_login(url, purpose)
     try:
-        connection.execute(_AS_SERVICE)
+        connection.execute(_as_role())
     except psycopg.Error as error:
         connection.close()
         raise role_error(error) from error
@@ -129,11 +145,14 @@ def make_pool(
 
 async def _prepare(connection: AsyncConnection) -> None:
     await connection.execute(_HOLD_SETTINGS)
-    await connection.execute(_AS_SERVICE)
+    await connection.execute(_as_role())
 
 
 _HOLD_SETTINGS: Query = cast("Query", hold_settings())
-_AS_SERVICE: Query = f"SET ROLE {SERVICE_ROLE}"
+
+
+def _as_role() -> Query:
+    return cast("Query", f"SET ROLE {_role}")
 
 
 def unavailable(error: psycopg.Error) -> DatabaseUnavailableError:
@@ -145,11 +164,11 @@ def unavailable(error: psycopg.Error) -> DatabaseUnavailableError:
 
 
 def role_error(error: psycopg.Error) -> SchemaError | DatabaseUnavailableError:
-    """Say why the service's role cannot be taken."""
+    """Say why the process's role cannot be taken."""
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return SchemaError(
-            f"the database user may not act as {SERVICE_ROLE}: "
-            f"run GRANT {SERVICE_ROLE} TO that user in the database"
+            f"the database user may not act as {_role}: "
+            f"run GRANT {_role} TO that user in the database"
         )
     if isinstance(error, psycopg.errors.InvalidParameterValue):  # no such role
         return SchemaError("the database was not prepared for Ledger: run `ledger migrate`")

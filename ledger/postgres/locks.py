@@ -29,6 +29,9 @@ class Lock(IntEnum):
     DECISION = 6
     """Held for a session by the operator's decision under way; the next one waits."""
 
+    REFUSED_BOX = 21
+    """Its holder alone adds refused deliveries to the box, until its transaction ends."""
+
     ALERT_OUTBOX = 11
     """Its holder alone adds alerts, until its transaction ends."""
 

@@ -33,6 +33,10 @@ OBJECTS = (
     ("ledger.operations", "missing_event_state"),
     ("ledger.operations", "alerts"),
     ("ledger.operations", "reconciliation_run"),
+    ("ledger.operations", "webhook_token"),
+    ("ledger.operations", "refused_delivery"),
+    ("ledger.operations", "knows_lab"),
+    ("ledger.operations", "keep_refused_deliveries"),
     ("ledger.operations", "api_key"),
 )
 """The SQL files, in the order in which they depend on each other."""

@@ -25,6 +25,7 @@ COUNTERS = {
         ("ledger_deliveries_refused_total", status)
         for status in ("400", "401", "405", "413", "503")
     ),
+    *(("ledger_refused_box_total", outcome) for outcome in ("new", "repeated", "without_room")),
     ("ledger_lane_failures_total", ""),
     ("ledger_lane_batch_size_count", ""),
 }
@@ -32,7 +33,8 @@ GAUGES = {
     "ledger_database_up", "ledger_head", "ledger_position", "ledger_lag_events",
     "ledger_lag_seconds", "ledger_parked_bills", "ledger_overdue_events",
     "ledger_requested_events", "ledger_unseen_bills", "ledger_alerts_waiting",
-    "ledger_alerts_given_up",
+    "ledger_alerts_given_up", "ledger_refused_deliveries",
+    "ledger_refused_deliveries_of_known_labs", "ledger_refused_known_labs",
 }  # fmt: skip
 
 

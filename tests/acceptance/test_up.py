@@ -208,12 +208,15 @@ def tell_the_story(folder: Path) -> None:
         "LEDGER_ADMIN_KEY": "a-key-of-the-environment",
         "LEDGER_DATABASE_URL": "postgresql://elsewhere/ledger",
         "LEDGER_PORT": str(first.port),
+        "LEDGER_LISTEN_INTAKE": "0.0.0.0:1",
+        "LEDGER_TLS_KEY": "/none",
     }
     with up(folder, "third", port=first.port, settings=given) as third:
         assert third.secret("webhook-token") == "a-token-of-the-environment"
         assert third.secret("admin-key") == "a-key-of-the-environment"
         assert "-of-the-environment" not in third.output
-        assert "LEDGER_DATABASE_URL is ignored" in third.output
+        for name in ("LEDGER_DATABASE_URL", "LEDGER_LISTEN_INTAKE", "LEDGER_TLS_KEY"):
+            assert f"{name} is ignored" in third.output
         assert third.get("/v1/projection").json()["head"] == 2
         for each in given["LEDGER_WEBHOOK_TOKENS"].split(","):
             path = f"{third.url}/webhooks/flabs/{each}"

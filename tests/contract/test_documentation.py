@@ -15,7 +15,12 @@ from ledger.cli import ledger
 from ledger.settings import PREFIX, TEST_PREFIX, Settings
 from tests.support.server import ROOT, LedgerServer, environment
 
-FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FILES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 DOCUMENTS = "\n".join(file.read_text() for file in FILES)
 PATHS = sorted(json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())["paths"])
 SETTINGS = sorted(PREFIX + field.name.upper() for field in fields(Settings))
@@ -70,6 +75,8 @@ def test_every_command_and_option_that_is_shown_exists() -> None:
         if not words or not words[0].endswith("ledger") or len(words) < 2:
             continue
         command = ledger.get_command(click.Context(ledger), words[1])
+        if isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(2))
         assert command is not None, line
         known = {option for parameter in command.params for option in parameter.opts}
         known |= {option for parameter in command.params for option in parameter.secondary_opts}

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,6 +28,7 @@ from tests.support.two_labs import (
     MARK,
     NUMBER_OF_B,
     SHARED_INTEGRATOR,
+    TOKENS,
     WINDOW,
     WINDOW_OF_B,
     A,
@@ -34,6 +36,7 @@ from tests.support.two_labs import (
     fill,
     id_of,
     key,
+    refused_id,
 )
 
 pytestmark = pytest.mark.slow
@@ -120,6 +123,13 @@ CALLS: dict[str, list[Call]] = {
     "GetSubscription": [Call({"lab_id": A}), Call({"lab_id": B}, status=403)],
     "GetProjection": [Call()],
     "ListKeys": [Call()],
+    "ListWebhookTokens": [Call()],
+    "ListRefusedDeliveries": of_lab({"reason": "wrong"}, {"reason": "missing"}),
+    "GetRefusedDelivery": [
+        Call({"delivery_id": refused_id("refused1")}),
+        Call({"delivery_id": refused_id(f"{MARK}refused1", B)}, status=404),
+        Call({"delivery_id": "none"}, status=404),
+    ],
     "WaiveMissingEvent": [
         Call(body={**MISSING_B, "reason": "r"}, status=404),
         Call(body={**MISSING_A, "reason": "r"}),
@@ -196,6 +206,25 @@ CALLS: dict[str, list[Call]] = {
         Call({"key_id": id_of("both")}, status=404),
         Call({"key_id": id_of("operator")}),
     ],
+    "CreateWebhookToken": [
+        Call(body={}, status=403),
+        Call(body={"labs": [A, B]}, status=403),
+        Call(body={"labs": [A]}, status=201),
+    ],
+    "RevokeWebhookToken": [
+        *(Call({"token_id": token}, status=404) for token, labs in TOKENS.items() if labs != [A]),
+        Call({"token_id": "tokenofa"}),
+    ],
+    "AcceptRefusedDeliveries": [
+        Call(body={"ids": [refused_id(f"{MARK}refused1", B)]}, status=404),
+        Call(body={"lab_id": B}),
+        Call(body={"ids": [refused_id("refused1")]}),
+    ],
+    "DropRefusedDeliveries": [
+        Call(body={"ids": [refused_id(f"{MARK}refused2", B)]}, status=404),
+        Call(body={"lab_id": B}),
+        Call(body={"all": True}),
+    ],
 }  # fmt: skip
 """How each operation is called, operations that change something in the order of their effects."""
 
@@ -222,7 +251,16 @@ def labs(
         for server in servers:
             server.wait_until_ready()
             server.settle()
+        park_a_bill_of_b(servers[0])
         yield Labs(*servers)
+
+
+def park_a_bill_of_b(server: LedgerServer) -> None:
+    with psycopg.connect(server.settings["LEDGER_DATABASE_URL"]) as connection:
+        connection.execute(
+            "INSERT INTO state.parked_bill VALUES (%s, %s, 1, %s)",
+            (B, f"{MARK}parked", f"{MARK} error"),
+        )
 
 
 def send(server: LedgerServer, name: str, call: Call, presented: str | None) -> httpx.Response:
@@ -333,7 +371,7 @@ def comparable(answer: httpx.Response) -> Any:  # noqa: ANN401 -- any JSON
     return answer.status_code, headers, content
 
 
-READS = [name for name in CALLS if scope_of(name) == "read" or name == "ListKeys"]
+READS = [name for name in CALLS if OPERATIONS[name][2]["tags"] == ["read"]]
 
 
 @pytest.mark.parametrize("name", sorted(READS))
@@ -345,6 +383,29 @@ def test_a_key_of_lab_a_reads_as_if_lab_b_did_not_exist(labs: Labs, name: str) -
         assert with_b.status_code == call.status, with_b.text
         check_unmarked(name, call, with_b)
         assert comparable(with_b) == comparable(alone)
+
+
+BY_LAB = {"ListBills", "ListReports", "ListEvents", "ListUnreadableEvents", "ListMissingEvents",
+          "ListChanges", "ListExpectedBills"}  # fmt: skip
+"""Lists whose items name their lab."""
+
+
+@pytest.mark.parametrize("name", sorted(BY_LAB))
+def test_a_key_of_several_labs_reads_what_is_of_them_in_the_usual_order(
+    labs: Labs, name: str
+) -> None:
+    path = OPERATIONS[name][1]
+    whole = labs.both.items(path)
+    pages: list[dict[str, Any]] = []
+    cursor: Query = {}
+    while True:
+        page = send(labs.both, name, Call(query={"limit": 2, **cursor}), key("both")).json()
+        pages += page["items"]
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+    assert pages == [item for item in whole if item["lab_id"] in {A, B}]
+    assert {item["lab_id"] for item in pages} == {A, B}
 
 
 PAGED = [
@@ -399,7 +460,8 @@ def test_a_stream_brings_changes_of_lab_a_alone(labs: Labs) -> None:
 
 NAMES_ANEW = {
     "number", "request", "previous", "import_id", "position", "received_position", "made_at",
-    "key", "key_id", "created_at", "previous_valid_until", "revoked_at", "last_used_at",
+    "key", "key_id", "token", "token_id", "created_at",
+    "previous_valid_until", "revoked_at", "last_used_at",
 }  # fmt: skip
 """What differs between two servers because of the time, or because numbers are of all labs."""
 
@@ -414,6 +476,8 @@ def view_of_b(server: LedgerServer) -> list[Any]:
     found[-2] = [line for line in found[-2]["lines"] if line["lab_id"] == B]
     found.append(server.get(f"/v1/labs/{B}/subscription").json())
     found.append([one for one in server.items("/v1/keys") if one["labs"] != [A]])
+    found.append([one for one in server.items("/v1/webhook-tokens") if one["labs"] != [A]])
+    found.append(server.items("/v1/refused-deliveries", lab_id=B))
     return found
 
 

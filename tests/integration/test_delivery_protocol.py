@@ -1,18 +1,26 @@
 """Deliveries that the server's protocol hands to the intake, past the application."""
 
 import asyncio
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 from psycopg import Connection
 from uvicorn import Config
 from uvicorn.server import ServerState
 
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Intake
+from ledger.intake.listener import Listener
 from ledger.intake.protocol import DeliveryProtocol
+from ledger.intake.proxies import TrustedProxies
+from ledger.intake.tls import Certificate
+from ledger.intake.tokens import WebhookTokens
+from tests.support.certificates import Authority
 from tests.support.histories import body
 from tests.support.sessions import one
 
@@ -26,8 +34,9 @@ TOKEN = "token"
 class OnlyAnIntake:
     """An application that notes what it is asked, and refuses it."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, listener: Listener | None) -> None:
         self.intake = intake
+        self.listener = listener
         self.asked: list[str] = []
 
     async def __call__(self, scope: "Scope", _receive: "Receive", send: "Send") -> None:
@@ -55,14 +64,17 @@ OTHERS = {
 }
 
 
-def status_of(sent: bytes, url: str) -> tuple[int, list[str]]:
+def status_of(
+    sent: bytes, url: str, listener: Listener | None = None, trusted: ssl.SSLContext | None = None
+) -> tuple[int, list[str]]:
     """Return the status of the answer, and for which paths the application was asked."""
 
     async def use() -> tuple[int, list[str]]:
         lane = GroupCommit(url)
         lane.start()
-        intake = Intake(lane, tokens=(TOKEN,), header="authorization", max_body=100_000)
-        application = OnlyAnIntake(intake)
+        tokens = WebhookTokens((TOKEN,))
+        intake = Intake(lane, tokens=tokens, box=None, header="authorization", max_body=100_000)
+        application = OnlyAnIntake(intake, listener)
         config = Config(
             application,
             ws="none",
@@ -75,7 +87,9 @@ def status_of(sent: bytes, url: str) -> tuple[int, list[str]]:
         server = await asyncio.get_running_loop().create_server(
             lambda: DeliveryProtocol(config, ServerState(), {}), "127.0.0.1", 0
         )
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        reader, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=trusted
+        )
         try:
             writer.write(sent)
             return int((await reader.readline()).split()[1]), application.asked
@@ -84,7 +98,8 @@ def status_of(sent: bytes, url: str) -> tuple[int, list[str]]:
             server.close()
             await lane.stop()
 
-    return asyncio.run(asyncio.wait_for(use(), PATIENCE))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(asyncio.wait_for(use(), PATIENCE))
 
 
 @pytest.mark.parametrize("sent", ORDINARY.values(), ids=ORDINARY)
@@ -92,6 +107,33 @@ def test_an_ordinary_delivery_is_not_the_applications(
     database_url: str, service: Connection, sent: bytes
 ) -> None:
     assert status_of(sent, database_url) == (200, [])
+    assert one(service, "SELECT body FROM ledger.event_log") == body()
+
+
+FORWARDED = {
+    "one proxy": ["X-Forwarded-For: 203.0.113.7"],
+    "two proxies": ["X-Forwarded-For: 203.0.113.7", "Via: 1.1 proxy", "X-Forwarded-For: 10.0.0.1"],
+    "nonsense": ["X-Forwarded-For: ,;", "Forwarded: for=unknown"],
+}
+
+
+@pytest.mark.parametrize("headers", FORWARDED.values(), ids=FORWARDED)
+@pytest.mark.parametrize("trusted", [("127.0.0.1", "10.0.0.0/8"), ()])
+def test_an_ordinary_delivery_through_a_proxy_is_not_the_applications_either(
+    database_url: str, headers: list[str], trusted: tuple[str, ...]
+) -> None:
+    sent = request("/webhooks/flabs", body(), f"Authorization: Bearer {TOKEN}", *headers)
+    listener = Listener(proxies=TrustedProxies(trusted))
+    assert status_of(sent, database_url, listener) == (200, [])
+
+
+def test_an_ordinary_delivery_over_tls_is_not_the_applications_either(
+    database_url: str, service: Connection, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    listener = Listener(Certificate(authority.certificate, authority.key))
+    sent = ORDINARY["a header"]
+    assert status_of(sent, database_url, listener, authority.context()) == (200, [])
     assert one(service, "SELECT body FROM ledger.event_log") == body()
 
 

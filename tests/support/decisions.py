@@ -17,6 +17,9 @@ from ledger.model.missing_events import Evidence
 from ledger.model.operator_events import (
     AnyDecision,
     BillExpected,
+    DeliveriesAccepted,
+    DeliveriesDropped,
+    DroppedDelivery,
     EventClosed,
     EventRequested,
     EventUnwaived,
@@ -197,6 +200,18 @@ def subscribed(lab: str, events: list[EventType] | None, *, when: float = 0) -> 
     return SubscriptionSet(at=at(when), by=WHO, lab_id=lab, events=events)
 
 
+def accepted(*positions: int, when: float = 0) -> DeliveriesAccepted:
+    return DeliveriesAccepted(
+        at=at(when), by=WHO, count=max(len(positions), 1), recorded=0, positions=list(positions)
+    )
+
+
+def dropped(*, lab: str = "L", when: float = 0) -> DeliveriesDropped:
+    return DeliveriesDropped(
+        at=at(when), by=WHO, count=1, deliveries=[DroppedDelivery(lab, "B", "", "00" * 32)]
+    )
+
+
 def decided(decision: AnyDecision) -> Delivery:
     """Make the delivery that puts a decision into the log, received when it was taken."""
     return Delivery.of(write_decision(decision), received_at=decision.at, source="operator")
@@ -241,6 +256,8 @@ def _about(subjects: st.SearchStrategy[Subject]) -> st.SearchStrategy[AnyDecisio
         | st.builds(request_made, _numbers, lab=_labs, windows=st.lists(_windows, max_size=2))
         | st.builds(request_closed, _numbers, when=_times)
         | st.builds(window_closed, _windows, when=_times)
+        | st.builds(accepted, _numbers, when=_times)
+        | st.builds(dropped, when=_times)
         | st.builds(expected_bill, _names, st.none() | _times, lab=_labs, when=_times)
         | st.builds(
             subscribed,

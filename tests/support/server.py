@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -132,7 +133,7 @@ class LedgerServer:
 
     Entering its `with` block starts both and, unless told otherwise, waits until all is ready.
     Leaving its `with` block kills both. `output` holds all that they said. `open_files` is the
-    server's limit of open files, soft and hard.
+    server's limit of open files, soft and hard; `tls` is what clients of a server with TLS trust.
     """
 
     def __init__(
@@ -146,10 +147,12 @@ class LedgerServer:
         project: bool = True,
         wait: bool = True,
         open_files: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._open_files = open_files
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.tls = tls
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.token = token
         self.settings = {
             "LEDGER_DATABASE_URL": database_url,
@@ -167,9 +170,12 @@ class LedgerServer:
             headers={"Authorization": f"Bearer {key}"},
             timeout=30,
             trust_env=False,
+            verify=tls or True,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
-        self.anonymous = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.anonymous = httpx.Client(
+            base_url=self.url, timeout=30, trust_env=False, verify=tls or True
+        )
         self.serve: Process
         self.projector: Process | None = None
 

@@ -8,8 +8,10 @@ import psycopg
 from msgspec.structs import replace
 
 from ledger.eventlog.append import Delivery, append
+from ledger.model.event import event_columns
 from ledger.model.operator_events import AnyDecision
 from ledger.operations.api_keys import digest_of, make_key
+from ledger.operations.refused_deliveries.keep import Bounds, Refused, keep
 from ledger.postgres.connect import connect
 from tests.support.decisions import (
     CREATED,
@@ -61,6 +63,9 @@ def id_of(name: str) -> str:
     """Return the id of an API key."""
     return key(name).split("_")[1]
 
+
+TOKENS = {"tokenofa": [A], "tokenofb": [B], "tokenofboth": [A, B], "tokenofall": None}
+"""The labs of webhook tokens, by id."""
 
 Received = tuple[float, bytes]
 """The day after `FIRST` on which a body was received, and the body."""
@@ -150,15 +155,43 @@ def _filler(number: int, received_at: datetime) -> Delivery:
     return Delivery.of(b"%d" % number, received_at=received_at, source="webhook")
 
 
+def _refused(*, with_b: bool) -> list[Refused]:
+    """Make refused deliveries: two of lab A and, among them, two of lab B."""
+    made = []
+    for number, bill in enumerate(("refused1", "refused2")):
+        for lab, mark in ((A, ""), (B, MARK)):
+            if with_b or not mark:
+                content = body(lab=lab, bill=f"{mark}{bill}")
+                at = FIRST + timedelta(days=9, seconds=number)
+                one = Delivery.of(content, received_at=at, source="webhook")
+                made.append(Refused(one, "wrong", "192.0.2.1", 1, at))
+    return made
+
+
+def refused_id(bill: str, lab: str = A) -> str:
+    """Return the id of the refused delivery of a bill."""
+    return event_columns(body(lab=lab, bill=bill)).digest.hex()[:16]
+
+
 def fill(url: str, *, with_b: bool) -> None:
     """Write the log, when an instance was alive, and the API keys."""
     with connect(url, "test") as connection:
         append(connection, _log(with_b=with_b))
+        bounds = Bounds(rows=1000, bytes=10**6, age=DAY)
+        keep(connection, _refused(with_b=with_b), bounds, FIRST + 9 * DAY)
     with psycopg.connect(url, autocommit=True) as owner:
         for begin, end in ALIVE:
             owner.execute(
                 "INSERT INTO ledger.liveness VALUES (gen_random_uuid(), %s, %s)", (begin, end)
             )
+        for token_id, labs in TOKENS.items():
+            if with_b or labs == [A]:
+                owner.execute(
+                    "INSERT INTO ledger.webhook_token"
+                    " (token_id, digest, labs, name, created_at, created_by)"
+                    " VALUES (%s, sha256(%s), %s, %s, %s, 'ann')",
+                    (token_id, token_id.encode(), labs, "" if labs == [A] else MARK, FIRST),
+                )
         for name, (secret, scope, labs, about) in KEYS.items():
             if with_b or MARK not in about:
                 owner.execute(

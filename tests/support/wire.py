@@ -17,9 +17,10 @@ class Wire:
     """A connection on which bytes are sent as they are."""
 
     def __init__(self, server: LedgerServer) -> None:
-        host, port = server.url.removeprefix("http://").split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if server.tls:
+            self.socket = server.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self._reader = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:

@@ -23,8 +23,10 @@ from ledger.projection.read_event import read_row
 from tests.support.decisions import (
     COMPLETED,
     DECIDED,
+    accepted,
     at,
     closed,
+    dropped,
     expected_bill,
     report_of,
     request_closed,
@@ -57,6 +59,8 @@ OF_NONE: list[AnyDecision] = [
     subscribed("L", ["bill.created"]),
     subscribed("L", []),
     subscribed("L", None),
+    accepted(),
+    dropped(),
 ]
 
 

@@ -10,6 +10,7 @@ import pytest
 from ledger.errors import ImportFileError
 from ledger.eventlog.import_files import ImportFile
 from ledger.operations.expected_bills import Expectation, Refused, read_expectations
+from ledger.operations.spreadsheet_cells import neutral
 
 TIME = "2026-01-01T00:00:00Z"
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,6 +52,12 @@ def test_a_list_is_read_as_it_was_saved(form: str, encoding: str) -> None:
     content = (text if encoding == "utf-8" else text.removeprefix("\ufeff")).encode(encoding)
     assert read(content) == [ONE, TWO]
     assert read(gzip.compress(content)) == [ONE, TWO]
+
+
+@pytest.mark.parametrize("integrator_id", ["=1+1", "-5", "@x", "'=1", "'x", "+"])
+def test_an_id_that_was_made_neutral_for_a_spreadsheet_is_what_it_was(integrator_id: str) -> None:
+    content = f"integrator_id,expected_by\n{neutral(integrator_id)},{TIME}\n"
+    assert read(content.encode()) == [Expectation(integrator_id, MOMENT)]
 
 
 @pytest.mark.parametrize(

@@ -272,8 +272,11 @@ class Held:
 
     deadline = connections.NEVER
 
-    def __init__(self, doing: int | None, since: float, held: int = 0) -> None:
+    def __init__(
+        self, doing: int | None, since: float, held: int = 0, neighbourhood: str | None = None
+    ) -> None:
         self.doing = doing
+        self.neighbourhood = neighbourhood
         self.since = since
         self.held = held
         self.is_closed = False
@@ -320,6 +323,58 @@ def test_those_in_a_body_do_not_keep_all_others_out() -> None:
     assert shed_of(*held, Held(None, 0), Held(None, 0)) == [True, False, False, False, False, False]
     held = [Held(WITHOUT_REQUEST, 1), Held(IN_BODY, 4), Held(IN_BODY, 3)]
     assert shed_of(*held) == [False, False, True]
+
+
+def test_an_address_may_have_half_of_all_connections_and_loses_its_own_idlest() -> None:
+    others = [Held(WITHOUT_REQUEST, 0, neighbourhood=str(number)) for number in range(8)]
+    its = [Held(WITHOUT_REQUEST, since, neighbourhood="a") for since in (3, 1, 2)]
+    busy = [Held(doing, 0, neighbourhood="a") for doing in (None, None, IN_BODY, None, IN_BODY)]
+    proxied = [Held(WITHOUT_REQUEST, 0)]
+
+    async def add() -> None:
+        limits = ConnectionLimits(asyncio.get_running_loop(), descriptors=20)
+        assert limits.ceiling == 15
+        for connection in [*others[:4], *proxied, *its, *busy[:4]]:
+            limits.add(connection)
+        assert not any(each.is_closed for each in [*others, *its, *busy])
+        limits.add(busy[4])
+        assert [each.is_closed for each in its] == [False, True, False]
+        limits.remove(busy[0])
+        limits.remove(busy[0])
+        limits.add(Held(WITHOUT_REQUEST, 9, neighbourhood="a"))
+        assert sum(each.is_closed for each in its) == 1, "one had gone"
+
+    asyncio.run(add())
+    assert not any(each.is_closed for each in [*others, *busy, *proxied])
+
+
+def test_unfinished_bodies_hold_so_much_input_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are closed, so that one that comes at once is never."""
+    size, count = 100_000, 12
+    monkeypatch.setattr(connections, "MAX_HELD_BYTES", 10 * size)
+    begun = REQUEST.replace(b" 2", b" %d" % size) + b"x" * (size - 1)
+
+    async def use(first: Streams, port: int) -> None:
+        slow = [first]
+        slow += [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+        for _, writer in slow:
+            writer.write(begun)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begun + b"x")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert await rest(slow[0][0]) == b""
+        slow[-1][1].write(b"x")
+        assert (await slow[-1][0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for _, each in [*slow, (reader, writer)]:
+            each.close()
+
+    async def used() -> None:
+        async with asyncio.timeout(PATIENCE), connected() as streams:
+            await use(streams, streams[1].get_extra_info("peername")[1])
+
+    asyncio.run(used())
 
 
 def test_the_oldest_that_hold_input_are_closed_when_it_is_too_much() -> None:

@@ -16,6 +16,7 @@ from ledger.api.services import Services
 from ledger.errors import DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
+from ledger.operations.refused_deliveries.queries import COUNTS
 
 # The projector sends the alerts and is not scraped; the database holds what it has not sent yet.
 _OPERATIONS = SQL("""
@@ -31,6 +32,8 @@ SELECT
     subscribed=SQL(SUBSCRIBED),
 )
 
+_COUNTS = SQL(COUNTS)
+
 _GAUGES = {
     "ledger_database_up": "Whether the database answers: 1 or 0.",
     "ledger_head": "The last position of the log.",
@@ -43,9 +46,13 @@ _GAUGES = {
     "ledger_unseen_bills": "Expected bills of which no event came in time.",
     "ledger_alerts_waiting": "Alerts that a channel has not accepted yet.",
     "ledger_alerts_given_up": "Alerts that a channel did not accept for a day.",
+    "ledger_refused_deliveries": "Deliveries with a wrong token that wait for a decision.",
+    "ledger_refused_deliveries_of_known_labs": "Those of them whose lab the log knows.",
+    "ledger_refused_known_labs": "How many such labs there are.",
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
-_OPERATION = tuple(_GAUGES)[6:]
+_OPERATION = tuple(_GAUGES)[6:11]
+_REFUSED = tuple(_GAUGES)[11:]
 
 Values = dict[str, float]
 
@@ -63,7 +70,10 @@ async def get_metrics(services: Services) -> Response[bytes]:
 async def _gauges(services: Services) -> Iterable[Metric]:
     # At the same time, so that a scrape does not wait for two time-outs.
     found = await asyncio.gather(
-        _projection(services), _operations(services), return_exceptions=True
+        _projection(services),
+        _operations(services),
+        _refused(services),
+        return_exceptions=True,
     )
     values = {"ledger_database_up": 1.0}
     for part in found:
@@ -90,3 +100,8 @@ async def _operations(services: Services) -> Values:
     values = parameters(services.policy, datetime.now(UTC))
     rows = await services.fetch(_OPERATIONS, values)
     return dict(zip(_OPERATION, rows[0], strict=True))
+
+
+async def _refused(services: Services) -> Values:
+    rows = await services.fetch(_COUNTS)
+    return dict(zip(_REFUSED, rows[0], strict=True))

@@ -17,6 +17,7 @@ from ledger.model.operator_events import Moment, Name, Words, is_storable
 from ledger.model.operators import Operator
 from ledger.operations.api_keys import DEFAULT_OVERLAP, LONGEST_OVERLAP, Scope
 from ledger.operations.support_requests.make import LineName
+from ledger.operations.webhook_tokens import MOST_LABS
 
 UNNAMED = "API"
 """The operator, where the caller does not name one."""
@@ -116,6 +117,25 @@ class SubscriptionBody(Body, frozen=True, kw_only=True):
     events: list[EventType] | None
 
 
+class WebhookTokenBody(Body, frozen=True, kw_only=True):
+    """The labs of a new webhook token, and what it is for."""
+
+    labs: Annotated[list[Identifier], Meta(min_length=1, max_length=MOST_LABS)] | None = None
+    name: Name | None = None
+
+
+DeliveryId = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class RefusedSelectionBody(Body, frozen=True, kw_only=True):
+    """The refused deliveries to decide about: by id, by lab, or all."""
+
+    ids: Annotated[list[DeliveryId], Meta(min_length=1, max_length=10_000)] | None = None
+    lab_id: Identifier | None = None
+    all: bool = False
+    dry_run: bool = False
+
+
 class KeyBody(Body, frozen=True, kw_only=True):
     """The key to create: what it is for, what it may do, and until when."""
 
@@ -140,6 +160,9 @@ BODIES: dict[str, type[Body]] = {
     "CloseLossWindow": CloseWindowBody,
     "ExpectBill": ExpectedBody,
     "SetSubscription": SubscriptionBody,
+    "CreateWebhookToken": WebhookTokenBody,
+    "AcceptRefusedDeliveries": RefusedSelectionBody,
+    "DropRefusedDeliveries": RefusedSelectionBody,
     "CreateKey": KeyBody,
     "RotateKey": RotateBody,
 }

@@ -2,9 +2,9 @@
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import IO, Any, TypeVar
 
 import msgspec
@@ -25,12 +25,15 @@ IN_MEMORY = 4 * MIB
 MOST_FILES = 8
 """Files that are received, wait or are read at a time: each can take `MAX_BYTES` of the disk."""
 
+RECEIVE_SECONDS = 900
+"""How long a file may take to come."""
+
 T = TypeVar("T")
 
 # Apart from the default pool, which other requests share: an import takes up to a minute. A thread
 # is enough: two imports of hostile files, measured, delay a delivery by less than 0.3 s.
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="import")
-_files = 0
+_under_way: set[object] = set()
 
 
 async def work_on_file(
@@ -40,41 +43,32 @@ async def work_on_file(
 ) -> T:
     """Receive the body as a file, then do some work with it in a thread, with a connection.
 
-    Raises `BusyError` while there are `MOST_FILES`, a 413 problem for a body that is too long, 400
-    for a connection that broke; nothing was done then. Raises what `work` raises.
+    Raises a 413 problem for a body that is too long, 408 for one that takes too long, 400 for a
+    connection that broke, `BusyError` while there are too many; nothing was done then. Raises what
+    `work` raises.
     """
-    with _one_of_few():
-        return await _work_on_file(request, services, work)
-
-
-@contextmanager
-def _one_of_few() -> Iterator[None]:
-    global _files  # noqa: PLW0603 -- as many as the process has threads for
-    if _files >= MOST_FILES:
-        raise BusyError(f"{_files} files are being imported or wait for it; try again")
-    _files += 1
+    if len(_under_way) >= MOST_FILES:
+        raise BusyError(f"{MOST_FILES} files are being imported or wait for it; try again")
+    upload = object()
+    _under_way.add(upload)
     try:
-        yield
-    finally:
-        _files -= 1
-
-
-async def _work_on_file(
-    request: Request[Any, Any, Any],
-    services: Services,
-    work: Callable[[Connection, ImportFile], T],
-) -> T:
+        file = await _receive(request)
+    except BaseException:
+        _under_way.discard(upload)
+        raise
     # No payload is longer than a delivery; while the parser reads one, other threads wait.
     longest = max(LIMITS.value, services.settings.max_body)
     limits = msgspec.structs.replace(LIMITS, value=longest)
-    file = await _receive(request)
 
     def do() -> T:
         with file, closing(connect(services.url, "import")) as connection:
             connection.execute(f"SET statement_timeout = '{REPORT_SECONDS}s'")
             return work(connection, ImportFile(file, limits=limits))
 
-    return await asyncio.get_running_loop().run_in_executor(_threads, do)
+    future = _threads.submit(do)
+    # Counted until the thread is done, which a caller that gave up does not change.
+    future.add_done_callback(lambda _: _under_way.discard(upload))
+    return await asyncio.wrap_future(future)
 
 
 async def _receive(request: Request[Any, Any, Any]) -> IO[bytes]:
@@ -83,10 +77,18 @@ async def _receive(request: Request[Any, Any, Any]) -> IO[bytes]:
     announced = request.headers.get("content-length", "")
     try:
         _check(int(announced[:20]) if announced.isdecimal() else 0)
-        async for part in request.stream():
-            size += len(part)
-            _check(size)
-            file.write(part)
+        async with asyncio.timeout(RECEIVE_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                _check(size)
+                file.write(part)
+    except TimeoutError as error:
+        file.close()
+        raise ProblemError(
+            408,
+            f"the file did not come within {RECEIVE_SECONDS} s; nothing was imported",
+            {"Connection": "close"},
+        ) from error
     except HTTPException as error:  # raised by the framework when the sender is gone
         file.close()
         raise ProblemError(400, f"the connection broke; nothing was imported: {error}") from error

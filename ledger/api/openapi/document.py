@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import msgspec
 from litestar import Litestar
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 
@@ -59,6 +60,7 @@ HAS_SUBJECT = {
     "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
     "MakeSupportRequest",
     "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
+    "RevokeWebhookToken", "GetRefusedDelivery", "AcceptRefusedDeliveries", "DropRefusedDeliveries",
     "RotateKey", "RevokeKey",
 }  # fmt: skip
 """Operations on one subject, which may not exist."""
@@ -192,7 +194,7 @@ def _complete(
         responses[shape[0]]["content"] = {"application/json": {"schema": schemas[shape[1]]}}
     _add_body(operation, schemas)
     if path.startswith("/v1/"):
-        _add_common_responses(operation, handler.opt["scope"])
+        _add_common_responses(operation, handler)
     for status, response in responses.items():
         if status >= "400":
             response["content"] = PROBLEM_RESPONSE
@@ -229,8 +231,9 @@ def _add_body(operation: dict[str, Any], schemas: Schemas) -> None:
     operation["requestBody"] = {"content": content, "required": name != "MakeSupportRequest"}
 
 
-def _add_common_responses(operation: dict[str, Any], scope: Scope) -> None:
+def _add_common_responses(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
     """Describe what every operation under /v1 may respond with."""
+    scope: Scope = handler.opt["scope"]
     operation["security"] = [{"apiKey": [scope]}]
     responses = operation["responses"]
     problems = {
@@ -241,7 +244,7 @@ def _add_common_responses(operation: dict[str, Any], scope: Scope) -> None:
     }
     if scope != "read" or operation["operationId"] == "GetSubscription":
         problems["403"] = "The API key has not the scope, or is not for the lab."
-    if "read" in operation["tags"]:
+    if HttpMethod.GET in handler.http_methods:
         problems["429"] = "The API key reads more often than LEDGER_READ_RATE allows."
     if operation["operationId"] in HAS_SUBJECT:
         problems["404"] = "The subject does not exist; the problem says what does."
@@ -250,8 +253,9 @@ def _add_common_responses(operation: dict[str, Any], scope: Scope) -> None:
         responses["200"]["content"] |= _DOCUMENTS
     if operation["operationId"] == "ListChanges":
         responses["200"]["content"] |= _STREAM
-    if operation["operationId"] in FILES:
-        problems["413"] = "The file is too long."
+    if "requestBody" in operation:
+        problems["408"] = "The body came too slowly."
+        problems["413"] = "The body is too long."
     for status, description in problems.items():
         responses[status] = {"description": description}
     responses["401"]["headers"] = {"WWW-Authenticate": _AUTHENTICATE}

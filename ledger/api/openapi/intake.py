@@ -75,6 +75,7 @@ def _operation(operation_id: str, summary: str) -> dict[str, Any]:
             },
             "401": _refusal("The token is missing or wrong.", "WWW-Authenticate"),
             "405": _refusal("The method is not POST.", "Allow"),
+            "408": _refusal("The body came too slowly."),
             "413": _refusal("The body is longer than LEDGER_MAX_BODY."),
             "503": _refusal(
                 "The delivery could not be made durable: send it again.", "Retry-After"

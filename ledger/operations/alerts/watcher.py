@@ -18,6 +18,8 @@ from ledger.operations.alerts.wording import Subject
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import IN_STATE, LAST_POSITION, SUBSCRIBED, parameters
 from ledger.operations.policy import Policy
+from ledger.operations.refused_deliveries.queries import BY_LAB_AND_DAY
+from ledger.operations.render.words import count
 from ledger.postgres.connect import connect
 
 LOOK_SECONDS = 30.0
@@ -42,11 +44,19 @@ ORDER BY expected_by
 _PARKED = "SELECT lab_id, bill_id, position, error FROM state.parked_bill ORDER BY position"
 
 
+_REASONS = {
+    "wrong": "a wrong token",
+    "missing": "no token",
+    "foreign_lab": "a token of other labs",
+}
+
+
 def subjects(connection: Connection, policy: Policy, now: datetime) -> Iterator[Subject]:
     """Yield everything to alert about at the time `now`, old and new."""
     for lab_id, bill_id, error_position, error in connection.execute(_PARKED):
         words = f"bill {bill_id} of lab {lab_id} could not be folded: {error}"
         yield Subject("parked_bill", _key(lab_id, bill_id, error_position), lab_id, words)
+    yield from _refused(connection)
     for window in read_windows(connection, policy, now, position=LAST_POSITION):
         if window.state == "open":
             labs = ", ".join(window.labs) or "labs that are not known yet"
@@ -66,6 +76,20 @@ def subjects(connection: Connection, policy: Policy, now: datetime) -> Iterator[
             words = f"{event_type}{test} of bill {bill_id}, lab {lab_id}{possible}"
             key = _key(lab_id, bill_id, event_type, test_id, count)
             yield Subject("overdue", key, lab_id, words)
+
+
+def _refused(connection: Connection) -> Iterator[Subject]:
+    """Yield each known lab whose deliveries are refused, for each day and power of ten of them.
+
+    So the first is alerted about at once, then the tenth, the hundredth and so on of a day.
+    """
+    for lab_id, day, number, times, since, reasons in connection.execute(BY_LAB_AND_DAY):
+        how = " or ".join(_REASONS[reason] for reason in reasons)
+        words = (
+            f"lab {lab_id}: {count(number, 'delivery', 'deliveries')} with {how}, received "
+            f"{count(int(times), 'time')}, the first {since.astimezone(UTC):%F %T} UTC"
+        )
+        yield Subject("refused_delivery", _key(lab_id, f"{day}", len(str(number))), lab_id, words)
 
 
 class AlertWatcher:

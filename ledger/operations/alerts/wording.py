@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-Kind = Literal["overdue", "loss_window", "unseen_bill", "parked_bill"]
+Kind = Literal["overdue", "loss_window", "unseen_bill", "parked_bill", "refused_delivery"]
 
 LISTED = 10
 """The most subjects of a kind that an alert lists; the others are only counted."""
@@ -64,6 +64,15 @@ class _Phrase(Struct, frozen=True):
 
 # The most urgent first: a chat or a telephone may cut off the end.
 _PHRASES: dict[Kind, _Phrase] = {
+    "refused_delivery": _Phrase(
+        "lab with a wrong webhook token",
+        "labs with a wrong webhook token",
+        "Its webhooks are refused. What they say is kept outside the log, for a while: mend the "
+        "token, then accept them.",
+        "Their webhooks are refused. What they say is kept outside the log, for a while: mend the "
+        "token, then accept them.",
+        "ledger refused list",
+    ),
     "loss_window": _Phrase(
         "loss window",
         "loss windows",

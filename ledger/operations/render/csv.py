@@ -18,6 +18,7 @@ from ledger.operations.read_models import (
     SupportRequest,
 )
 from ledger.operations.render.words import labs_of
+from ledger.operations.spreadsheet_cells import neutral
 
 REPORT_COLUMNS = (
     "kind", "lab_id", "bill_id", "integrator_id", "event_type", "test_id", "certainty", "count",
@@ -32,8 +33,6 @@ REQUEST_COLUMNS = (
 )  # fmt: skip
 
 Value = str | int | datetime | None
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write_report_rows(
@@ -117,14 +116,9 @@ def _write(columns: Iterable[str], rows: Iterable[Mapping[str, Value]], to: Bina
 
 
 def _cell(value: Value) -> str:
-    """Return the text of a cell.
-
-    Others choose the identifiers, and a spreadsheet runs a cell that begins like a formula. A
-    leading apostrophe makes a spreadsheet take such a cell as text.
-    """
+    """Return the text of a cell, which no spreadsheet takes for a formula."""
     if value is None:
         return ""
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return neutral(str(value))

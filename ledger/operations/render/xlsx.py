@@ -20,6 +20,7 @@ from ledger.operations.read_models import (
     SupportRequest,
 )
 from ledger.operations.render.words import labs_of, made_by, shown
+from ledger.operations.spreadsheet_cells import is_formula
 
 MAX_ROWS = 1_048_576
 """The most rows a sheet holds, header included. A longer list continues in another sheet."""
@@ -197,6 +198,8 @@ class _Book:
 
     def __init__(self, workbook: Any) -> None:  # noqa: ANN401 -- see the import
         self._workbook = workbook
+        # A text is no formula until somebody edits its cell; with this, not even then.
+        self._text = workbook.add_format({"quote_prefix": True})
         self._header = workbook.add_format({"bold": True, "bottom": 1})
         self._time = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss", "align": "left"})
         self._day = workbook.add_format({"num_format": "yyyy-mm-dd", "align": "left"})
@@ -231,7 +234,8 @@ class _Book:
             case None:
                 return
             case str():
-                sheet.write_string(row, place, _cell(value))
+                form = self._text if is_formula(value) else None
+                sheet.write_string(row, place, _cell(value), form)
             case datetime():
                 sheet.write_datetime(row, place, _without_zone(value), self._time)
             case date():

@@ -24,7 +24,7 @@ END $$;
 
 -- CREATE, because a rebuild points the public views, which the service owns, at its tables.
 GRANT USAGE, CREATE ON SCHEMA ledger TO ledger_service;
-GRANT USAGE ON SCHEMA ledger TO ledger_reader;
+GRANT USAGE ON SCHEMA ledger TO ledger_intake, ledger_reader;
 
 -- The log is append-only: the service does not hold the right to change it.
 REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledger_service;
@@ -35,7 +35,32 @@ GRANT SELECT, INSERT, UPDATE, DELETE
     ON ledger.liveness, ledger.refusal, ledger.alert_subject, ledger.alert, ledger.alert_delivery,
         ledger.reconciliation_run
     TO ledger_service;
+
+-- A token's digest and labs never change. What comes into the box is bounded by the function.
+GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_at)
+    ON ledger.webhook_token
+    TO ledger_service;
+GRANT SELECT, DELETE ON ledger.refused_delivery TO ledger_service;
+GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_service;
+
 GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
+
+-- The intake appends and recognises repeats. It cannot read what it appended.
+REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledger_intake;
+GRANT INSERT ON ledger.event_log, ledger.repeat_delivery TO ledger_intake;
+GRANT SELECT (position, lab_id, bill_id, digest) ON ledger.event_log TO ledger_intake;
+GRANT SELECT, INSERT, UPDATE (alive_until), DELETE ON ledger.liveness TO ledger_intake;
+GRANT SELECT, INSERT, UPDATE ON ledger.refusal TO ledger_intake;
+GRANT SELECT ON ledger.policy, ledger.schema_version TO ledger_intake;
+GRANT SELECT (token_id, digest, labs, revoked_at, last_used_at), UPDATE (last_used_at)
+    ON ledger.webhook_token
+    TO ledger_intake;
+GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_intake;
+
+-- PostgreSQL lets everybody run a new function. Those that take the log's lock are not for everybody.
+REVOKE EXECUTE ON FUNCTION ledger.append_events, ledger.event_log_head FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.append_events TO ledger_intake;
+GRANT EXECUTE ON FUNCTION ledger.append_events, ledger.event_log_head TO ledger_service;
 
 -- The service owns the state and the public views.
 DO $$

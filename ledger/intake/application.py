@@ -1,0 +1,137 @@
+"""The ASGI application of an address that takes deliveries and does nothing else.
+
+It has no other route than the webhook's endpoint and `/health/live`, so whatever else is asked for
+does not exist there. Its process acts as `ledger_intake`.
+"""
+
+import gc
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from ledger import processes
+from ledger.eventlog.group_commit import GroupCommit
+from ledger.intake.endpoint import Answer, Intake, problem_answer, send_answer
+from ledger.intake.listener import Listener
+from ledger.intake.refused_box import RefusedBox
+from ledger.intake.tokens import TokenWatcher, WebhookTokens
+from ledger.logging_setup import configure_logging
+from ledger.operations.policy import agree_if_reachable
+from ledger.operations.refused_deliveries.keep import Bounds
+from ledger.postgres.connect import INTAKE_ROLE, act_as
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from litestar.types import (
+        HTTPScope,
+        LifeSpanReceive,
+        LifeSpanScope,
+        LifeSpanSend,
+        Receive,
+        Send,
+    )
+
+LIVE = "/health/live"
+
+SETTLE_SECONDS = 2.0
+"""How long a start waits for the database to take the first record of liveness."""
+
+_METHODS = b"GET, HEAD, OPTIONS"
+_ALIVE = Answer(200, b'{"status":"live"}', [(b"content-type", b"application/json")])
+_NO_METHOD = problem_answer(405, "only GET is taken here", (b"allow", _METHODS))
+_OPTIONS = Answer(204, b"", [(b"allow", _METHODS)])
+_NOTHING = problem_answer(404, "there is nothing here")
+
+
+def create_application() -> "IntakeApplication":
+    """Make the application of a server's worker, with the settings of its environment."""
+    configure_logging()
+    processes.end_with_parent()
+    act_as(INTAKE_ROLE)
+    settings = Settings.from_environment()
+    url = settings.require_database()
+    agree_if_reachable(url, settings, adopt=False)
+    lane = GroupCommit(url)
+    return IntakeApplication(settings, make_intake(settings, url, lane), lane)
+
+
+Background = Sequence[TokenWatcher | RefusedBox]
+"""What works beside the event loop; to be started and stopped with it."""
+
+
+class IntakeParts(NamedTuple):
+    """The endpoint, and what works for it in the background."""
+
+    intake: Intake
+    background: Background
+
+
+def make_intake(settings: Settings, url: str, lane: GroupCommit) -> IntakeParts:
+    """Make the endpoint; read the tokens of the database, if it can be reached."""
+    tokens = WebhookTokens(settings.webhook_tokens)
+    watcher = TokenWatcher(url, tokens)
+    watcher.read_once()
+    bounds = Bounds(
+        rows=settings.refused_rows,
+        bytes=settings.refused_bytes,
+        age=timedelta(days=settings.refused_days),
+    )
+    box = RefusedBox(url, bounds)
+    intake = Intake(
+        lane,
+        tokens=tokens,
+        box=box,
+        header=settings.webhook_header,
+        max_body=settings.max_body,
+        prefix=settings.path_prefix,
+    )
+    return IntakeParts(intake, (watcher, box))
+
+
+class IntakeApplication:
+    """Answers deliveries and `/health/live`.
+
+    The server's protocol finds `intake` and `listener` here.
+    """
+
+    def __init__(self, settings: Settings, parts: IntakeParts, lane: GroupCommit) -> None:
+        self.intake, self._background = parts
+        self.listener = Listener.of(settings)
+        self._lane = lane
+        self._live = {LIVE, settings.path_prefix + LIVE}
+
+    async def __call__(
+        self, scope: "HTTPScope | LifeSpanScope", receive: "Receive", send: "Send"
+    ) -> None:
+        """Handle one request, or the server's start and stop."""
+        if "method" not in scope:
+            await self._live_through(receive, send)  # type: ignore[arg-type]  # those of this scope
+            return
+        request = cast("HTTPScope", scope)
+        if self.intake.answers(request["path"]):
+            await self.intake(request, receive, send)
+        else:
+            await send_answer(send, self._other(request))
+
+    def _other(self, scope: "HTTPScope") -> Answer:
+        if scope["path"] not in self._live:
+            return _NOTHING
+        if scope["method"] == "OPTIONS":
+            return _OPTIONS
+        return _ALIVE if scope["method"] in {"GET", "HEAD"} else _NO_METHOD
+
+    async def _live_through(self, receive: "LifeSpanReceive", send: "LifeSpanSend") -> None:
+        await receive()
+        self._lane.start()
+        await self._lane.settle(within=SETTLE_SECONDS)
+        for one in self._background:
+            one.start()
+        # Objects made so far live as long as the process; collections need not look at them.
+        gc.collect()
+        gc.freeze()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for one in self._background:
+            one.stop()
+        await self._lane.stop()
+        await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,1 @@
+"""Deliveries refused for their token: kept in a box, accepted into the log, or dropped."""
