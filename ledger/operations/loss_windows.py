@@ -8,6 +8,7 @@ from psycopg import Connection
 
 from ledger.errors import UnknownSubjectError
 from ledger.eventlog.liveness import LONGEST_GAP
+from ledger.eventlog.read import position_at
 from ledger.model.loss_windows import (
     Interval,
     difference,
@@ -57,8 +58,6 @@ SELECT EXISTS (
         )
 )
 """
-
-_RECEIVED = "SELECT received_at FROM ledger.event_log WHERE position = %s"
 
 _REQUESTED = """
 SELECT w.begins_at, w.ends_at, w.labs
@@ -135,26 +134,21 @@ def _heard(
 
     For questions about the past: the state knows only when a lab was heard of last.
     """
-    after = _position_at(connection, since - timedelta(minutes=1))
+    after = position_at(connection, since - timedelta(minutes=1))
     row = connection.execute(_HEARD, (after, position, lab_id, since, until)).fetchone()
     return bool(row and row[0])
 
 
-def _position_at(connection: Connection, moment: datetime) -> int:
-    """Return a position before which all was received before a time: nearly so, as the log is."""
-    row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
-    low, high = 0, (row and row[0]) or 0
-    while low < high:
-        middle = (low + high) // 2
-        row = connection.execute(_RECEIVED, (middle,)).fetchone()
-        if row is None or row[0] < moment:
-            low = middle + 1
-        else:
-            high = middle
-    return low - 1
-
-
 def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interval]:
+    return loss_windows(
+        read_outages(connection, now),
+        interval=policy.retry_interval,
+        count=policy.retry_count,
+    )
+
+
+def read_outages(connection: Connection, now: datetime) -> list[Interval]:
+    """Return the times up to `now` in which no delivery could be received, in order."""
     rows = _intervals(connection, _ALIVE)
     if not rows:
         return []
@@ -164,11 +158,7 @@ def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interva
     if newest.end <= now <= newest.end + timedelta(seconds=LONGEST_GAP):
         rows.append(Interval(newest.end, now))
     since = min(row.begin for row in rows)
-    return loss_windows(
-        outages(rows, _intervals(connection, _REFUSED), since=since, until=now),
-        interval=policy.retry_interval,
-        count=policy.retry_count,
-    )
+    return outages(rows, _intervals(connection, _REFUSED), since=since, until=now)
 
 
 def _intervals(connection: Connection, query: LiteralString) -> list[Interval]:

@@ -38,6 +38,7 @@ OBJECTS = (
     ("ledger.operations", "knows_lab"),
     ("ledger.operations", "keep_refused_deliveries"),
     ("ledger.operations", "api_key"),
+    ("ledger.operations", "session"),
 )
 """The SQL files, in the order in which they depend on each other."""
 

@@ -77,7 +77,7 @@ ALL = _page(
     f"SELECT {SHOWN} FROM ledger.event_log WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
 )
 # From lab to lab along the index, so that the cost does not depend on the events of other labs.
-_OF_LABS = _page(
+OF_LABS = _page(
     _HEAD,
     f"""
     SELECT e.*
@@ -154,7 +154,7 @@ async def list_events(
     if caller.labs is None:
         rows = await services.fetch(ALL, [start, most])
     else:
-        rows = await services.fetch(_OF_LABS, [list(caller.labs), start, most, most])
+        rows = await services.fetch(OF_LABS, [list(caller.labs), start, most, most])
     return await _answer(rows, limit, services, event_item)
 
 

@@ -43,6 +43,9 @@ GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_
 GRANT SELECT, DELETE ON ledger.refused_delivery TO ledger_service;
 GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_service;
 
+-- Sessions and login links never change: they begin and end.
+GRANT SELECT, INSERT, DELETE ON ledger.session, ledger.login_link TO ledger_service;
+
 GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
 
 -- The intake appends and recognises repeats. It cannot read what it appended.
