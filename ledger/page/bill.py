@@ -92,12 +92,13 @@ def _rows(details: BillDetails, known: list[LoggedItem]) -> list[Row]:
     rows = []
     for one in known[-DRAWN:]:
         happened = None if one.source == "operator" else one.event_time
-        rows.append(Row(one.event_type or "unreadable", happened, one.received_at, one.position))
+        rows.append(Row(one.event_type or "unreadable", happened, one.received_at))
     missing = details.bill.missing_events if details.bill else []
     for lost in missing[:DRAWN]:
         of_test = f" {shown(lost.test_id)}" if lost.test_id else ""
         name = _short(f"missing: {lost.event_type}{of_test}")
-        rows.append(Row(name, lost.evidence.event_time, None))
+        is_latest = lost.event_type != "bill.completed"
+        rows.append(Row(name, lost.evidence.event_time, None, is_latest=is_latest))
     return sorted(rows, key=lambda row: row.happened or row.received or datetime.now(UTC))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from msgspec import Struct
 
 from ledger.model.loss_windows import Interval
@@ -21,14 +21,14 @@ _RIGHT = 20
 class Row(Struct, frozen=True):
     """A row of a time line: when something happened and when it was received.
 
-    An event that is missing was never received; `happened` is then when it must have happened at
-    the latest. Of a decision only the reception is known.
+    An event that is missing was never received. Of a decision only the reception is known.
     """
 
     name: str
     happened: datetime | None
     received: datetime | None
-    position: int | None = None
+    is_latest: bool = False
+    """Whether it happened then at the latest."""
 
 
 class _Scale:
@@ -61,12 +61,10 @@ def _row(row: Row, scale: _Scale, y: int) -> Markup:
     parts = [Markup('<text class="name" x="0" y="{}">{}</text>').format(y + 4, row.name)]
     if row.received is None and row.happened:
         x = scale.x(row.happened)
-        parts.append(
-            Markup(
-                '<line class="lost" x1="{}" y1="{}" x2="{}" y2="{}"/>'
-                '<circle class="gone" cx="{}" cy="{}" r="6"/>'
-            ).format(LABELS, y, x, y, x, y)
-        )
+        if row.is_latest:
+            line = Markup('<line class="lost" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+            parts.append(line.format(LABELS, y, x, y))
+        parts.append(Markup('<circle class="gone" cx="{}" cy="{}" r="6"/>').format(x, y))
     if row.happened and row.received:
         parts.append(
             Markup(
@@ -163,7 +161,10 @@ def _bar(kind: str, scale: _Scale, begin: datetime, end: datetime, y: int, heigh
 
 def _axis(scale: _Scale, height: int, zone: tzinfo) -> Markup:
     parts = []
-    form = "%m-%d %H:%M" if scale.length > timedelta(hours=12) else "%H:%M:%S"
+    if scale.length > timedelta(days=300):
+        form = "%Y-%m-%d"
+    else:
+        form = "%m-%d %H:%M" if scale.length > timedelta(hours=12) else "%H:%M:%S"
     for at in scale.ticks():
         x = scale.x(at)
         parts.append(
@@ -177,6 +178,8 @@ def _axis(scale: _Scale, height: int, zone: tzinfo) -> Markup:
 
 def _svg(label: str, height: int, parts: Sequence[Markup]) -> Markup:
     content = Markup("").join(parts)
-    return Markup(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(WIDTH, height, escape(label), content)
+    drawing = Markup(
+        '<div class="scroll" tabindex="0" role="region" aria-label="{}">'
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg></div>'
+    )
+    return drawing.format(label, WIDTH, height, label, content)

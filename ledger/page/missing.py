@@ -39,7 +39,7 @@ from ledger.page.headers import SECURITY
 from ledger.page.parameters import choice_of, text_of
 from ledger.page.render import respond
 
-PART = 100
+PART = 50
 LONGEST_REASON = 2_000
 
 AnyRequest = Request[Any, Any, Any]

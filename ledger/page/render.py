@@ -43,7 +43,7 @@ def respond(
         "can_administer": caller is not None and caller.scope == "admin",
         "now": datetime.now(UTC),
         "here": path_with_query(request),
-        "section": request.url.path.removeprefix(prefix).split("/")[1],
+        "section": _section(request.url.path),
         "zone": zone,
         "zone_name": zone_name,
         "prefix": prefix,
@@ -56,6 +56,12 @@ def respond(
         media_type="text/html; charset=utf-8",
         headers={**SECURITY, "Cache-Control": "no-store", **(headers or {})},
     )
+
+
+def _section(path: str) -> str:
+    """Return the part of the page that a path belongs to, as the navigation names it."""
+    first, *more = path.strip("/").split("/")
+    return "bills" if first == "labs" and more else first
 
 
 def path_with_query(request: AnyRequest) -> str:
