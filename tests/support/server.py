@@ -25,7 +25,7 @@ START_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-"""More than any test has threads: a client that closes a connection may do so under another thread."""
+"""More than a test has threads, for a client that has too many closes those of other threads."""
 
 
 def wait_until(condition: Callable[[], T], what: str, *, seconds: float = 20.0) -> T:
