@@ -37,6 +37,7 @@ from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
+from ledger.spool.lane import make_lane
 
 if TYPE_CHECKING:
     from litestar.types import Message, Receive, Scope, Send
@@ -67,7 +68,7 @@ def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
         processes.end_with_parent()
         settings = Settings.from_environment()
     url = settings.require_database()
-    lane = GroupCommit(url) if with_intake else None
+    lane = make_lane(url, settings) if with_intake else None
     authenticator = Authenticator(url, settings.admin_key)
     rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)

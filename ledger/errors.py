@@ -29,6 +29,14 @@ class AppendError(LedgerError):
     """A delivery could not be made durable, so it must not be acknowledged."""
 
 
+class ContentError(AppendError):
+    """The database does not take a delivery because of its content."""
+
+
+class SpoolError(LedgerError):
+    """A delivery cannot be written to the spool."""
+
+
 class FoldVersionError(LedgerError):
     """The state was made by another version of the fold, and the two must not be mixed."""
 

@@ -14,9 +14,7 @@ from prometheus_client.registry import Collector
 
 from ledger.settings import metrics_are_shared
 
-DELIVERIES = Counter(
-    "ledger_deliveries", "Webhook deliveries answered with 200, by outcome.", ["outcome"]
-)
+DELIVERIES = Counter("ledger_deliveries", "Webhook deliveries stored, by outcome.", ["outcome"])
 REFUSED = Counter(
     "ledger_deliveries_refused", "Webhook deliveries not stored, by HTTP status.", ["status"]
 )
@@ -33,7 +31,7 @@ BATCHES = Histogram(
 )
 
 # Each series exists from the start: the rate of a counter that appears with 1 is not seen.
-for _outcome in ("recorded", "duplicate", "unreadable"):
+for _outcome in ("recorded", "duplicate", "unreadable", "spooled"):
     DELIVERIES.labels(_outcome)
 for _outcome in ("new", "repeated", "without_room"):
     BOXED.labels(_outcome)

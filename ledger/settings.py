@@ -59,8 +59,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     429. 0: no limit."""
 
     spool_dir: Path | None = None
-    """The folder for deliveries while the database is away. Not used yet: without the database a
-    delivery is answered with 503, and the sender retries."""
+    """The folder for deliveries that the database cannot take: they are kept there and moved to
+    the log later. Without it, such a delivery is answered with 503, and the sender retries."""
+
+    spool_max_bytes: int = 128 * 1024 * 1024
+    """How much space is reserved in that folder, for all workers of one server."""
+
+    spool_after: int = 2
+    """Seconds after which a delivery that is not committed goes to the spool."""
 
     host: str = "127.0.0.1"
     """The address to listen on."""
@@ -170,6 +176,16 @@ class Settings(Struct, frozen=True, kw_only=True):
                 "or run `ledger up`, which brings its own"
             )
         return self.database_url
+
+    def check_spool(self) -> None:
+        """Raise `SettingsError` if a delivery of the greatest length may not fit into the spool."""
+        needed = 5 * self.max_body * self.workers  # four files a worker, and some room
+        if self.spool_dir and self.spool_max_bytes < needed:
+            raise SettingsError(
+                f"LEDGER_SPOOL_MAX_BYTES is {self.spool_max_bytes}, too little for bodies of "
+                f"LEDGER_MAX_BODY {self.max_body} with {self.workers} workers: "
+                f"set it to at least {needed}"
+            )
 
     def addresses(self) -> tuple[Address, Address]:
         """Return where the intake and the API listen; `OFF` for what is not served.
@@ -425,6 +441,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "admin_key": _secret,
     "read_rate": _whole_number(0, 1_000_000),
     "spool_dir": _path,
+    "spool_max_bytes": _whole_number(1, 1024**4),
+    "spool_after": _whole_number(1, 5),
     "host": str.strip,
     "port": _whole_number(1, _LAST_PORT),
     "listen_intake": _address,

@@ -97,6 +97,7 @@ class Stack:
             self.key = self._secret(KEY_FILE, self._given.admin_key)
             self._environment = child_environment(
                 {
+                    "LEDGER_SPOOL_DIR": str(self._given.spool_dir or self.data / "spool"),
                     **self._more_settings,
                     "LEDGER_DATABASE_URL": self.database_url,
                     "LEDGER_WEBHOOK_TOKENS": ",".join(tokens or [self.token]),

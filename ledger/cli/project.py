@@ -32,7 +32,8 @@ def project(*, end_with_parent: bool) -> None:
         check_channels(settings.alert_urls)
     check_schema_if_reachable(url)
     projector = Projector(url)
-    alerts = AlertWatcher(url, agree_if_reachable(url, settings), settings.alert_urls)
+    policy = agree_if_reachable(url, settings)
+    alerts = AlertWatcher(url, policy, settings.alert_urls, spool=settings.spool_dir)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         projector.stop()

@@ -52,6 +52,7 @@ def serve(*, end_with_parent: bool) -> None:
     log = structlog.get_logger("ledger.cli.serve")
     settings = Settings.from_environment()
     url = settings.require_database()
+    settings.check_spool()
     intake, api = settings.addresses()
     if api == OFF:
         act_as(INTAKE_ROLE)

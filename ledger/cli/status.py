@@ -15,6 +15,8 @@ from ledger.operations.render.words import count, lasting, shown, utc
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, held
 from ledger.projection.status import PARKED, REBUILD, STATUS, StatusRow
+from ledger.settings import Settings
+from ledger.spool.folder import Waiting, set_aside_in, waiting_in
 
 _LEADER = f"SELECT {held(Lock.LEADER)}"
 
@@ -33,6 +35,8 @@ def status(*, as_json: bool) -> None:
         led = connection.execute(_LEADER.encode()).fetchone() == (True,)
         refused = count_refused(connection)
     now = datetime.now(UTC)
+    spool = Settings.from_environment().spool_dir
+    spooled = waiting_in(spool) if spool else None
     if as_json:
         content = {
             "schema": schema.SCHEMA_VERSION,
@@ -47,6 +51,14 @@ def status(*, as_json: bool) -> None:
                 "deliveries": refused.deliveries,
                 "of_known_labs": refused.of_known_labs,
                 "known_labs": refused.known_labs,
+            },
+            "spool": spool
+            and spooled
+            and {
+                "deliveries": spooled.deliveries,
+                "bytes": spooled.bytes,
+                "oldest": spooled.oldest and f"{spooled.oldest:%FT%TZ}",
+                "set_aside": set_aside_in(spool),
             },
             "rebuild": progress and {"events_done": progress[0], "events_total": progress[1]},
         }
@@ -69,6 +81,17 @@ def status(*, as_json: bool) -> None:
     if parked:
         click.echo("           `ledger rebuild --bill LAB BILL` retries one")
     click.echo(f"refused    {_refused(refused)}")
+    if spool and spooled:
+        click.echo(f"spool      {_spooled(spooled, set_aside_in(spool), now)}")
+
+
+def _spooled(waiting: Waiting, set_aside: int, now: datetime) -> str:
+    aside = f"; {count(set_aside, 'damaged record')} set aside" if set_aside else ""
+    if not waiting.bytes:
+        return f"no delivery waits on disk{aside}"
+    number = count(waiting.deliveries, "delivery", "deliveries")
+    since = f", the oldest since {lasting(now - waiting.oldest)}" if waiting.oldest else ""
+    return f"{number} wait on disk for the database{since}{aside}"
 
 
 def _refused(found: Counts) -> str:

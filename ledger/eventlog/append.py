@@ -58,6 +58,13 @@ class Outcome(Struct, frozen=True):
         return "unreadable" if delivery.columns.unreadable else "recorded"
 
 
+class Spooled(Struct, frozen=True):
+    """A delivery is durable on disk, and will be in the log when the database takes it."""
+
+
+SPOOLED = Spooled()
+
+
 def append(connection: Connection, deliveries: Sequence[Delivery]) -> list[Outcome]:
     """Append new events and note repeats in one transaction; return outcomes in the order given.
 

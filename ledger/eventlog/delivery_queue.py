@@ -7,13 +7,13 @@ import structlog
 from msgspec import Struct
 
 from ledger.errors import AppendError
-from ledger.eventlog.append import Delivery, Outcome
+from ledger.eventlog.append import Delivery, Outcome, Spooled
 
 MAX_BATCH = 512
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
-Listener = Callable[[Outcome | AppendError], object]
+Listener = Callable[[Outcome | Spooled | AppendError], object]
 
 _log = structlog.get_logger(__name__)
 
@@ -22,14 +22,16 @@ class Waiting(Struct):
     """A queued delivery, its callback and its deadline (by the loop's clock).
 
     `alone`: it goes into a transaction of its own, for one that it shared was refused.
+    `from_spool`: it is on disk already, and stays there if it cannot be committed.
     """
 
     delivery: Delivery
     listener: Listener | None
     deadline: float
     alone: bool = False
+    from_spool: bool = False
 
-    def tell(self, outcome: Outcome | AppendError) -> None:
+    def tell(self, outcome: Outcome | Spooled | AppendError) -> None:
         """Call the callback with the outcome, once."""
         listener, self.listener = self.listener, None
         if listener:

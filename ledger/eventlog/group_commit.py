@@ -9,24 +9,30 @@ import asyncio
 import select
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
 
 import psycopg
 import structlog
 from msgspec import Struct
 
-from ledger.errors import AppendError, one_line
-from ledger.eventlog.append import Appender, Delivery, Outcome
+from ledger.errors import AppendError, ContentError, SpoolError, one_line
+from ledger.eventlog.append import SPOOLED, Appender, Delivery, Outcome, Spooled
 from ledger.eventlog.delivery_queue import DeliveryQueue, Listener, Waiting
-from ledger.eventlog.liveness import BEAT_SECONDS, LONGEST_GAP, Liveness, steady_clock
+from ledger.eventlog.liveness import BEAT_SECONDS, LONGEST_GAP, Alive, Liveness, steady_clock
 from ledger.eventlog.liveness_recorder import LivenessRecorder
 from ledger.metrics import BATCHES, DELIVERIES, LANE_FAILURES
 from ledger.postgres.connect import CONTENT_ERRORS, connect
 
 PATIENCE = 6.0
 """Seconds that a delivery waits for its commit. The sender hangs up after ten."""
+
+SPOOL_PATIENCE = 4.0
+"""Seconds that a delivery waits for the spool, after its patience with the log."""
 
 LOOK_SECONDS = 0.25
 """How often those that have waited too long are looked for."""
@@ -44,25 +50,48 @@ PROOF_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
+class Spool(Protocol):
+    """Where deliveries are made durable while the log does not take them."""
+
+    def can_take(self) -> bool:
+        """Return whether a delivery could be written now."""
+
+    def put(self, delivery: Delivery, told: Callable[[SpoolError | None], object]) -> None:
+        """Write a delivery, then call `told` from any thread."""
+
+    def note_alive(self, alive: Alive) -> None:
+        """Have a durable note made of the time through which deliveries could be stored."""
+
+
 class _Outage(Struct):
     """Since when, by the steady clock, nothing could be made durable, and how much was refused."""
 
     since: float
     reason: str
     refused: int = 0
+    spooled: int = 0
 
 
 class GroupCommit:
-    """Makes deliveries durable, for one event loop."""
+    """Makes deliveries durable, for one event loop: in the log, or else in a spool.
 
-    def __init__(self, url: str) -> None:
+    A delivery that the log does not take within `patience` seconds goes to the spool, if there is
+    one, and is refused otherwise. While it is known that the log takes none, it goes there at once.
+    """
+
+    def __init__(
+        self, url: str, spool: Spool | None = None, *, patience: float | None = None
+    ) -> None:
         self._url = url
+        self._spool = spool
+        self._patience = PATIENCE if patience is None else patience
         self._appender: Appender | None = None
         self._queue = DeliveryQueue()
         self._batch: list[Waiting] | None = None  # under way
         self._began = (datetime.min.replace(tzinfo=UTC), 0.0)
         self._last_probe = self._last_proof = self._last_refusal = float("-inf")
         self._refused: Delivery | None = None  # one of those of a batch that failed
+        self._last_spool_proof = float("-inf")
         self._proofs: list[asyncio.Future[None]] = []
         self._outage: _Outage | None = None
         self._last_words = ""
@@ -77,6 +106,7 @@ class GroupCommit:
         """Start the task, in the event loop that will append."""
         self._loop = asyncio.get_running_loop()
         self._recorder.start()
+        self._started = steady_clock()
         self._give_up_on_overdue()
         self._woken: asyncio.Future[None] = self._loop.create_future()
         self._task = self._loop.create_task(self._run())
@@ -101,28 +131,41 @@ class GroupCommit:
         await self._loop.run_in_executor(self._threads, self._recorder.stop, BEAT_SECONDS)
         self._threads.shutdown(wait=False)
 
-    async def append(self, delivery: Delivery) -> Outcome:
-        """Append a delivery; when this returns, it is durable.
+    @property
+    def is_able(self) -> bool:
+        """Whether, as far as is known, the log takes deliveries now."""
+        return self._outage is None and not self._stopping
+
+    @property
+    def can_spool(self) -> bool:
+        """Whether deliveries are stored even while the log takes none."""
+        return self._spool is not None and self._spool.can_take()
+
+    async def append(self, delivery: Delivery, *, from_spool: bool = False) -> Outcome | Spooled:
+        """Make a delivery durable; when this returns, it is.
 
         Raises `AppendError` if it could not be made durable in time. It may or may not be in the
-        log then; sending it again does no harm.
+        log then; sending it again does no harm. `from_spool`: it is in the spool already.
         """
-        told: asyncio.Future[Outcome | AppendError] = self._loop.create_future()
+        told: asyncio.Future[Outcome | Spooled | AppendError] = self._loop.create_future()
 
-        def tell(outcome: Outcome | AppendError) -> None:
+        def tell(outcome: Outcome | Spooled | AppendError) -> None:
             if not told.done():  # the caller may have been cancelled
                 told.set_result(outcome)
 
-        self.enqueue(delivery, tell)
+        self.enqueue(delivery, tell, from_spool=from_spool)
         outcome = await told
         if isinstance(outcome, AppendError):
             raise outcome
         return outcome
 
-    def enqueue(self, delivery: Delivery, listener: Listener) -> None:
+    def enqueue(self, delivery: Delivery, listener: Listener, *, from_spool: bool = False) -> None:
         """Do what `append` does, and tell the listener what that would return or raise."""
-        waiting = Waiting(delivery, listener, self._loop.time() + PATIENCE)
-        if self._stopping or not self._queue.put(waiting):
+        deadline = self._loop.time() + (PATIENCE if from_spool else self._patience)
+        waiting = Waiting(delivery, listener, deadline, from_spool=from_spool)
+        if self._outage and self._spool:
+            self._refuse([waiting], self._outage.reason)
+        elif self._stopping or not self._queue.put(waiting):
             self._refuse([waiting], "too many deliveries wait for the database")
         elif self._batch is None:
             self._wake()
@@ -134,6 +177,8 @@ class GroupCommit:
 
         Raises `AppendError` with the reason if it cannot.
         """
+        if self.can_spool:
+            return
         now = steady_clock()
         if self._outage and now - self._last_probe < PROOF_SECONDS:
             raise AppendError(self._outage.reason)
@@ -153,21 +198,67 @@ class GroupCommit:
     def _give_up_on_overdue(self) -> None:
         """Answer those whose time is over; called by the loop again and again."""
         overdue = self._queue.take_overdue(self._loop.time())
-        if overdue:
+        if overdue or (self._spool and self._has_no_proof()):
             self._begin_outage("the database did not commit in time")
-            self._refuse(overdue, "the database did not commit in time")
+        self._refuse(overdue, "the database did not commit in time")
+        self._stay_alive()
         if not self._stopping:
             self._loop.call_later(LOOK_SECONDS, self._give_up_on_overdue)
 
-    def _refuse(self, waiting: list[Waiting], reason: str) -> None:
-        """Tell senders that their deliveries were not stored, and note the time as an outage."""
-        refused = [each for each in waiting if each.listener]
-        if refused:
-            received_at = min(each.delivery.received_at for each in refused)
-            self._last_refusal = steady_clock()
-            self._liveness.refuse(received_at, datetime.now(UTC), self._last_refusal, len(refused))
+    def _has_no_proof(self) -> bool:
+        return steady_clock() - max(self._last_proof, self._started) > (
+            BEAT_SECONDS + self._patience
+        )
+
+    def _stay_alive(self) -> None:
+        """Note that deliveries are stored, if in an outage the spool can take them."""
+        if not (self._outage and self._spool and self._spool.can_take()):
+            return
+        steady = steady_clock()
+        if steady - self._last_spool_proof >= PROOF_SECONDS:
+            self._last_spool_proof = steady
+            self._liveness.prove(datetime.now(UTC), steady)
+            if span := self._liveness.span():
+                self._spool.note_alive(span)
+
+    def _refuse(
+        self, waiting: list[Waiting], reason: str, refusal: type[AppendError] = AppendError
+    ) -> None:
+        """Give deliveries that the log did not take to the spool, or tell their senders so."""
+        unanswered = [each for each in waiting if each.listener]
+        if self._spool is None:
+            self._tell_refusal(unanswered, reason)
+            return
+        for each in unanswered:
+            if each.from_spool:
+                each.tell(refusal(reason))
+                continue
+            spooled = partial(self._spooled, each, reason)
+            self._spool.put(each.delivery, partial(self._loop.call_soon_threadsafe, spooled))
+            hung = SpoolError("the spool did not write it in time")
+            self._loop.call_later(SPOOL_PATIENCE, spooled, hung)
+
+    def _spooled(self, waiting: Waiting, reason: str, error: SpoolError | None) -> None:
+        """Tell a sender what became of its delivery in the spool, unless it was told before."""
+        if waiting.listener is None:
+            return
+        if error:
+            self._tell_refusal([waiting], f"{reason}; {error}")
+        else:
+            waiting.tell(SPOOLED)
+            DELIVERIES.labels(outcome="spooled").inc()
             if self._outage:
-                self._outage.refused += len(refused)
+                self._outage.spooled += 1
+
+    def _tell_refusal(self, refused: list[Waiting], reason: str) -> None:
+        """Tell senders that their deliveries were not stored, and note the time as an outage."""
+        if not refused:
+            return
+        received_at = min(each.delivery.received_at for each in refused)
+        self._last_refusal = steady_clock()
+        self._liveness.refuse(received_at, datetime.now(UTC), self._last_refusal, len(refused))
+        if self._outage:
+            self._outage.refused += len(refused)
         for each in refused:
             each.tell(AppendError(reason))  # each its own traceback
 
@@ -269,6 +360,7 @@ class GroupCommit:
                 "deliveries can be made durable again",
                 seconds=round(steady_clock() - outage.since, 1),
                 refused=outage.refused,
+                spooled=outage.spooled,
             )
         if begins:
             self._recorder.hurry()
@@ -304,7 +396,9 @@ class GroupCommit:
         self._appender = None
 
     def _failed(self, error: Exception, batch: list[Waiting]) -> None:
-        words = one_line(error)
+        # A message's details may quote the body of a delivery.
+        primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+        words = one_line(primary or error)
         LANE_FAILURES.inc(len(batch))
         now = time.monotonic()
         if words != self._last_words or now > self._last_said + SILENCE_SECONDS:
@@ -312,8 +406,11 @@ class GroupCommit:
             event = "append failed" if batch else "no delivery could be made durable now"
             _log.error(event, deliveries=len(batch), error=words)
         if not isinstance(error, CONTENT_ERRORS):
-            self._liveness.interrupt()
             self._begin_outage(words)
+            if self.can_spool:
+                self._stay_alive()
+            else:
+                self._liveness.interrupt()
             if batch:
                 self._refused = batch[0].delivery
             for proof in self._proofs:
@@ -323,7 +420,8 @@ class GroupCommit:
             # A server that became read-only, or a half-dead connection, is cured by a new one.
             self._disconnect()
         # The sender learns no more than that; the log has the details for the operator.
-        self._refuse(batch, "the database did not store it")
+        refusal = ContentError if isinstance(error, CONTENT_ERRORS) else AppendError
+        self._refuse(batch, "the database did not store it", refusal)
 
     def _begin_outage(self, reason: str) -> None:
         if self._outage is None:

@@ -26,6 +26,13 @@ VALUES (%s, %s, %s)
 ON CONFLICT (instance, alive_from) DO UPDATE SET alive_until = excluded.alive_until
 """
 
+_ALIVE_ELSEWHERE = """
+INSERT INTO ledger.liveness AS l (instance, alive_from, alive_until)
+VALUES (%s, %s, %s)
+ON CONFLICT (instance, alive_from)
+    DO UPDATE SET alive_until = greatest(l.alive_until, excluded.alive_until)
+"""
+
 _TAKE_BACK = "DELETE FROM ledger.liveness WHERE instance = %s AND alive_from = %s"
 
 _REFUSED = """
@@ -54,6 +61,14 @@ class Refusal(Struct):
     begin: datetime
     end: datetime
     deliveries: int
+
+
+class Alive(Struct, frozen=True):
+    """A time through which an instance was able to store deliveries."""
+
+    instance: uuid.UUID
+    begin: datetime
+    end: datetime
 
 
 class Changes(Struct):
@@ -91,6 +106,8 @@ class Liveness:
     def prove(self, now: datetime, steady: float) -> None:
         """Note that a delivery which arrived now was, or could have been, made durable."""
         with self._lock:
+            if steady < self._last_proof:  # a newer one is known
+                return
             self._end_refusal(now)
             gap = steady - self._last_proof
             step = (now - self._last_now).total_seconds() - gap
@@ -126,6 +143,13 @@ class Liveness:
             refusal.end = max(refusal.end, now)
             refusal.deliveries += deliveries
             self._unrecorded.refusals[refusal.number] = refusal
+
+    def span(self) -> Alive | None:
+        """Return the time through which this run has been alive until now; None if it is not."""
+        with self._lock:
+            if not self._spans:
+                return None
+            return Alive(self._instance, self._spans[-1][0], self._last_now)
 
     def take_changes(self) -> Changes:
         """Return what is to be recorded; whoever fails to record it gives it back."""
@@ -174,3 +198,8 @@ class Liveness:
             self._refusal.end = max(self._refusal.end, now)
             self._unrecorded.refusals[self._refusal.number] = self._refusal
             self._refusal = None
+
+
+def record_alive(connection: Connection, alive: Alive) -> None:
+    """Write a time that another run noted and did not live to record. Raises `psycopg.Error`."""
+    connection.execute(_ALIVE_ELSEWHERE, (alive.instance, alive.begin, alive.end))

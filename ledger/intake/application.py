@@ -20,6 +20,7 @@ from ledger.operations.policy import agree_if_reachable
 from ledger.operations.refused_deliveries.keep import Bounds
 from ledger.postgres.connect import INTAKE_ROLE, act_as
 from ledger.settings import Settings
+from ledger.spool.lane import make_lane
 
 if TYPE_CHECKING:
     from litestar.types import (
@@ -51,7 +52,7 @@ def create_application() -> "IntakeApplication":
     settings = Settings.from_environment()
     url = settings.require_database()
     agree_if_reachable(url, settings, adopt=False)
-    lane = GroupCommit(url)
+    lane = make_lane(url, settings)
     return IntakeApplication(settings, make_intake(settings, url, lane), lane)
 
 

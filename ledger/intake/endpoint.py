@@ -18,7 +18,7 @@ import structlog
 
 from ledger.credentials import without_scheme
 from ledger.errors import AppendError
-from ledger.eventlog.append import Delivery, Outcome
+from ledger.eventlog.append import Delivery, Outcome, Spooled
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.allowance import Allowance
 from ledger.intake.refused_box import RefusedBox
@@ -148,7 +148,7 @@ class Intake:
             tell(self._foreign(delivery, client).answer())
             return
 
-        def settled(outcome: Outcome | AppendError) -> None:
+        def settled(outcome: Outcome | Spooled | AppendError) -> None:
             if isinstance(outcome, AppendError):
                 tell(_not_stored(outcome).answer())
             else:
@@ -296,7 +296,9 @@ async def send_answer(send: "Send", answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.content, "more_body": False})
 
 
-def _stored(delivery: Delivery, outcome: Outcome) -> Answer:
+def _stored(delivery: Delivery, outcome: Outcome | Spooled) -> Answer:
+    if isinstance(outcome, Spooled):
+        return Answer(202, b'{"outcome":"spooled"}', _JSON)
     said = {"outcome": outcome.word(delivery), "position": outcome.position}
     return Answer(200, msgspec.json.encode(said), _JSON)
 

@@ -22,7 +22,6 @@ What a worker holds at most:
 
 import asyncio
 import resource
-import sys
 from asyncio.sslproto import SSLProtocol
 from datetime import UTC, datetime
 from typing import Any
@@ -84,8 +83,12 @@ PIPELINED_BYTES = 1024 * 1024
 """Most bytes that may come before the request before them is answered. Reading stops with the first
 such byte, so this is reached only by what was on its way."""
 
+DELIVERY_BYTES = 8 * 1024 * 1024
+"""Most bytes of a delivery that count as held: one of the longest that LEDGER_MAX_BODY allows must
+not be too much by itself."""
+
 UPLOAD_BYTES = 4 * 1024 * 1024
-"""Most bytes of a body that count as held, unless it is a delivery: the API keeps more on disk."""
+"""Most bytes of any other body that count as held: the API keeps longer ones on disk."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -626,7 +629,7 @@ class DeliveryProtocol(BoundedProtocol):
         else:
             super().on_headers_complete()
             if self._intake and self._in_body and self._intake.answers(self.scope["path"]):
-                self._most_held = sys.maxsize
+                self._most_held = DELIVERY_BYTES
             else:
                 self._most_held = UPLOAD_BYTES
 

@@ -35,6 +35,8 @@ GAUGES = {
     "ledger_requested_events", "ledger_unseen_bills", "ledger_alerts_waiting",
     "ledger_alerts_given_up", "ledger_refused_deliveries",
     "ledger_refused_deliveries_of_known_labs", "ledger_refused_known_labs",
+    "ledger_spool_deliveries", "ledger_spool_bytes", "ledger_spool_oldest_seconds",
+    "ledger_spool_set_aside",
 }  # fmt: skip
 
 

@@ -245,6 +245,7 @@ def every_answer_of_the_desk(server: LedgerServer) -> Iterator[httpx.Response]:
 NEEDS_A_FAULT = {
     ("ReceiveWebhook", "405"), ("ReceiveWebhookBySecret", "405"),  # of another method
     ("ReceiveWebhook", "503"), ("ReceiveWebhookBySecret", "503"),
+    ("ReceiveWebhook", "202"), ("ReceiveWebhookBySecret", "202"),
     ("GetReadiness", "503"),
     *(
         (operation["operationId"], status)

@@ -409,9 +409,11 @@ def test_a_key_of_several_labs_reads_what_is_of_them_in_the_usual_order(
 
 
 PAGED = [
-    name for name in READS
-    if any(parameter["name"] == "cursor" for parameter in OPERATIONS[name][2]["parameters"])
-]  # fmt: skip
+    name
+    for name, (method, _, operation) in OPERATIONS.items()
+    if method == "GET"
+    and any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ()))
+]
 
 
 @pytest.mark.parametrize("name", sorted(PAGED))

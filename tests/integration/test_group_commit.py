@@ -19,7 +19,7 @@ from ledger import schema
 from ledger.errors import AppendError
 from ledger.eventlog import delivery_queue, liveness
 from ledger.eventlog import group_commit as lane_module
-from ledger.eventlog.append import Delivery, Outcome
+from ledger.eventlog.append import Delivery, Outcome, Spooled
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.postgres.connect import connect
 from tests.support.histories import HOSTILE, body, deliveries, delivery
@@ -58,8 +58,16 @@ async def lane_waits(owner: Connection) -> None:
     await until(lambda: one(owner, query) == 1, "the lane waits for its lock")
 
 
-async def append_all(lane: GroupCommit, given: list[Delivery]) -> "list[Outcome | BaseException]":
+async def append_all(
+    lane: GroupCommit, given: list[Delivery]
+) -> "list[Outcome | Spooled | BaseException]":
     return await asyncio.gather(*map(lane.append, given), return_exceptions=True)
+
+
+async def appended(lane: GroupCommit, given: Delivery) -> Outcome:
+    outcome = await lane.append(given)
+    assert isinstance(outcome, Outcome)
+    return outcome
 
 
 @contextmanager
@@ -216,7 +224,7 @@ def test_a_terminated_session_fails_those_in_it_and_the_next_are_recorded(
     asyncio.run(use())
 
 
-def _position(outcome: Outcome | BaseException) -> int:
+def _position(outcome: Outcome | Spooled | BaseException) -> int:
     assert isinstance(outcome, Outcome)
     return outcome.position
 
@@ -231,7 +239,7 @@ def test_a_killed_database_fails_all_who_wait_and_the_same_lane_recovers(
     async def use() -> None:
         async with running(url) as lane:
             before = [
-                await lane.append(delivery(body(bill=f"before{number}"))) for number in range(5)
+                await appended(lane, delivery(body(bill=f"before{number}"))) for number in range(5)
             ]
             assert [outcome.position for outcome in before] == [1, 2, 3, 4, 5]
             with psycopg.connect(url, autocommit=True) as owner:
@@ -247,7 +255,7 @@ def test_a_killed_database_fails_all_who_wait_and_the_same_lane_recovers(
             with within_patience(), pytest.raises(AppendError):
                 await lane.append(delivery(body(bill="away")))
             await asyncio.to_thread(postgres_server.start)
-            after = await lane.append(delivery(body(bill="after")))
+            after = await appended(lane, delivery(body(bill="after")))
             with connect(url, "test") as connection:
                 query = "SELECT position FROM ledger.event_log WHERE bill_id LIKE %s ORDER BY 1"
                 kept = connection.execute(query, ("before%",)).fetchall()
@@ -298,7 +306,7 @@ def test_a_waiter_who_gives_up_takes_nobody_along(database_url: str, owner: Conn
                 first = asyncio.ensure_future(lane.append(delivery(body(bill="first"))))
                 await lane_waits(owner)
                 second = asyncio.ensure_future(lane.append(delivery(body(bill="second"))))
-                third = asyncio.ensure_future(lane.append(delivery(body(bill="third"))))
+                third = asyncio.ensure_future(appended(lane, delivery(body(bill="third"))))
                 await asyncio.sleep(0)
                 first.cancel()
                 second.cancel()
@@ -309,7 +317,7 @@ def test_a_waiter_who_gives_up_takes_nobody_along(database_url: str, owner: Conn
                     await gone
             query = "SELECT bill_id FROM ledger.event_log WHERE position = %s"
             assert one(owner, query, outcome.position) == "third"
-            assert (await lane.append(delivery(body(bill="fourth")))).recorded
+            assert (await appended(lane, delivery(body(bill="fourth")))).recorded
 
     asyncio.run(use())
 
@@ -322,7 +330,7 @@ def test_too_much_that_waits_is_refused_at_once_and_room_comes_again(
     async def use() -> None:
         async with running(database_url) as lane:
             with lane_held(database_url):
-                first = asyncio.ensure_future(lane.append(delivery(b"x" * 900)))
+                first = asyncio.ensure_future(appended(lane, delivery(b"x" * 900)))
                 await lane_waits(owner)
                 with pytest.raises(AppendError):
                     await lane.append(delivery(b"y" * 200))
@@ -333,7 +341,7 @@ def test_too_much_that_waits_is_refused_at_once_and_room_comes_again(
 
     async def accepted(lane: GroupCommit) -> bool:
         try:
-            return (await lane.append(delivery(b"y" * 200))).recorded
+            return (await appended(lane, delivery(b"y" * 200))).recorded
         except AppendError:
             return False
 

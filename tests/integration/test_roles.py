@@ -66,7 +66,11 @@ MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
     },
     "ledger_intake": {
         "ledger.event_log": {
-            ("SELECT", name) for name in ("position", "lab_id", "bill_id", "digest")
+            ("SELECT", name)
+            for name in ("position", "lab_id", "bill_id", "digest", "received_at", "source")
+        },
+        "ledger.repeat_delivery": {
+            ("SELECT", name) for name in ("position", "received_at", "source")
         },
         "ledger.liveness": {("UPDATE", "alive_until")},
         "ledger.webhook_token": {
@@ -254,7 +258,7 @@ def test_the_intake_appends_recognises_repeats_and_reads_nothing(
         for query in (
             "SELECT body FROM ledger.event_log",
             "SELECT * FROM ledger.event_log",
-            "SELECT received_at FROM ledger.event_log",
+            "SELECT event_type FROM ledger.event_log",
             "SELECT * FROM ledger.repeat_delivery",
             "SELECT * FROM ledger.bill",
             "SELECT * FROM state.bill",

@@ -32,7 +32,10 @@ async def get_liveness() -> Health:
     responses={503: ResponseSpec(None, description="A problem that says what is in the way.")},
 )
 async def get_readiness(services: Services) -> Health:
-    """Respond whether a delivery could be made durable now; a lag does not matter."""
+    """Respond whether a delivery could be made durable now, in the log or in the spool.
+
+    A lag of the projection does not matter.
+    """
     try:
         version, read_only = (await services.fetch(_READY))[0]
         schema.judge(version)
@@ -41,9 +44,11 @@ async def get_readiness(services: Services) -> Health:
     except SchemaError as error:
         raise _not_ready(str(error)) from None
     except (psycopg.Error, DatabaseUnavailableError) as error:
+        if services.lane and services.lane.can_spool:
+            return Health("ready")
         words = one_line(error)
         raise _not_ready(f"the database does not answer: {words}") from error
-    if read_only:
+    if read_only and not (services.lane and services.lane.can_spool):
         raise _not_ready("the database takes no writes: it is a standby or set to read only")
     try:
         if services.lane:

@@ -73,6 +73,24 @@ def _operation(operation_id: str, summary: str) -> dict[str, Any]:
                     }
                 },
             },
+            "202": {
+                "description": "The delivery is durable in the spool, and will be in the log.",
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["outcome"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "outcome": {
+                                    "const": "spooled",
+                                    "description": "The database could not take it in time.",
+                                },
+                            },
+                        }
+                    }
+                },
+            },
             "401": _refusal("The token is missing or wrong.", "WWW-Authenticate"),
             "405": _refusal("The method is not POST.", "Allow"),
             "408": _refusal("The body came too slowly."),

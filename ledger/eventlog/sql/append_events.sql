@@ -127,6 +127,8 @@ BEGIN
             SELECT
                 d.*,
                 known.position AS known_position,
+                known.received_at AS known_received_at,
+                known.source AS known_source,
                 min(d.nth) OVER (PARTITION BY d.digest, d.lab_id, d.bill_id) AS first_nth
             FROM unnest(
                 received_ats, event_times, sources, lab_ids, bill_ids, event_types, digests, bodies
@@ -134,7 +136,7 @@ BEGIN
                 received_at, event_time, source, lab_id, bill_id, event_type, digest, body, nth
             )
             LEFT JOIN LATERAL (
-                SELECT e.position
+                SELECT e.position, e.received_at, e.source
                 FROM ledger.event_log e
                 WHERE e.lab_id = d.lab_id AND e.bill_id = d.bill_id AND e.digest = d.digest
                 OFFSET 0
@@ -178,7 +180,10 @@ BEGIN
                 d.received_at,
                 d.source,
                 coalesce(d.known_position, n.position) AS position,
-                n.nth IS NOT NULL AND n.nth = d.nth AS is_new
+                n.nth IS NOT NULL AND n.nth = d.nth AS is_new,
+                coalesce(
+                    d.received_at = d.known_received_at AND d.source = d.known_source, false
+                ) AS is_known
             FROM delivery d
             LEFT JOIN new_event n ON n.nth = d.first_nth
         ),
@@ -186,7 +191,18 @@ BEGIN
             INSERT INTO ledger.repeat_delivery (lab_id, position, received_at, source)
             SELECT o.lab_id, o.position, o.received_at, o.source
             FROM outcome o
-            WHERE NOT o.is_new
+            -- A delivery that comes out of a spool once more is no repeat of itself.
+            WHERE
+                NOT o.is_new
+                AND NOT o.is_known
+                AND NOT EXISTS (
+                    SELECT
+                    FROM ledger.repeat_delivery r
+                    WHERE
+                        r.position = o.position
+                        AND r.received_at = o.received_at
+                        AND r.source = o.source
+                )
         )
         SELECT o.position, o.is_new
         FROM outcome o

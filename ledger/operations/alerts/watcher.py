@@ -3,7 +3,9 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from pathlib import Path
 
 import msgspec
 import psycopg
@@ -21,9 +23,13 @@ from ledger.operations.policy import Policy
 from ledger.operations.refused_deliveries.queries import BY_LAB_AND_DAY
 from ledger.operations.render.words import count
 from ledger.postgres.connect import connect
+from ledger.spool.folder import set_aside_in, waiting_in
 
 LOOK_SECONDS = 30.0
 """The pause between two rounds."""
+
+SPOOLED_FOR_LONG = timedelta(minutes=1)
+"""How long a delivery may wait on disk before an alert: the projector reaches the database."""
 
 _log = structlog.get_logger(__name__)
 
@@ -92,10 +98,27 @@ def _refused(connection: Connection) -> Iterator[Subject]:
         yield Subject("refused_delivery", _key(lab_id, f"{day}", len(str(number))), lab_id, words)
 
 
+def spool_subjects(folder: Path, now: datetime) -> Iterator[Subject]:
+    """Yield what to alert about in a folder of spooled deliveries."""
+    waiting = waiting_in(folder)
+    if waiting.oldest and now - waiting.oldest > SPOOLED_FOR_LONG:
+        words = (
+            f"{count(waiting.deliveries, 'delivery', 'deliveries')} wait on disk, the oldest since "
+            f"{waiting.oldest:%F %T} UTC: a server cannot reach the database"
+        )
+        yield Subject("spool", f"waiting since {waiting.oldest:%FT%TZ}", None, words)
+    if set_aside := set_aside_in(folder):
+        words = f"{count(set_aside, 'record')} in {folder}/set-aside could not be moved to the log"
+        yield Subject("spool", f"{folder} set aside {set_aside}", None, words)
+
+
 class AlertWatcher:
     """A thread that sends alerts until it is stopped, whatever fails meanwhile."""
 
-    def __init__(self, url: str, policy: Policy, channels: Sequence[str]) -> None:
+    def __init__(
+        self, url: str, policy: Policy, channels: Sequence[str], *, spool: Path | None = None
+    ) -> None:
+        self._spool = spool
         self._url = url
         self._policy = policy
         self._channels = channels
@@ -115,7 +138,10 @@ class AlertWatcher:
         with closing(connect(self._url, "alerts")) as connection:
             now = datetime.now(UTC)
             with closing(connect(self._url, "alerts")) as reader:
-                note(connection, subjects(reader, self._policy, now), self._channels, now)
+                found = subjects(reader, self._policy, now)
+                if self._spool:
+                    found = chain(found, spool_subjects(self._spool, now))
+                note(connection, found, self._channels, now)
             send_due(connection, self._channels, datetime.now(UTC))
 
     def _run(self) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-Kind = Literal["overdue", "loss_window", "unseen_bill", "parked_bill", "refused_delivery"]
+Kind = Literal["overdue", "loss_window", "unseen_bill", "parked_bill", "refused_delivery", "spool"]
 
 LISTED = 10
 """The most subjects of a kind that an alert lists; the others are only counted."""
@@ -81,6 +81,13 @@ _PHRASES: dict[Kind, _Phrase] = {
         "No webhook could be stored for longer than the sender keeps trying. Whatever happened "
         "in them is lost until you ask for it.",
         "ledger reconcile",
+    ),
+    "spool": _Phrase(
+        "spool that needs a look",
+        "spools that need a look",
+        "Deliveries wait on disk, or records were damaged and set aside.",
+        "Deliveries wait on disk, or records were damaged and set aside.",
+        "ledger status",
     ),
     "parked_bill": _Phrase(
         "parked bill",

@@ -48,7 +48,10 @@ GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
 -- The intake appends and recognises repeats. It cannot read what it appended.
 REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledger_intake;
 GRANT INSERT ON ledger.event_log, ledger.repeat_delivery TO ledger_intake;
-GRANT SELECT (position, lab_id, bill_id, digest) ON ledger.event_log TO ledger_intake;
+GRANT SELECT (position, lab_id, bill_id, digest, received_at, source)
+    ON ledger.event_log
+    TO ledger_intake;
+GRANT SELECT (position, received_at, source) ON ledger.repeat_delivery TO ledger_intake;
 GRANT SELECT, INSERT, UPDATE (alive_until), DELETE ON ledger.liveness TO ledger_intake;
 GRANT SELECT, INSERT, UPDATE ON ledger.refusal TO ledger_intake;
 GRANT SELECT ON ledger.policy, ledger.schema_version TO ledger_intake;
