@@ -73,7 +73,7 @@ def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
     rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)
     reader = BillReader(url, policy)
-    parts = make_intake(settings, url, lane) if lane else None
+    parts = make_intake(settings, url, lane, policy) if lane else None
     litestar = make_litestar(
         settings,
         url,

@@ -12,6 +12,8 @@ import rich_click as click
 
 from ledger.cli.common import prepared_database
 from ledger.eventlog.import_export import export_lines
+from ledger.eventlog.liveness_transfer import export_records
+from ledger.operations.render.words import count
 from ledger.postgres.connect import connect
 
 
@@ -46,16 +48,24 @@ def export(
 ) -> None:
     """Write the log, or a part of it, as JSON Lines that `ledger import` reads back.
 
-    Bodies are written byte for byte, with the time at which they were received.
+    Bodies are written byte for byte, with the time at which they were received. Without --upto,
+    --lab, --bill and --import, records follow of when receivers were alive or refused deliveries,
+    from which loss windows are computed.
     """
-    count = 0
+    events = records = 0
     with connect(prepared_database(), "export") as connection, _opened(output) as target:
         for line in export_lines(
             connection, after=after, upto=upto, lab_id=lab, bill_id=bill, import_id=import_id
         ):
             target.write(line)
-            count += 1
-    click.echo(f"{count} events written.", err=True)
+            events += 1
+        if not (lab or bill or import_id or upto):
+            for line in export_records(connection):
+                target.write(line)
+                records += 1
+    click.echo(
+        f"{count(events, 'event')} and {count(records, 'record')} of liveness written.", err=True
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from ledger.eventlog.import_export import Options
 from ledger.eventlog.import_files import ImportFile, Limits, open_import_file
 from ledger.model.operators import Operator
 from ledger.operations.expected_bills import expect, read_expectations
+from ledger.operations.render.words import count
 from ledger.operations.support_requests.imports import (
     ImportReport,
     SettledLine,
@@ -92,6 +93,9 @@ def _show(report: ImportReport) -> None:
             "values, too.",
             err=True,
         )
+    if report.liveness_records:
+        said = count(report.liveness_records, "record")
+        click.echo(f"new in it: {said} of when receivers were alive or refused deliveries")
     if report.dry_run:
         click.echo("Nothing was recorded (--dry-run).", err=True)
     if report.import_id is not None:

@@ -2,7 +2,8 @@
 
 A line of an export holds what the log holds, so that importing it gives an equal log:
 `{"position", "received_at", "source", "body"}`, or `raw` (base64) instead of `body` where the bytes
-would not survive as JSON in a line. Any other value is a payload of Flabs, as support sends it.
+would not survive as JSON in a line. Records of liveness follow, see `liveness_transfer`. Any other
+value is a payload of Flabs, as support sends it.
 """
 
 import base64
@@ -19,6 +20,7 @@ from ledger.errors import ForbiddenError, ImportFileError, UnknownSubjectError
 from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, Outcome, Source, append
 from ledger.eventlog.import_files import ImportFile, Reading
+from ledger.eventlog.liveness_transfer import LivenessRecord, read_record, store_records
 from ledger.model.digest import is_json
 from ledger.model.event import read_event
 from ledger.model.operators import Operator
@@ -52,7 +54,8 @@ class Imported(Struct):
     were recorded all the same; `unreadable_lines` are the first hundred. `ranges` are the
     positions, first and last, of the file's events, old and new; `keys` their bills, None if they
     are too many to remember. `complete` is false if the file ends inside a value or an array.
-    `import_id` is None if nothing was recorded.
+    `import_id` is None if no event was recorded. `liveness_records` counts the records of liveness
+    that said something new.
     """
 
     recorded: int = 0
@@ -64,6 +67,7 @@ class Imported(Struct):
     keys: set[tuple[str, str]] | None = set()
     complete: bool = True
     import_id: int | None = None
+    liveness_records: int = 0
 
     def add(self, delivery: Delivery, outcome: Outcome, number: int) -> None:
         """Count an event that is in the log now."""
@@ -93,10 +97,17 @@ class Imported(Struct):
 
 
 class Entry(NamedTuple):
-    """A value of a file: a delivery, or the bytes of one that is left out of the log."""
+    """A value of a file: a delivery, the bytes of one that is left out of the log, or a record."""
 
     number: int
-    value: Delivery | bytes
+    value: Delivery | LivenessRecord | bytes
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        if isinstance(self.value, Delivery):
+            return len(self.value.body)
+        return len(self.value) if isinstance(self.value, bytes) else 0
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -149,13 +160,14 @@ def import_events(
                 outcomes = iter(append(connection, deliveries) if deliveries else ())
                 recorded: list[tuple[int, int]] = []
                 for number, value in batch:
-                    if not isinstance(value, Delivery):
+                    if isinstance(value, bytes):
                         imported.add_unreadable(number, value)
-                        continue
-                    outcome = next(outcomes)
-                    imported.add(value, outcome, number)
-                    if outcome.recorded:
-                        recorded = _extended(recorded, outcome.position)
+                    elif isinstance(value, Delivery):
+                        outcome = next(outcomes)
+                        imported.add(value, outcome, number)
+                        if outcome.recorded:
+                            recorded = _extended(recorded, outcome.position)
+                imported.liveness_records += store_records(connection, _records(batch))
                 run.save(imported, recorded)
             on_progress(batch[-1].number)
     except ImportFileError as error:
@@ -168,7 +180,7 @@ def import_events(
 
 
 def preview_import(connection: Connection, file: ImportFile, options: Options) -> Imported:
-    """Return what an import would count, without changing anything but a temporary table."""
+    """Return what an import would count, without a change that lasts."""
     reading = file.read(_holds_event)
     _check_labs(reading, options)
     imported = _nothing_yet(reading)
@@ -176,9 +188,13 @@ def preview_import(connection: Connection, file: ImportFile, options: Options) -
     connection.execute(_PREVIEW_TABLE)
     for batch in _batches(reading, options):
         new = _digests_of_new(connection, batch)
+        with connection.transaction(force_rollback=True):
+            imported.liveness_records += store_records(connection, _records(batch))
         for number, value in batch:
-            if not isinstance(value, Delivery):
+            if isinstance(value, bytes):
                 imported.add_unreadable(number, value)
+            elif not isinstance(value, Delivery):
+                continue
             elif value.columns.digest not in new:
                 imported.duplicate += 1
             else:
@@ -356,12 +372,16 @@ def _batches(reading: Reading, options: Options) -> Iterator[list[Entry]]:
     for number, text in reading.values():
         for value in _events(text, options):
             batch.append(Entry(number, value))
-            size += len(value) if isinstance(value, bytes) else len(value.body)
+            size += batch[-1].size
             if len(batch) == BATCH or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
     if batch:
         yield batch
+
+
+def _records(batch: list[Entry]) -> list[LivenessRecord]:
+    return [value for _, value in batch if isinstance(value, LivenessRecord)]
 
 
 def _extended(ranges: list[tuple[int, int]], position: int) -> list[tuple[int, int]]:
@@ -383,8 +403,15 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _events(text: bytes, options: Options) -> Iterator[Delivery | bytes]:
-    """Yield the events of a value as deliveries, what is to be left out of the log as bytes."""
+def _events(text: bytes, options: Options) -> Iterator[Delivery | LivenessRecord | bytes]:
+    """Yield the events of a value as deliveries, what is to be left out of the log as bytes.
+
+    Records of liveness are restored from an export of our own, and otherwise skipped.
+    """
+    if record := read_record(text):
+        if options.exports:
+            yield record
+        return
     line = _export_line(text)
     if line and options.exports:
         yield _restored(line)
@@ -402,7 +429,12 @@ def _events(text: bytes, options: Options) -> Iterator[Delivery | bytes]:
 
 def _holds_event(text: bytes) -> bool:
     """Return whether a value is a webhook or a line of an export, or holds one."""
-    return _is_webhook(text) or _export_line(text) is not None or bool(_payloads_inside(text))
+    return (
+        _is_webhook(text)
+        or _export_line(text) is not None
+        or read_record(text) is not None
+        or bool(_payloads_inside(text))
+    )
 
 
 def _is_webhook(text: bytes) -> bool:

@@ -16,7 +16,7 @@ from ledger.intake.listener import Listener
 from ledger.intake.refused_box import RefusedBox
 from ledger.intake.tokens import TokenWatcher, WebhookTokens
 from ledger.logging_setup import configure_logging
-from ledger.operations.policy import agree_if_reachable
+from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.operations.refused_deliveries.keep import Bounds
 from ledger.postgres.connect import INTAKE_ROLE, act_as
 from ledger.settings import Settings
@@ -51,9 +51,9 @@ def create_application() -> "IntakeApplication":
     act_as(INTAKE_ROLE)
     settings = Settings.from_environment()
     url = settings.require_database()
-    agree_if_reachable(url, settings, adopt=False)
+    policy = agree_if_reachable(url, settings, adopt=False)
     lane = make_lane(url, settings)
-    return IntakeApplication(settings, make_intake(settings, url, lane), lane)
+    return IntakeApplication(settings, make_intake(settings, url, lane, policy), lane)
 
 
 Background = Sequence[TokenWatcher | RefusedBox]
@@ -67,7 +67,7 @@ class IntakeParts(NamedTuple):
     background: Background
 
 
-def make_intake(settings: Settings, url: str, lane: GroupCommit) -> IntakeParts:
+def make_intake(settings: Settings, url: str, lane: GroupCommit, policy: Policy) -> IntakeParts:
     """Make the endpoint; read the tokens of the database, if it can be reached."""
     tokens = WebhookTokens(settings.webhook_tokens)
     watcher = TokenWatcher(url, tokens)
@@ -84,6 +84,7 @@ def make_intake(settings: Settings, url: str, lane: GroupCommit) -> IntakeParts:
         box=box,
         header=settings.webhook_header,
         max_body=settings.max_body,
+        retry_interval=policy.retry_interval,
         prefix=settings.path_prefix,
     )
     return IntakeParts(intake, (watcher, box))

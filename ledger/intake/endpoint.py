@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 PATH = "/webhooks/flabs"
 METHODS = b"POST, OPTIONS"
 
-RETRY_AFTER = 120
-"""Seconds; the sender's own interval. It retries by its own clock, others may heed this one."""
+LONGEST_WAIT = 600
+"""Seconds that a sender is asked to wait at most, however long its own interval is."""
 
 _SMALL = 16 * 1024
 """Shorter bodies are parsed in the event loop: that takes microseconds, at worst milliseconds."""
@@ -75,6 +75,8 @@ class Intake:
     """Answers deliveries.
 
     `prefix` is a path, such as `/ledger`, that a proxy may leave before the endpoint's own.
+    `retry_interval` is the sender's own interval: it retries by its own clock, and others may heed
+    `Retry-After`.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Intake:
         box: RefusedBox | None,
         header: str,
         max_body: int,
+        retry_interval: timedelta,
         prefix: str = "",
     ) -> None:
         self._lane = lane
@@ -93,6 +96,8 @@ class Intake:
         self._allowance = Allowance()
         self._header = header.encode()
         self._max_body = max_body
+        wait = min(max(int(retry_interval.total_seconds()), 1), LONGEST_WAIT)
+        self._retry_after = (b"retry-after", str(wait).encode())
         self._address = _address(prefix)
         # Of its own: whatever else runs in threads must not hold up a delivery.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="bodies")
@@ -150,7 +155,7 @@ class Intake:
 
         def settled(outcome: Outcome | Spooled | AppendError) -> None:
             if isinstance(outcome, AppendError):
-                tell(_not_stored(outcome).answer())
+                tell(self._not_stored(outcome).answer())
             else:
                 tell(_stored(delivery, outcome))
 
@@ -166,7 +171,7 @@ class Intake:
             raise _RefusedError(
                 503,
                 "the webhook tokens of the database are not known yet: send it again",
-                (b"retry-after", str(RETRY_AFTER).encode()),
+                self._retry_after,
                 _CLOSE,
             )
         if token is not None and length is not None and length > self._max_body:
@@ -229,7 +234,12 @@ class Intake:
         try:
             return _stored(delivery, await self._lane.append(delivery))
         except AppendError as error:
-            raise _not_stored(error) from error
+            raise self._not_stored(error) from error
+
+    def _not_stored(self, error: AppendError) -> _RefusedError:
+        return _RefusedError(
+            503, f"the delivery was not stored, send it again: {error}", self._retry_after
+        )
 
     def _secret_in(self, path: str) -> str | None:
         """Return the secret in a path, '' if it has none, or None if it is another path."""
@@ -301,14 +311,6 @@ def _stored(delivery: Delivery, outcome: Outcome | Spooled) -> Answer:
         return Answer(202, b'{"outcome":"spooled"}', _JSON)
     said = {"outcome": outcome.word(delivery), "position": outcome.position}
     return Answer(200, msgspec.json.encode(said), _JSON)
-
-
-def _not_stored(error: AppendError) -> _RefusedError:
-    return _RefusedError(
-        503,
-        f"the delivery was not stored, send it again: {error}",
-        (b"retry-after", str(RETRY_AFTER).encode()),
-    )
 
 
 def _client(scope: "HTTPScope") -> str:

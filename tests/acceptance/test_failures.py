@@ -443,3 +443,22 @@ def test_a_rebuild_and_a_verification_in_the_middle_of_load_find_all_in_order(
     assert own_server.settle() == len(sent.acknowledged)
     sent.assert_in_log_once(own_server)
     assert_verified(own_server)
+
+
+@pytest.mark.parametrize(("interval", "wait"), [("1", "1"), ("45", "45"), ("86400", "600")])
+def test_a_refused_sender_is_asked_to_wait_its_own_interval(
+    tmp_path: Path, lab: str, interval: str, wait: str
+) -> None:
+    nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    settings = {"LEDGER_RETRY_INTERVAL": interval}
+    with LedgerServer(nowhere, tmp_path, settings=settings, project=False, wait=False) as server:
+        wait_until(lambda: is_live(server), "the server answers")
+        answer = server.send(event(lab, "b"))
+    assert_asks_to_send_again(answer)
+    assert answer.headers["retry-after"] == wait
+
+
+def is_live(server: LedgerServer) -> bool:
+    with suppress(httpx.TransportError):
+        return server.anonymous.get("/health/live").status_code == 200
+    return False

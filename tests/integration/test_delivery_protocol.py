@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,14 @@ def status_of(
         lane = GroupCommit(url)
         lane.start()
         tokens = WebhookTokens((TOKEN,))
-        intake = Intake(lane, tokens=tokens, box=None, header="authorization", max_body=100_000)
+        intake = Intake(
+            lane,
+            tokens=tokens,
+            box=None,
+            header="authorization",
+            max_body=100_000,
+            retry_interval=timedelta(minutes=2),
+        )
         application = OnlyAnIntake(intake, listener)
         config = Config(
             application,

@@ -193,6 +193,7 @@ PROPERTIES = {
     "ImportReport.import_id": "The number of the import, by which `ledger export --import` finds "
     "what it recorded; null if it recorded nothing.",
     "ImportReport.unreadable_recorded": "How many of the unreadable values were recorded.",
+    "ImportReport.liveness_records": "How many records of liveness were new; 0 over HTTP.",
     "ImportReport.dry_run": "Whether this only says what an import would do.",
     "positions": "The log positions of the events concerned.",
     "previous_valid_until": "Until when the secret before the last rotation is valid; null if "

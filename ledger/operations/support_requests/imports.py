@@ -61,6 +61,8 @@ class ImportReport(Struct, frozen=True):
     bills, which are not searched. `complete` is false if the file ends inside a value or an array;
     what precedes that was imported. `import_id` is null if nothing was recorded. A `dry_run`
     recorded nothing and settled nothing; its counts are what an import would report.
+    `liveness_records` are those of an export that said something new: when receivers were alive or
+    refused deliveries, from which loss windows follow. Over HTTP they are left out.
     """
 
     recorded: int
@@ -75,6 +77,7 @@ class ImportReport(Struct, frozen=True):
     resent: list[ResentEvent] | None
     complete: bool
     import_id: int | None
+    liveness_records: int
     dry_run: bool
     position: int
 
@@ -164,6 +167,7 @@ def _report(imported: Imported, *, position: int, dry_run: bool) -> ImportReport
         resent=None,
         complete=imported.complete,
         import_id=imported.import_id,
+        liveness_records=imported.liveness_records,
         dry_run=dry_run,
         position=position,
     )
