@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.errors import ImportFileError
@@ -60,6 +60,7 @@ def texts(values: Iterable[Value]) -> list[bytes]:
     return [value.text for value in values]
 
 
+@settings(max_examples=40)
 @given(st.lists(written), st.lists(st.integers(1, 9)), st.data())
 def test_a_concatenation_in_any_parts_gives_its_values_as_written(
     values: list[bytes], sizes: list[int], data: st.DataObject
@@ -80,6 +81,7 @@ def test_an_array_in_any_parts_gives_its_elements_as_written(
     assert [value.number for value in found] == list(range(1, len(values) + 1))
 
 
+@settings(max_examples=40)
 @given(st.lists(written.map(lambda text: text.replace(b"\n", b" "))))
 def test_json_lines_are_one_by_lines_and_by_values(values: list[bytes]) -> None:
     text = b"".join(value + b"\n\n" for value in values)
