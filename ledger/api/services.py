@@ -123,7 +123,8 @@ class Services(Struct, frozen=True):
     ) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as connection:
             cursor = connection.cursor(binary=True)
-            await cursor.execute(query, parameters)
+            # Without parameters, a percent sign is one: a query may hold its values itself.
+            await cursor.execute(query, parameters or None)
             return await cursor.fetchall()
 
 
