@@ -35,8 +35,6 @@ BATCH_BYTES = 32 * 1024 * 1024
 _TYPES = ("int8", "timestamptz", "bytea", "text", "text", "bytea", "text")
 """Of `COLUMNS`."""
 
-_RECEIVED = "SELECT received_at FROM ledger.event_log WHERE position = %s"
-
 HEAD = "SELECT ledger.event_log_head()"
 
 # Sizes are known without the bodies' being read from the disk.
@@ -101,20 +99,6 @@ def head(connection: Connection) -> int:
     row = connection.execute(HEAD).fetchone()
     assert row  # noqa: S101 -- a function's result is one row
     return int(row[0])
-
-
-def position_at(connection: Connection, moment: datetime) -> int:
-    """Return a position before which all was received before a time: nearly so, as the log is."""
-    row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
-    low, high = 0, (row and row[0]) or 0
-    while low < high:
-        middle = (low + high) // 2
-        row = connection.execute(_RECEIVED, (middle,)).fetchone()
-        if row is None or row[0] < moment:
-            low = middle + 1
-        else:
-            high = middle
-    return low - 1
 
 
 def after(

@@ -8,7 +8,6 @@ from psycopg import Connection
 
 from ledger.errors import UnknownSubjectError
 from ledger.eventlog.liveness import LONGEST_GAP
-from ledger.eventlog.read import position_at
 from ledger.model.loss_windows import (
     Interval,
     difference,
@@ -23,6 +22,7 @@ from ledger.operations.decisions import deciding, record, see
 from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import LossWindow, WindowState
+from ledger.operations.refused_deliveries.decide import BATCH
 from ledger.projection import store
 
 ANY_LAB = ""
@@ -58,6 +58,19 @@ SELECT EXISTS (
         )
 )
 """
+
+# Accepted deliveries were received long before they were appended. The decision that accepts them
+# follows each batch of them, with its own time: never too early, and a batch too late at most.
+_RECEIVED = f"""
+SELECT max(received_at)
+FROM (
+    SELECT received_at
+    FROM ledger.event_log
+    WHERE position >= %s
+    ORDER BY position
+    LIMIT {BATCH + 1}
+) e
+"""  # noqa: S608 -- our own number
 
 _REQUESTED = """
 SELECT w.begins_at, w.ends_at, w.labs
@@ -137,6 +150,20 @@ def _heard(
     after = position_at(connection, since - timedelta(minutes=1))
     row = connection.execute(_HEARD, (after, position, lab_id, since, until)).fetchone()
     return bool(row and row[0])
+
+
+def position_at(connection: Connection, moment: datetime) -> int:
+    """Return a position before which all was received before a time: nearly so, as the log is."""
+    row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
+    low, high = 0, (row and row[0]) or 0
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(_RECEIVED.encode(), (middle,)).fetchone()
+        if row is None or row[0] is None or row[0] < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
 
 
 def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interval]:

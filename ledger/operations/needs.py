@@ -10,9 +10,8 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from ledger.eventlog.read import position_at
 from ledger.model.operators import Labs, as_array
-from ledger.operations.loss_windows import read_windows
+from ledger.operations.loss_windows import position_at, read_windows
 from ledger.operations.missing_events.queries import (
     LAST_POSITION,
     Filter,

@@ -9,7 +9,6 @@ from ledger.api.http.guards import READ
 from ledger.api.http.parameters import read_cursor, write_cursor
 from ledger.api.permissions import Caller
 from ledger.api.services import Services
-from ledger.eventlog.read import position_at
 from ledger.model.bill import State
 from ledger.operations.bill_lists import (
     MOST_FOUND,
@@ -22,6 +21,7 @@ from ledger.operations.bill_lists import (
     of_labs,
     search_query,
 )
+from ledger.operations.loss_windows import position_at
 from ledger.page.parameters import Yes, choice_of, day_of, text_of
 from ledger.page.render import respond, zone_of
 

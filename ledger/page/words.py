@@ -65,9 +65,8 @@ def missing_sentence(bill: FoldedBill) -> str:
         return "Every event that the others prove has arrived."
     parts = []
     if overdue:
-        parts.append(
-            f"{count(overdue, 'event is', 'events are')} overdue and will not come without being asked for"
-        )
+        are = count(overdue, "event is", "events are")
+        parts.append(f"{are} overdue and will not come without a request")
     if others:
         other = "other event is" if overdue else "event is"
         others_are = "other events are" if overdue else "events are"

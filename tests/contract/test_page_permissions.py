@@ -35,7 +35,8 @@ OF_LAB_A: dict[str, list[str]] = {
     "/": ["/"],
     "/bills": [
         "/bills", f"/bills?lab={A}", "/bills?state=completed", "/bills?missing=yes",
-        "/bills?since=2024-01-01", "/bills?q=bill", "/bills?q=test", f"/bills?q={SHARED_INTEGRATOR}",
+        "/bills?since=2024-01-01", "/bills?q=bill", "/bills?q=test",
+        f"/bills?q={SHARED_INTEGRATOR}",
     ],
     "/labs/{lab_id}/bills/{bill_id}": [
         f"/labs/{A}/bills/bill", f"/labs/{A}/bills/bill?at=1", f"/labs/{A}/bills/asked",
