@@ -67,9 +67,9 @@ def _section(path: str) -> str:
 def path_with_query(request: AnyRequest) -> str:
     """Return the path of a request as links on the page name it, without the prefix."""
     query = request.scope["query_string"].decode("latin-1")
-    path = quote(request.url.path.replace("\x00", "/"), safe="/:@!$&'()*+,;=~-._")
-    raw = request.scope.get("raw_path", b"").decode("latin-1") or path
-    return f"{raw}?{query}" if query else raw
+    # A path that began with two slashes would name another host.
+    path = "/" + request.scope["raw_path"].decode("latin-1").lstrip("/")
+    return f"{path}?{query}" if query else path
 
 
 def zone_of(request: AnyRequest) -> tuple[str, tzinfo]:
