@@ -24,8 +24,7 @@ def test_whoever_looks_for_abandoned_folders_never_gets_one_that_is_being_made(
     thread.start()
     made = []
     try:
-        for _ in range(60):
-            made.append(WorkerFolder.create(tmp_path))
+        made.extend(WorkerFolder.create(tmp_path) for _ in range(60))
     finally:
         stop.set()
         thread.join()
