@@ -135,29 +135,32 @@ def _connection_storm(world: World, _load: Load, _random: Random) -> Iterator[No
     """Another program takes every connection that is free, also those that Ledger loses."""
     stop = threading.Event()
     with ExitStack() as stack, world.owner() as owner:
-        url = owner.info.dsn and world.postgres.dsn()
-        place = url.rpartition("@")[2]
+        place = world.postgres.dsn().rpartition("@")[2]
 
         def take() -> None:
             while not stop.is_set():
                 try:
                     taken = psycopg.connect(f"postgresql://{APPLICATION}:secret@{place}")
                 except psycopg.OperationalError:
-                    stop.wait(0.01)
+                    stop.wait(0.001)
                 else:
                     stack.enter_context(taken)
 
-        thread = threading.Thread(target=take)
-        thread.start()
+        threads = [threading.Thread(target=take) for _ in range(3)]
+        for thread in threads:
+            thread.start()
         try:
             full = int(POSTGRES["max_connections"]) - 6
             query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
             wait_until(lambda: rows(owner, query)[0][0] > full, "all connections are taken")
-            terminate_sessions(owner)
+            for _ in range(3):
+                terminate_sessions(owner)
+                time.sleep(0.2)
             yield
         finally:
             stop.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
 
 
 @fault("timeouts-set")

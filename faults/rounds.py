@@ -1,6 +1,7 @@
 """One round: damage under load, mend it, check, and measure how long what took."""
 
 import time
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -17,6 +18,7 @@ FIRST = 30
 LAST = 10
 """Deliveries after it."""
 
+LONGEST_SECONDS = 6.0
 RECOVERY_SECONDS = 90.0
 _PAUSE = timedelta(seconds=1)
 
@@ -60,8 +62,10 @@ def chosen(possible: list[Fault], seed: int, number: int) -> Fault:
     return order[nth]
 
 
-def play(world: World, fault: Fault, number: int, seed: int) -> Round:
-    """Play a round; what is wrong is in the answer."""
+def play(
+    world: World, fault: Fault, number: int, seed: int, *, longest: float = LONGEST_SECONDS
+) -> Round:
+    """Play a round; what is wrong is in the answer. The damage lasts at most `longest` seconds."""
     random = Random(f"{seed}/{number}")  # so that the round can be repeated alone
     played = Round(number, fault.name, problems=[])
     with world.owner() as owner:
@@ -69,7 +73,8 @@ def play(world: World, fault: Fault, number: int, seed: int) -> Round:
     load = Load(world.server, random, f"{seed}-{number}-{time.time_ns()}", head)
     try:
         with load:
-            _damage(world, load, fault, random, played)
+            strike = fault.strike(world, load, random)
+            _damage(world, load, strike, random.uniform(0.3, longest), played)
         mended = time.monotonic()
         wait_until_settled(world)
         played.drained = played.recovered + time.monotonic() - mended
@@ -80,11 +85,13 @@ def play(world: World, fault: Fault, number: int, seed: int) -> Round:
     return played
 
 
-def _damage(world: World, load: Load, fault: Fault, random: Random, played: Round) -> None:
+def _damage(
+    world: World, load: Load, strike: AbstractContextManager[None], seconds: float, played: Round
+) -> None:
     load.wait_for(FIRST, RECORDED)
     began = time.monotonic()
-    with fault.strike(world, load, random):
-        time.sleep(random.uniform(0.5, 6.0))
+    with strike:
+        time.sleep(seconds)
     played.held = time.monotonic() - began
     mended = datetime.now(UTC)
     world.start_what_is_missing()

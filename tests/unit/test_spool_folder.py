@@ -22,7 +22,7 @@ def test_whoever_looks_for_abandoned_folders_never_gets_one_that_is_being_made(
 
     thread = threading.Thread(target=take_all)
     thread.start()
-    made = []
+    made: list[WorkerFolder] = []
     try:
         made.extend(WorkerFolder.create(tmp_path) for _ in range(60))
     finally:
