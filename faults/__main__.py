@@ -24,6 +24,10 @@ WORLD_ROUNDS = 25
 """After which PostgreSQL and the server begin anew, so that no log grows for ever."""
 
 
+SHOWN = 5
+"""Problems of a round that are printed."""
+
+
 def main() -> None:
     """Play the rounds, print what was measured, exit."""
     given = _arguments()
@@ -91,8 +95,10 @@ def _possible(world: World, names: list[str] | None, said: set[str]) -> list[Fau
 
 
 def _print_problems(played: Round, seed: int, names: list[str] | None, folder: Path) -> None:
-    for problem in played.problems:
+    for problem in played.problems[:SHOWN]:
         print(f"     {problem}")
+    if (more := len(played.problems) - SHOWN) > 0:
+        print(f"     and {more} more")
     only = f" --only {' '.join(names)}" if names else ""
     print(f"     again: python -m faults --seed {seed} --first {played.number} --rounds 1{only}")
     print(f"     what the processes said: {folder}", flush=True)

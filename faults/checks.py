@@ -35,9 +35,17 @@ def wait_until_settled(world: World) -> None:
     wait_until(is_folded, "all events are folded", seconds=SETTLED_SECONDS)
 
 
-def check(world: World, load: Load, *, compares_clocks: bool) -> list[str]:
-    """Return what is wrong, in sentences."""
+def check(
+    world: World, load: Load, *, compares_clocks: bool = True, refuses: bool = False
+) -> list[str]:
+    """Return what is wrong, in sentences.
+
+    `compares_clocks`: whether the server has the senders' clock. `refuses`: whether there was a
+    reason to refuse deliveries.
+    """
     problems = [*_log(world, load), *_repeats(world, load), *_spool(world)]
+    if (refused := load.with_status(REFUSED)) and not refuses:
+        problems.append(f"{len(refused)} deliveries were refused that could be stored")
     if compares_clocks:
         problems += _refusals(world, load)
     done = world.server.run("verify", "--processes", "1", timeout=300)

@@ -235,7 +235,7 @@ def _spooling_killed(world: World, load: Load, _random: Random) -> Iterator[None
     world.postgres.start()
 
 
-@fault("spool-full")
+@fault("spool-full", refuses=True)
 def _spool_full(world: World, load: Load, _random: Random) -> Iterator[None]:
     """Long bodies come without the database until the spool is full and deliveries are refused."""
     world.postgres.kill()

@@ -78,7 +78,9 @@ def play(
         mended = time.monotonic()
         wait_until_settled(world)
         played.drained = played.recovered + time.monotonic() - mended
-        played.problems += check(world, load, compares_clocks=not fault.moves_clock)
+        played.problems += check(
+            world, load, compares_clocks=not fault.moves_clock, refuses=fault.refuses
+        )
     except Exception as error:  # noqa: BLE001 -- a round that fails is a result
         played.problems.append(f"{type(error).__name__}: {error}")
     _measure(played, load)

@@ -42,7 +42,7 @@ def test_the_checks_see_what_is_lost_repeated_and_never_sent(world: World) -> No
     with Load(world.server, Random(SEED), "checked", _head(world)) as load:
         load.wait_for(20, 200)
     wait_until_settled(world)
-    assert check(world, load, compares_clocks=True) == []
+    assert check(world, load) == []
     lost, other = load.head + 1, load.head + 2
     with world.owner() as owner:
         owner.execute("ALTER TABLE ledger.event_log DISABLE TRIGGER ALL")
@@ -58,7 +58,7 @@ def test_the_checks_see_what_is_lost_repeated_and_never_sent(world: World) -> No
             " FROM ledger.event_log WHERE position = %s",
             (other,),
         )
-    found = "\n".join(check(world, load, compares_clocks=True))
+    found = "\n".join(check(world, load))
     for words in (
         "positions go from 1 to",
         "0 times in the log",
