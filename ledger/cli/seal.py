@@ -70,7 +70,9 @@ def seal(
     settings = Settings.from_environment()
     key = read_key_file(settings.seal_key) if settings.seal_key else None
     if key is None and (public_key or publish_to):
-        raise click.UsageError("LEDGER_SEAL_KEY is not set: `ledger seal --new-key` makes a key")
+        raise click.UsageError(
+            "this needs a key in LEDGER_SEAL_KEY: `ledger seal --new-key` makes one"
+        )
     if key and public_key:
         click.echo(key.public)
         return
