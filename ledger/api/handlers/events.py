@@ -40,9 +40,11 @@ from ledger.operations.policy import Policy
 
 Row = tuple[Any, ...]
 
-Body = Annotated[
+WithBodies = Annotated[
     bool,
     Parameter(
+        query="body",
+        required=False,
         description="Whether to show also the bodies of events that are not folded, such as "
         "`lead.created`: they may hold a person's contact data. Needs the scope `operate`.",
     ),
@@ -140,10 +142,10 @@ async def list_bill_events(
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
     *,
-    body: Body = False,
+    with_bodies: WithBodies = False,
 ) -> Response[bytes]:
     """List the events of a bill, unreadable ones included."""
-    shows = caller.body_rule(asked=body)
+    shows = caller.body_rule(asked=with_bodies)
     key = (identifier(lab_id), identifier(bill_id))
     after = read_cursor(cursor, int)
     rows = await services.fetch(
@@ -167,10 +169,10 @@ async def list_events(
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
     *,
-    body: Body = False,
+    with_bodies: WithBodies = False,
 ) -> Response[bytes]:
     """List the events of the log."""
-    shows = caller.body_rule(asked=body)
+    shows = caller.body_rule(asked=with_bodies)
     start, most = _start(after, cursor), limit + 1
     if caller.labs is None:
         rows = await services.fetch(ALL, [start, most])
@@ -196,10 +198,10 @@ async def list_unreadable_events(
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
     *,
-    body: Body = False,
+    with_bodies: WithBodies = False,
 ) -> Response[bytes]:
     """List the events that cannot be read, each with the reason and the JSON path."""
-    shows = caller.body_rule(asked=body)
+    shows = caller.body_rule(asked=with_bodies)
     labs = as_array(caller.labs)
     values = [_start(after, cursor), reason, reason, labs, labs, limit + 1]
     rows = await services.fetch_state(ALL_UNREADABLE, values)
