@@ -90,7 +90,7 @@ def _spooled(waiting: Waiting, set_aside: int, now: datetime) -> str:
     if not waiting.bytes:
         return f"no delivery waits on disk{aside}"
     number = count(waiting.deliveries, "delivery", "deliveries")
-    since = f", the oldest since {lasting(now - waiting.oldest)}" if waiting.oldest else ""
+    since = f", the oldest for {lasting(now - waiting.oldest)}" if waiting.oldest else ""
     return f"{number} wait on disk for the database{since}{aside}"
 
 
@@ -98,7 +98,7 @@ def _refused(found: Counts) -> str:
     if not found.deliveries:
         return "no delivery with a wrong token waits"
     waiting = count(found.deliveries, "delivery", "deliveries")
-    known = f"{found.of_known_labs:,} of {count(found.known_labs, 'known lab')}"
+    known = f"{found.of_known_labs:,} from {count(found.known_labs, 'known lab')}"
     return f"{waiting} with a wrong token, {known}: `ledger refused list`"
 
 

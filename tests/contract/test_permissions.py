@@ -289,7 +289,11 @@ def send(server: LedgerServer, name: str, call: Call, presented: str | None) -> 
         path.format(**call.path),
         params=call.query or None,
         content=content,
-        headers={"Authorization": f"Bearer {presented}"} if presented else None,
+        # A refusal that comes before the body has ends the connection.
+        headers={
+            "Connection": "close",
+            **({"Authorization": f"Bearer {presented}"} if presented else {}),
+        },
     )
 
 
