@@ -19,7 +19,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-picture page-pictures up test test-fast lint sql-schema format bench bench-quick recall audit lock clean
+.PHONY: help setup demo demo-picture page-pictures up test test-fast lint sql-schema format bench bench-quick recall faults audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-quick: $(READY) ## measure with smaller logs in fewer rounds, within three
 
 recall: $(READY) ## measure on simulated months how much of what was lost is found
 	$(VENV)/bin/python -m evaluation.recall
+
+faults: $(READY) ## kill, freeze and damage everything under load, and count (needs an hour; SEED=n repeats)
+	$(VENV)/bin/python -m faults $(if $(SEED),--seed $(SEED))
 
 audit: $(READY) ## compare the pinned dependencies with known advisories (needs the internet)
 	$(VENV)/bin/python -m tests.support.audit

@@ -7,6 +7,7 @@ from litestar.di import Provide
 
 from ledger.api.handlers.bills import get_bill, list_bills, list_findings
 from ledger.api.handlers.changes import list_changes
+from ledger.api.handlers.erasure import erase_body
 from ledger.api.handlers.events import list_bill_events, list_events, list_unreadable_events
 from ledger.api.handlers.expected_bills import (
     expect_bill,
@@ -34,6 +35,7 @@ from ledger.api.handlers.refused_deliveries import (
     list_refused_deliveries,
 )
 from ledger.api.handlers.reports import list_reports
+from ledger.api.handlers.seals import get_event_proof, list_checkpoints
 from ledger.api.handlers.subscriptions import get_subscription, set_subscription
 from ledger.api.handlers.support_requests import (
     close_support_request,
@@ -73,6 +75,8 @@ def make_routes() -> list[Any]:
             list_expected_bills,
             get_subscription,
             get_projection,
+            list_checkpoints,
+            get_event_proof,
         ],
         guards=[require_scope],
         before_request=check_parameters,
@@ -119,6 +123,7 @@ def make_routes() -> list[Any]:
             get_refused_delivery,
             accept_refused_deliveries,
             drop_refused_deliveries,
+            erase_body,
         ],
         guards=[require_scope],
         before_request=check_parameters,

@@ -21,7 +21,7 @@ from ledger.operations.missing_events.queries import items
 from ledger.operations.missing_events.subscriptions import read_subscription
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
-from ledger.projection.read_event import BillEvents, Read, read_row
+from ledger.projection.read_event import BillEvents, Erased, Read, read_row
 
 TESTS_SHOWN = 50
 LONGEST_STATUS = 200
@@ -106,6 +106,8 @@ def read_bill(
 
 def _logged(row: LogRow, found: Read) -> LoggedItem:
     event_type, event_time, says = _words(found)
+    if row.erased_type is not None and isinstance(found, Event):
+        says = "not folded; the body was erased"
     received_at = row.received_at.astimezone(UTC)
     return LoggedItem(row.position, event_type, event_time, received_at, row.source, says)
 
@@ -116,6 +118,8 @@ def _words(found: Read) -> tuple[str, datetime | None, str]:
         return found.type, _from_unix(found.at), _said(found)
     if isinstance(found, Event):
         return found.event_type, _from_unix(found.event_time), "not folded"
+    if isinstance(found, Erased):
+        return "", None, "the body, which could not be read, was erased"
     if isinstance(found, Unreadable):
         return "", None, f"unreadable: {found.reason} at {found.path}: {found.detail}"
     decision = found.decision if isinstance(found, LoggedDecision) else found

@@ -83,7 +83,16 @@ class BillController(Controller):
 
 def _attempt(one: LoggedItem, policy: Policy) -> int | None:
     delivery = LoggedDelivery(
-        one.position, one.event_type, one.event_time, one.received_at, one.source, "", "", b""
+        one.position,
+        one.event_type,
+        one.event_time,
+        one.received_at,
+        one.source,
+        "",
+        "",
+        None,
+        is_erasable=False,
+        erased_at=None,
     )
     return attempt(delivery, policy.retry_interval, policy.retry_count)
 

@@ -10,14 +10,14 @@ from ledger.api.handlers.events import ALL, ALL_UNREADABLE, OF_LABS
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import LAST_POSITION
 from ledger.api.permissions import Caller
-from ledger.api.schemas import attempt
+from ledger.api.schemas import NoBody, attempt
 from ledger.api.services import Services
-from ledger.errors import UnknownSubjectError
+from ledger.errors import ForbiddenError, UnknownSubjectError
 from ledger.eventlog.read import LoggedDelivery
 from ledger.model.operators import as_array
 from ledger.model.unreadable import Reason
 from ledger.page.headers import SECURITY
-from ledger.page.parameters import choice_of, number_of
+from ledger.page.parameters import Yes, choice_of, number_of
 from ledger.page.render import respond
 
 PART = 50
@@ -25,6 +25,9 @@ SHOWN_BYTES = 64 * 1024
 """Of a body on the page; the download has all of it."""
 
 AnyRequest = Request[Any, Any, Any]
+
+_WHY_AT = 1 + len(LoggedDelivery._fields)
+"""Where more columns follow those of the event, in a row that begins with the log's position."""
 
 _WHY = SQL("""
 SELECT u.reason, u.path, u.detail
@@ -52,7 +55,7 @@ class LogController(Controller):
             rows = await services.fetch(ALL, [after, most])
         else:
             rows = await services.fetch(OF_LABS, [list(caller.labs), after, most, most])
-        found = [LoggedDelivery(*row[1:9]) for row in rows if row[1] is not None]
+        found = [delivery_of(row) for row in rows if row[1] is not None]
         policy = services.policy
         events = [
             (one, attempt(one, policy.retry_interval, policy.retry_count)) for one in found[:PART]
@@ -73,7 +76,9 @@ class LogController(Controller):
         labs = as_array(caller.labs)
         values = [max(start - 1, 0), reason, reason, labs, labs, PART + 1]
         rows = await services.fetch_state(ALL_UNREADABLE, values)
-        found = [(LoggedDelivery(*row[1:9]), row[9:12]) for row in rows if row[1] is not None]
+        found = [
+            (delivery_of(row), row[_WHY_AT : _WHY_AT + 3]) for row in rows if row[1] is not None
+        ]
         following = found[PART][0].position if len(found) > PART else None
         return respond(
             request, "unreadable.html", position=rows[0][0], events=found[:PART],
@@ -87,26 +92,45 @@ class LogController(Controller):
         """Show one event with its body."""
         head, event = await _read(services, caller, position)
         why = await services.fetch(_WHY, (event.lab_id, event.bill_id, position))
-        text, is_text = _text(event.body[:SHOWN_BYTES])
+        body, no_body = _shown(event, caller, asked=choice_of(request, "body", Yes) is not None)
+        text, is_text = _text(body[:SHOWN_BYTES])
         policy = services.policy
         return respond(
             request, "event.html", position=head, event=event, why=why[0] if why else None,
             nth=attempt(event, policy.retry_interval, policy.retry_count), text=text,
-            is_text=is_text, cut=len(event.body) > SHOWN_BYTES,
+            is_text=is_text, cut=len(body) > SHOWN_BYTES, no_body=no_body,
         )  # fmt: skip
 
     @get("/log/{position:int}/body", opt=READ)
     async def download_body(
-        self, services: Services, caller: Caller, position: int
+        self, request: AnyRequest, services: Services, caller: Caller, position: int
     ) -> Response[bytes]:
         """Download a body, byte for byte as it came."""
         _, event = await _read(services, caller, position)
+        asked = choice_of(request, "body", Yes) is not None
+        body, no_body = _shown(event, caller, asked=asked)
+        if no_body:
+            raise ForbiddenError(f"the body of the event at position {position:,} is {no_body}")
         headers = {
             **SECURITY,
             "Cache-Control": "no-store",
             "Content-Disposition": f'attachment; filename="event-{position}.json"',
         }
-        return Response(event.body, media_type="application/octet-stream", headers=headers)
+        return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+def delivery_of(row: tuple[Any, ...]) -> LoggedDelivery:
+    """Return the event of a row of the API's pages of the log."""
+    return LoggedDelivery(*row[1:_WHY_AT])
+
+
+def _shown(event: LoggedDelivery, caller: Caller, *, asked: bool) -> tuple[bytes, NoBody | None]:
+    """Return what a key may see of a body, or why it sees none."""
+    if event.body is None:
+        return b"", "erased"
+    if event.is_erasable and not caller.body_rule(asked=asked)(event.event_type):
+        return b"", "withheld"
+    return event.body, None
 
 
 async def _read(services: Services, caller: Caller, position: int) -> tuple[int, LoggedDelivery]:
@@ -115,7 +139,7 @@ async def _read(services: Services, caller: Caller, position: int) -> tuple[int,
     if 0 < position <= LAST_POSITION:
         rows = await services.fetch(ALL, [position - 1, 1])
     if rows and rows[0][1] == position:
-        event = LoggedDelivery(*rows[0][1:9])
+        event = delivery_of(rows[0])
         if caller.sees(event.lab_id):
             return rows[0][0], event
     raise UnknownSubjectError(f"there is no event at position {position:,}")

@@ -91,7 +91,7 @@ def there(connection: Connection) -> list[str]:
 
 
 def decided(connection: Connection) -> list[dict[str, Any]]:
-    query = "SELECT body FROM ledger.event_log WHERE source = 'operator' ORDER BY position"
+    query = "SELECT body FROM ledger.logged_event WHERE source = 'operator' ORDER BY position"
     return [json.loads(content) for (content,) in connection.execute(query)]
 
 

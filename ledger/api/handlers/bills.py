@@ -57,7 +57,7 @@ SELECT
     coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0),
     (
         SELECT coalesce(sum(octet_length(body)), 0)::int8
-        FROM ledger.event_log
+        FROM ledger.logged_event
         WHERE lab_id = %s AND bill_id = %s
     )
 """)
