@@ -16,7 +16,7 @@ RUN python3 -m venv --without-pip /opt/ledger \
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY ledger ledger
-RUN /build/bin/hatchling build --target wheel /dist \
+RUN /build/bin/hatchling build --target wheel --directory /dist \
  && /build/bin/uv pip install --python /opt/ledger/bin/python --no-cache --link-mode=copy \
       --compile-bytecode --no-deps --offline /dist/*.whl \
  && mkdir -p /empty/spool

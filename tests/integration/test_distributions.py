@@ -65,7 +65,7 @@ def test_the_wheel_runs_elsewhere(wheel: Path, empty_database_url: str, tmp_path
     found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, check=True)
     assert str(home) in found.stdout.decode()
     ledger("migrate")
-    assert '"head": 0' in ledger("status", "--json")
+    assert '"head":0' in ledger("status", "--json")
     assert ledger("verify")
 
 
