@@ -27,7 +27,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-picture up test test-fast lint sql-schema format bench bench-quick recall audit lock dist sbom image clean
+.PHONY: help setup demo demo-picture up test test-fast lint sql-schema format bench bench-quick recall faults audit lock dist sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-quick: $(READY) ## measure with smaller logs in fewer rounds, within three
 
 recall: $(READY) ## measure on simulated months how much of what was lost is found
 	$(VENV)/bin/python -m evaluation.recall
+
+faults: $(READY) ## kill, freeze and damage everything under load, and count (needs an hour; SEED=n repeats)
+	$(VENV)/bin/python -m faults $(if $(SEED),--seed $(SEED))
 
 audit: $(READY) ## compare the pinned dependencies with known advisories (needs the internet)
 	$(VENV)/bin/python -m tests.support.audit

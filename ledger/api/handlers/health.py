@@ -40,7 +40,7 @@ async def get_readiness(services: Services) -> Health:
         return Health("ready")
     try:
         version, read_only = (await services.fetch(_READY))[0]
-        schema.judge(version)
+        schema.judge(version, may_be_newer=True)
     except psycopg.errors.UndefinedTable:
         raise _not_ready("the database was not prepared for Ledger: run `ledger migrate`") from None
     except SchemaError as error:

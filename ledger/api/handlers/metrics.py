@@ -17,6 +17,7 @@ from ledger.errors import DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
+from ledger.seals.status import STATUS, SealStatus
 from ledger.spool.gauges import GAUGES as SPOOL_GAUGES
 from ledger.spool.gauges import measure
 
@@ -35,6 +36,7 @@ SELECT
 )
 
 _COUNTS = SQL(COUNTS)
+_SEAL_STATUS = SQL(STATUS)
 
 _GAUGES = {
     "ledger_database_up": "Whether the database answers: 1 or 0.",
@@ -52,10 +54,14 @@ _GAUGES = {
     "ledger_refused_deliveries_of_known_labs": "Those of them whose lab the log knows.",
     "ledger_refused_known_labs": "How many such labs there are.",
     **SPOOL_GAUGES,
+    "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
+    "ledger_seal_lag_seconds": "How long the oldest event that is not has waited.",
+    "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
+_SEALS = tuple(_GAUGES)[18:]
 
 Values = dict[str, float]
 
@@ -76,6 +82,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _projection(services),
         _operations(services),
         _refused(services),
+        _seals(services),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
@@ -109,3 +116,10 @@ async def _operations(services: Services) -> Values:
 async def _refused(services: Services) -> Values:
     rows = await services.fetch(_COUNTS)
     return dict(zip(_REFUSED, rows[0], strict=True))
+
+
+async def _seals(services: Services) -> Values:
+    ((*row,),) = await services.fetch(_SEAL_STATUS)
+    status = SealStatus(*row)
+    numbers = (status.sealed, status.lag_seconds(datetime.now(UTC)), status.signed or 0)
+    return dict(zip(_SEALS, numbers, strict=True))

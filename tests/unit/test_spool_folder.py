@@ -1,0 +1,56 @@
+"""Folders of a spool: a process has its own for itself from the moment in which others see it."""
+
+import os
+import threading
+from pathlib import Path
+
+from ledger.spool.folder import WorkerFolder, worker_folders
+
+
+def test_whoever_looks_for_abandoned_folders_never_gets_one_that_is_being_made(
+    tmp_path: Path,
+) -> None:
+    stop = threading.Event()
+    taken = []
+
+    def take_all() -> None:
+        while not stop.is_set():
+            for path in worker_folders(tmp_path):
+                if folder := WorkerFolder.take_over(path):
+                    taken.append(path)
+                    folder.close()
+
+    thread = threading.Thread(target=take_all)
+    thread.start()
+    made: list[WorkerFolder] = []
+    try:
+        made.extend(WorkerFolder.create(tmp_path) for _ in range(60))
+    finally:
+        stop.set()
+        thread.join()
+        for folder in made:
+            folder.close()
+    assert taken == []
+    assert len(worker_folders(tmp_path)) == 60
+
+
+def test_a_folder_that_another_process_has_just_removed_is_nothing_to_drain(
+    tmp_path: Path,
+) -> None:
+    folder = WorkerFolder.create(tmp_path)
+    folder.remove()
+    assert WorkerFolder.take_over(folder.path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_process_left_that_was_killed_while_it_made_a_folder_is_removed(
+    tmp_path: Path,
+) -> None:
+    old, young = tmp_path / ".worker-old", tmp_path / ".worker-young"
+    for path in (old, young):
+        path.mkdir()
+        (path / "lock").touch()
+    os.utime(old, (0, 0))
+    folder = WorkerFolder.create(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([young, folder.path])
+    folder.close()
