@@ -62,24 +62,34 @@ class BillDetails(Struct, frozen=True):
 
 
 def read_bill(
-    connection: Connection, policy: Policy, lab_id: str, bill_id: str, now: datetime
+    connection: Connection,
+    policy: Policy,
+    lab_id: str,
+    bill_id: str,
+    now: datetime,
+    *,
+    known_at: int | None = None,
 ) -> BillDetails:
     """Fold a bill from the log, so that it is right even where the projector lags or is stopped.
 
-    The state of missing events is the one at the time `now`. Raises `UnknownSubjectError` if the
-    log has no event of the bill.
+    The state of missing events is the one at the time `now`. With `known_at`, a log position, the
+    bill is what was known at it, and `now` the time of its last event then; its later events are
+    listed all the same. Raises `UnknownSubjectError` if the log has no event of the bill.
     """
     key = (lab_id, bill_id)
     history = BillEvents()
     events: list[LoggedItem] = []
     for row in read.of_bills(connection, [key], read.head(connection)):
         found = read_row(row)
-        history.add(found, len(row.body))
         events.append(_logged(row, found))
+        if known_at is None or row.position <= known_at:
+            history.add(found, len(row.body))
     if not events:
         raise UnknownSubjectError(f"no event of bill {bill_id!r} of lab {lab_id!r} is in the log")
     history.raise_if_too_large()
     events.sort(key=attrgetter("position"))
+    if known_at is not None:
+        now = max((e.received_at for e in events if e.position <= known_at), default=now)
     if not history.events:
         return BillDetails(None, [], events)
     bill = fold(lab_id, bill_id, history.events, history.decisions)

@@ -41,6 +41,7 @@ OBJECTS = (
     ("ledger.operations", "knows_lab"),
     ("ledger.operations", "keep_refused_deliveries"),
     ("ledger.operations", "api_key"),
+    ("ledger.operations", "session"),
     ("ledger.seals", "seal_tile"),
     ("ledger.seals", "seal_checkpoint"),
 )

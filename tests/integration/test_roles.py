@@ -38,6 +38,8 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.liveness": CHANGE,
         "ledger.refusal": CHANGE,
         "ledger.api_key": {"SELECT", "INSERT", "UPDATE"},
+        "ledger.session": {"SELECT", "INSERT", "DELETE"},
+        "ledger.login_link": {"SELECT", "INSERT", "DELETE"},
         "ledger.webhook_token": APPEND,
         "ledger.refused_delivery": {"SELECT", "DELETE"},
         "ledger.alert_subject": CHANGE,

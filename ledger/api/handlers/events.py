@@ -94,7 +94,7 @@ ALL = _page(
     f"SELECT {SHOWN} FROM ledger.logged_event WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
 )
 # From lab to lab along the index, so that the cost does not depend on the events of other labs.
-_OF_LABS = _page(
+OF_LABS = _page(
     _HEAD,
     f"""
     SELECT e.*
@@ -177,7 +177,7 @@ async def list_events(
     if caller.labs is None:
         rows = await services.fetch(ALL, [start, most])
     else:
-        rows = await services.fetch(_OF_LABS, [list(caller.labs), start, most, most])
+        rows = await services.fetch(OF_LABS, [list(caller.labs), start, most, most])
     return await _answer(rows, limit, services, partial(event_item, shows=shows))
 
 
