@@ -57,6 +57,14 @@ class RebuildError(LedgerError):
     """A rebuild could not be finished; the live state is untouched."""
 
 
+class SealError(LedgerError):
+    """A seal, a key of seals or a proof cannot be made or read."""
+
+
+class ForkError(SealError):
+    """A checkpoint was published of a log that continued otherwise than this one."""
+
+
 class ImportFileError(LedgerError):
     """A file to import cannot be read."""
 

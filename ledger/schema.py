@@ -31,6 +31,8 @@ TABLES = (
     "webhook_token",
     "refused_delivery",
     "api_key",
+    "seal_tile",
+    "seal_checkpoint",
 )
 """The tables of the schema `ledger`, apart from the version."""
 

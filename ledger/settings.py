@@ -68,6 +68,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     spool_after: int = 2
     """Seconds after which a delivery that is not committed goes to the spool."""
 
+    seal_key: Path | None = None
+    """A file with the private key that signs checkpoints of the log, as `ledger seal --new-key`
+    makes it. Without it the log is hashed and nothing is signed."""
+
+    seal_publish: Path | None = None
+    """A file, to which each signed checkpoint is appended, or a folder, which gets a file for each.
+    Where who can change the database cannot write."""
+
+    seal_interval: int = 60
+    """Seconds between two times that `ledger project` seals what is new."""
+
     host: str = "127.0.0.1"
     """The address to listen on."""
 
@@ -443,6 +454,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "spool_dir": _path,
     "spool_max_bytes": _whole_number(1, 1024**4),
     "spool_after": _whole_number(1, 5),
+    "seal_key": _path,
+    "seal_publish": _path,
+    "seal_interval": _whole_number(1, 86_400),
     "host": str.strip,
     "port": _whole_number(1, _LAST_PORT),
     "listen_intake": _address,

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ledger import schema
 from tests.support.postgres import (
@@ -27,6 +28,11 @@ def pytest_configure() -> None:
 def pytest_report_header() -> str:
     """Print the seed, so that a run can be repeated."""
     return f"fuzzing: {FUZZ_SEED}={os.environ[FUZZ_SEED]}"
+
+
+# A machine under load takes as long as it takes for an example, and to draw one.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

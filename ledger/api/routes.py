@@ -34,6 +34,7 @@ from ledger.api.handlers.refused_deliveries import (
     list_refused_deliveries,
 )
 from ledger.api.handlers.reports import list_reports
+from ledger.api.handlers.seals import get_event_proof, list_checkpoints
 from ledger.api.handlers.subscriptions import get_subscription, set_subscription
 from ledger.api.handlers.support_requests import (
     close_support_request,
@@ -73,6 +74,8 @@ def make_routes() -> list[Any]:
             list_expected_bills,
             get_subscription,
             get_projection,
+            list_checkpoints,
+            get_event_proof,
         ],
         guards=[require_scope],
         before_request=check_parameters,

@@ -86,6 +86,16 @@ class Page(Struct, Generic[T], frozen=True):
     next: str | None
 
 
+class Checkpoint(Struct, frozen=True):
+    """A signed statement of how many events the log had, and of the root over them."""
+
+    tree_size: int
+    key_id: str
+    root: str
+    sealed_at: datetime
+    note: str
+
+
 class RebuildProgress(Struct, frozen=True):
     """The progress of a running rebuild."""
 

@@ -57,9 +57,11 @@ class Services(Struct, frozen=True):
     """For writing long pages of the log."""
 
     async def fetch(
-        self, query: sql.SQL | sql.Composed, parameters: Parameters = ()
+        self, query: sql.SQL | sql.Composed, parameters: Parameters | None = ()
     ) -> list[tuple[Any, ...]]:
         """Return all rows of one query; one query is one snapshot.
+
+        Parameters are None for a query that holds its values: a % in them is no placeholder.
 
         Raises `DatabaseUnavailableError` if the database does not answer within `READ_SECONDS`.
         """
@@ -105,7 +107,7 @@ class Services(Struct, frozen=True):
             threads.close()
 
     async def _fetch(
-        self, query: sql.SQL | sql.Composed, parameters: Parameters
+        self, query: sql.SQL | sql.Composed, parameters: Parameters | None
     ) -> list[tuple[Any, ...]]:
         try:
             return await self._fetch_once(query, parameters)
@@ -117,11 +119,12 @@ class Services(Struct, frozen=True):
             return await self._fetch_once(query, parameters)
 
     async def _fetch_once(
-        self, query: sql.SQL | sql.Composed, parameters: Parameters
+        self, query: sql.SQL | sql.Composed, parameters: Parameters | None
     ) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as connection:
             cursor = connection.cursor(binary=True)
-            await cursor.execute(query, parameters)
+            # Without parameters, a percent sign is one: a query may hold its values itself.
+            await cursor.execute(query, parameters or None)
             return await cursor.fetchall()
 
 

@@ -12,6 +12,8 @@ from ledger.operations.alerts.channels import check_channels
 from ledger.operations.alerts.watcher import AlertWatcher
 from ledger.operations.policy import agree_if_reachable
 from ledger.projection.projector import Projector
+from ledger.seals.key_file import read_key_file
+from ledger.seals.sealer import Sealer
 from ledger.settings import Settings
 
 
@@ -21,7 +23,8 @@ def project(*, end_with_parent: bool) -> None:
     """Fold new events into the state until stopped.
 
     Several projectors may run: one leads, the others stand by. With LEDGER_ALERT_URLS the command
-    also sends alerts about overdue events, loss windows, unseen bills and parked bills.
+    also sends alerts about overdue events, loss windows, unseen bills and parked bills. It seals
+    the log: with LEDGER_SEAL_KEY it signs checkpoints, with LEDGER_SEAL_PUBLISH it publishes them.
     """
     configure_logging()
     if end_with_parent:
@@ -30,17 +33,21 @@ def project(*, end_with_parent: bool) -> None:
     url = settings.require_database()
     if settings.alert_urls:
         check_channels(settings.alert_urls)
+    key = read_key_file(settings.seal_key) if settings.seal_key else None
     check_schema_if_reachable(url)
     projector = Projector(url)
     policy = agree_if_reachable(url, settings)
     alerts = AlertWatcher(url, policy, settings.alert_urls, spool=settings.spool_dir)
+    sealer = Sealer(url, key=key, publish_to=settings.seal_publish, interval=settings.seal_interval)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         projector.stop()
         alerts.stop()
+        sealer.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     if settings.alert_urls:
         alerts.start()
+    sealer.start()
     projector.run()

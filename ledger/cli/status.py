@@ -15,6 +15,8 @@ from ledger.operations.render.words import count, lasting, shown, utc
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, held
 from ledger.projection.status import PARKED, REBUILD, STATUS, StatusRow
+from ledger.seals.status import STATUS as SEAL_STATUS
+from ledger.seals.status import SealStatus
 from ledger.settings import Settings
 from ledger.spool.folder import Waiting, set_aside_in, waiting_in
 
@@ -34,6 +36,9 @@ def status(*, as_json: bool) -> None:
         progress = connection.execute(REBUILD).fetchone() if found.rebuild_runs else None
         led = connection.execute(_LEADER.encode()).fetchone() == (True,)
         refused = count_refused(connection)
+        seals = connection.execute(SEAL_STATUS).fetchone()
+        assert seals  # noqa: S101 -- the query gives one row
+        sealed = SealStatus(*seals)
     now = datetime.now(UTC)
     spool = Settings.from_environment().spool_dir
     spooled = waiting_in(spool) if spool else None
@@ -60,6 +65,12 @@ def status(*, as_json: bool) -> None:
                 "oldest": spooled.oldest and f"{spooled.oldest:%FT%TZ}",
                 "set_aside": set_aside_in(spool),
             },
+            "seals": {
+                "position": sealed.sealed,
+                "lag_seconds": sealed.lag_seconds(now),
+                "signed_position": sealed.signed,
+                "signed_at": sealed.signed_at and f"{sealed.signed_at.astimezone(UTC):%FT%TZ}",
+            },
             "rebuild": progress and {"events_done": progress[0], "events_total": progress[1]},
         }
         click.echo(msgspec.json.encode(content))
@@ -83,6 +94,7 @@ def status(*, as_json: bool) -> None:
     click.echo(f"refused    {_refused(refused)}")
     if spool and spooled:
         click.echo(f"spool      {_spooled(spooled, set_aside_in(spool), now)}")
+    click.echo(f"seals      {_sealed(sealed, now)}")
 
 
 def _spooled(waiting: Waiting, set_aside: int, now: datetime) -> str:
@@ -90,15 +102,25 @@ def _spooled(waiting: Waiting, set_aside: int, now: datetime) -> str:
     if not waiting.bytes:
         return f"no delivery waits on disk{aside}"
     number = count(waiting.deliveries, "delivery", "deliveries")
-    since = f", the oldest since {lasting(now - waiting.oldest)}" if waiting.oldest else ""
+    since = f", the oldest for {lasting(now - waiting.oldest)}" if waiting.oldest else ""
     return f"{number} wait on disk for the database{since}{aside}"
+
+
+def _sealed(found: SealStatus, now: datetime) -> str:
+    waits = ""
+    if found.oldest_not_sealed is not None:
+        waits = f"; the next event has waited {lasting(now - found.oldest_not_sealed)}"
+    if found.signed is None or found.signed_at is None:
+        return f"up to position {found.sealed:,}, not signed{waits}"
+    signed = f"{found.signed:,} {utc(found.signed_at)}"
+    return f"up to position {found.sealed:,}, signed up to {signed}{waits}"
 
 
 def _refused(found: Counts) -> str:
     if not found.deliveries:
         return "no delivery with a wrong token waits"
     waiting = count(found.deliveries, "delivery", "deliveries")
-    known = f"{found.of_known_labs:,} of {count(found.known_labs, 'known lab')}"
+    known = f"{found.of_known_labs:,} from {count(found.known_labs, 'known lab')}"
     return f"{waiting} with a wrong token, {known}: `ledger refused list`"
 
 

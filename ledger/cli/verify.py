@@ -1,23 +1,52 @@
 """`ledger verify`."""
 
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import rich_click as click
 
 from ledger.cli.common import prepared_database, processes_option
 from ledger.cli.progress import progress
+from ledger.errors import SealError
+from ledger.eventlog import read
+from ledger.postgres.connect import connect
 from ledger.projection.verify import verify as run
+from ledger.seals.comparison import Compared, compare, read_signed
+from ledger.seals.key_file import read_key_file
+from ledger.seals.notes import PublicKey
+from ledger.settings import Settings
 
 
 @click.command()
 @processes_option
-def verify(*, processes: int) -> None:
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="CHECKPOINT",
+    help="A file with one signed checkpoint or more: first compare the log with what was sealed.",
+)
+@click.option(
+    "--public-key",
+    metavar="KEY",
+    help="The public key that signed them, or a file with it. [default: that of LEDGER_SEAL_KEY]",
+)
+def verify(*, processes: int, against: Path | None, public_key: str | None) -> None:
     """Prove that the log has no gap, that its digests fit, and that the state equals the fold.
 
     Reads everything in one snapshot; the service may run meanwhile. Names the first difference and
-    exits with 3 if there is one.
+    exits with 3 if there is one. With --against it first proves that no column of any sealed row
+    has changed since.
     """
+    if public_key and not against:
+        raise click.UsageError("--public-key belongs to --against")
     url = prepared_database()
+    if against:
+        compared = _compare(url, against, _key(public_key))
+        if compared.verdict != "as sealed":
+            click.echo(f"{compared.verdict.upper()}: {compared.words}")
+            sys.exit(3)
+        click.echo(compared.words)
     with progress("verify") as tell:
         verified = run(url, processes=processes, on_progress=tell)
     if verified.difference:
@@ -28,3 +57,29 @@ def verify(*, processes: int) -> None:
         f"The state is what the fold says of it up to position {verified.position:,}: "
         f"{verified.bills:,} bills."
     )
+
+
+def _key(given: str | None) -> PublicKey:
+    if given is None:
+        file = Settings.from_environment().seal_key
+        if file is None:
+            raise click.UsageError(
+                "who signed the checkpoints? Name the key with --public-key, or set LEDGER_SEAL_KEY"
+            )
+        return read_key_file(file).public
+    try:
+        return PublicKey.read(Path(given).read_text("ascii", "replace"))
+    except OSError:  # it is the key itself
+        return PublicKey.read(given)
+
+
+def _compare(url: str, against: Path, key: PublicKey) -> Compared:
+    try:
+        text = against.read_text("utf-8", "replace")
+    except OSError as error:
+        raise SealError(f"cannot read {against}: {error.strerror}") from error
+    checkpoints = read_signed(text, key)
+    with closing(connect(url, "verify")) as connection, progress("compare") as tell:
+        read.keep_to_indexes(connection)
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return compare(connection, checkpoints, tell)

@@ -137,6 +137,11 @@ class GroupCommit:
         return self._outage is None and not self._stopping
 
     @property
+    def is_spooling(self) -> bool:
+        """Whether it is known that the log takes no deliveries, and the spool does."""
+        return self._outage is not None and self.can_spool
+
+    @property
     def can_spool(self) -> bool:
         """Whether deliveries are stored even while the log takes none."""
         return self._spool is not None and self._spool.can_take()

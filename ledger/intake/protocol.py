@@ -55,6 +55,8 @@ from ledger.intake.tokens import Token
 HEAD_BYTES = 64 * 1024
 """Longest request line with headers; also the longest trailers, and the longest chunk header."""
 
+_CONTINUE = b"HTTP/1.1 100"
+
 HEAD_LINES = 256
 """Most lines in a head."""
 
@@ -401,6 +403,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_proxied:
             self.scope["client"] = (self._client_host(), 0)
         super().on_headers_complete()
+        self._answers.is_new = True
         self.cycle.transport = self._answers  # type: ignore[assignment]
         self._begin_body(wanted=False)
 
@@ -518,6 +521,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._flow.read_on()
         self.transport.write_eof()
 
+    def begin_answer(self) -> bool:
+        """End the connection with the answer that begins now; return whether that is news.
+
+        So it is if the rest of the request would have to be waited for only to be dropped.
+        """
+        has_come = self._body_left is not None and self._body_left <= len(self._unparsed)
+        ends = self.cycle.keep_alive and self._in_body and not has_come
+        if ends:
+            self.cycle.keep_alive = False
+        return ends
+
     def _is_owed(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # there is none at first
         return cycle is not None and not cycle.response_complete
@@ -600,9 +614,19 @@ class _AnswerTransport:
     """The transport that a response is written to; it ends the connection with patience."""
 
     def __init__(self, connection: BoundedProtocol) -> None:
-        self.write = connection.transport.write
+        self._connection = connection
+        self.is_new = True
+        """Whether no answer to the current request has begun."""
         self.is_closing = connection.transport.is_closing
         self.close = connection.finish
+
+    def write(self, data: bytes) -> None:
+        """Send a part of an answer, and say in its head if the connection ends with it."""
+        if self.is_new and not data.startswith(_CONTINUE):
+            self.is_new = False
+            if self._connection.begin_answer():
+                data = data[:-2] + b"connection: close\r\n\r\n"
+        self._connection.transport.write(data)
 
 
 class DeliveryProtocol(BoundedProtocol):

@@ -22,6 +22,7 @@ from ledger.operations.decisions import deciding, record, see
 from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import LossWindow, WindowState
+from ledger.operations.refused_deliveries.decide import BATCH
 from ledger.projection import store
 
 ANY_LAB = ""
@@ -58,7 +59,18 @@ SELECT EXISTS (
 )
 """
 
-_RECEIVED = "SELECT received_at FROM ledger.event_log WHERE position = %s"
+# Accepted deliveries were received long before they were appended. The decision that accepts them
+# follows each batch of them, with its own time: never too early, and a batch too late at most.
+_RECEIVED = f"""
+SELECT max(received_at)
+FROM (
+    SELECT received_at
+    FROM ledger.event_log
+    WHERE position >= %s
+    ORDER BY position
+    LIMIT {BATCH + 1}
+) e
+"""  # noqa: S608 -- our own number
 
 _REQUESTED = """
 SELECT w.begins_at, w.ends_at, w.labs
@@ -146,8 +158,8 @@ def _position_at(connection: Connection, moment: datetime) -> int:
     low, high = 0, (row and row[0]) or 0
     while low < high:
         middle = (low + high) // 2
-        row = connection.execute(_RECEIVED, (middle,)).fetchone()
-        if row is None or row[0] < moment:
+        row = connection.execute(_RECEIVED.encode(), (middle,)).fetchone()
+        if row is None or row[0] is None or row[0] < moment:
             low = middle + 1
         else:
             high = middle

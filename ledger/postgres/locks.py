@@ -29,6 +29,9 @@ class Lock(IntEnum):
     DECISION = 6
     """Held for a session by the operator's decision under way; the next one waits."""
 
+    SEALS = 7
+    """Held for a session by the process that seals the log; others leave it to that one."""
+
     REFUSED_BOX = 21
     """Its holder alone adds refused deliveries to the box, until its transaction ends."""
 

@@ -43,6 +43,7 @@ class WorkerFolder:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
+        self._is_closed = False
         self._counts = os.open(path / "counts", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @classmethod
@@ -130,9 +131,11 @@ class WorkerFolder:
         self.close()
 
     def close(self) -> None:
-        """Give the folder up to whoever takes it over."""
-        os.close(self._counts)
-        os.close(self._lock)
+        """Give the folder up to whoever takes it over; safe to repeat."""
+        if not self._is_closed:
+            self._is_closed = True
+            os.close(self._counts)
+            os.close(self._lock)
 
 
 def worker_folders(spool: Path) -> list[Path]:

@@ -38,6 +38,8 @@ OBJECTS = (
     ("ledger.operations", "knows_lab"),
     ("ledger.operations", "keep_refused_deliveries"),
     ("ledger.operations", "api_key"),
+    ("ledger.seals", "seal_tile"),
+    ("ledger.seals", "seal_checkpoint"),
 )
 """The SQL files, in the order in which they depend on each other."""
 

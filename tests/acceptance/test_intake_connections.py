@@ -50,6 +50,19 @@ def test_a_delivery_may_come_a_byte_at_a_time(wire: Wire, server: LedgerServer, 
     assert logged["body"] == json.loads(body)
 
 
+@pytest.mark.parametrize("length", [100, 1_000_000])
+def test_an_answer_before_the_body_says_if_the_connection_ends(wire: Wire, length: int) -> None:
+    """A client sends its next request on a connection of which it was told nothing else."""
+    body = b"x" * length
+    wire.send(request(body, path="/v1/missing-events/waive", token="wrong")[:-length])
+    status, headers, _ = wire.answer()
+    assert status == 401
+    ends = headers.get(b"connection") == b"close"
+    if not ends:
+        wire.send(body + request(b"", method="GET", path="/v1/labs/l/bills/b", token=KEY))
+        assert wire.answer()[0] == 404
+
+
 def test_deliveries_follow_each_other_on_a_connection(wire: Wire, lab: str) -> None:
     first, second = bodies(lab, 2)
     for body, word in ((first, "recorded"), (second, "recorded"), (first, "duplicate")):

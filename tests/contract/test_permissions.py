@@ -20,10 +20,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ledger.operations.api_keys import SCOPES, make_key
+from ledger.postgres.connect import connect
+from ledger.seals.notes import SigningKey
+from ledger.seals.sealing import log_head, seal_batch, sealing, sign
 from tests.support.payloads import event
 from tests.support.postgres import ready_database
 from tests.support.server import ROOT, LedgerServer
 from tests.support.two_labs import (
+    FIRST,
     LAST_OF_A,
     MARK,
     NUMBER_OF_B,
@@ -83,6 +87,8 @@ SOON = {"expected_by": "2100-01-01T00:00:00Z"}
 EXPECTED = {"integrator_id": "j", **SOON}
 PAYLOAD_A, PAYLOAD_B = event(A, "imported"), event(B, f"{MARK}imported")
 NEW_KEY = {"name": "n", "scope": "read"}
+POSITION_OF_B = 10
+SEAL_KEYS = [SigningKey.new(name) for name in ("lab.example/old", "lab.example/new")]
 
 
 def of_bill(*more: Query) -> list[Call]:
@@ -122,6 +128,13 @@ CALLS: dict[str, list[Call]] = {
     "ListExpectedBills": of_lab({"state": "unseen"}, {"state": "seen"}),
     "GetSubscription": [Call({"lab_id": A}), Call({"lab_id": B}, status=403)],
     "GetProjection": [Call()],
+    "ListCheckpoints": [Call(), Call(query={"limit": 1})],
+    "GetEventProof": [
+        Call({"position": "1"}),
+        Call({"position": str(POSITION_OF_B)}, status=404),
+        Call({"position": "99999"}, status=404),
+        Call({"position": "0"}, status=404),
+    ],
     "ListKeys": [Call()],
     "ListWebhookTokens": [Call()],
     "ListRefusedDeliveries": of_lab({"reason": "wrong"}, {"reason": "missing"}),
@@ -251,8 +264,22 @@ def labs(
         for server in servers:
             server.wait_until_ready()
             server.settle()
+            seal(server)
         park_a_bill_of_b(servers[0])
         yield Labs(*servers)
+
+
+def seal(server: LedgerServer) -> None:
+    """Sign checkpoints with two keys."""
+    with (
+        connect(server.settings["LEDGER_DATABASE_URL"], "test") as connection,
+        sealing(connection, wait=True),
+    ):
+        head = log_head(connection)
+        while seal_batch(connection, head).size < head:
+            pass
+        for key in SEAL_KEYS:
+            assert sign(connection, key, FIRST)
 
 
 def park_a_bill_of_b(server: LedgerServer) -> None:
@@ -275,7 +302,11 @@ def send(server: LedgerServer, name: str, call: Call, presented: str | None) -> 
         path.format(**call.path),
         params=call.query or None,
         content=content,
-        headers={"Authorization": f"Bearer {presented}"} if presented else None,
+        # A refusal that comes before the body has ends the connection.
+        headers={
+            "Connection": "close",
+            **({"Authorization": f"Bearer {presented}"} if presented else {}),
+        },
     )
 
 
@@ -355,8 +386,11 @@ def without(names: set[str], value: Any) -> Any:  # noqa: ANN401 -- any JSON
     return value
 
 
-OF_THE_MOMENT = {"as_of", "last_used_at"}
+OF_THE_MOMENT = {"as_of", "last_used_at", "sealed_at"}
 """What depends on when was asked."""
+
+OF_THE_WHOLE_LOG = {"root", "path", "checkpoint", "note"}
+"""Hashes over all events, and what signs them."""
 
 
 def comparable(answer: httpx.Response) -> Any:  # noqa: ANN401 -- any JSON
@@ -364,7 +398,7 @@ def comparable(answer: httpx.Response) -> Any:  # noqa: ANN401 -- any JSON
     headers = {name: value for name, value in answer.headers.items() if name != "date"}
     content: Any = texts(answer).partition("})")[2] if answer.content.startswith(b"PK") else None
     if "json" in answer.headers.get("content-type", ""):
-        content = without(OF_THE_MOMENT, answer.json())
+        content = without(OF_THE_MOMENT | OF_THE_WHOLE_LOG, answer.json())
         headers.pop("content-length", None)
     elif content is None:
         content = answer.text

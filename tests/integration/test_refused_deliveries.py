@@ -16,6 +16,7 @@ from ledger.errors import DecisionError, UnknownSubjectError
 from ledger.eventlog.append import Delivery, append
 from ledger.intake.refused_box import RefusedBox
 from ledger.model.operators import Operator
+from ledger.operations import loss_windows
 from ledger.operations.alerts.watcher import subjects
 from ledger.operations.refused_deliveries import decide
 from ledger.operations.refused_deliveries.decide import accept, drop
@@ -280,6 +281,23 @@ def test_accepted_deliveries_fold_as_if_they_had_been_taken(
     verified = verify(database_url, processes=1, on_progress=lambda *_: None)
     assert verified.difference is None
     assert verified.position == 6
+
+
+def test_accepted_deliveries_do_not_mislead_who_looks_for_a_time_in_the_log(
+    box: Connection, database_url: str
+) -> None:
+    """The log is nearly in the order of reception, which questions about the past rely on."""
+    append(box, [delivery(body(lab="known", bill=f"{n}"), received=1000 + n) for n in range(9)])
+    put(box, several(8, "accepted"))
+    accept(database_url, ALL, by=BY, dry_run=False)
+    for moment in (0, 500, 1004, 1008, 10**6):
+        after = loss_windows._position_at(box, RECEIVED + timedelta(seconds=moment))  # noqa: SLF001 -- read by questions that take long to make
+        query = (
+            "SELECT coalesce(min(position), 0) FROM ledger.event_log"
+            " WHERE received_at >= %s AND source = 'webhook'"
+        )
+        first = one(box, query, RECEIVED + timedelta(seconds=moment))
+        assert after < first or not first
 
 
 def test_each_known_lab_is_alerted_about_by_day_and_power_of_ten(box: Connection) -> None:

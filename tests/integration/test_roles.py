@@ -42,6 +42,8 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.alert": CHANGE,
         "ledger.alert_delivery": CHANGE,
         "ledger.reconciliation_run": CHANGE,
+        "ledger.seal_tile": APPEND,
+        "ledger.seal_checkpoint": APPEND,
         "ledger.current_policy": {"SELECT"},
         "ledger.schema_version": {"SELECT"},
     },
@@ -59,6 +61,7 @@ MAY: dict[str, dict[str, set[str]]] = {
 
 MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
     "ledger_service": {
+        "ledger.seal_tile": {("UPDATE", "hashes")},
         "ledger.webhook_token": {
             ("UPDATE", name)
             for name in ("revoked_at", "revoked_by", "revoked_by_key", "last_used_at")

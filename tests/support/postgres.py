@@ -64,7 +64,8 @@ def database_of(server: str, name: str) -> str:
 def new_database(server: str, *, template: str = "template1") -> Iterator[str]:
     """Give the name of a new database, dropped afterwards whoever is still connected."""
     name = f"ledger_test_{uuid.uuid4().hex}"
-    _execute(server, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    # Copied by file: by default every page goes through the shared buffers and the WAL.
+    _execute(server, "CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, template)
     try:
         yield name
     finally:

@@ -24,6 +24,9 @@ KEY = "api-key-of-the-tests"
 START_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+"""More than a test has threads, for a client that has too many closes those of other threads."""
+
 
 def wait_until(condition: Callable[[], T], what: str, *, seconds: float = 20.0) -> T:
     """Return what the condition gives as soon as that is true; fail when it never is."""
@@ -171,10 +174,10 @@ class LedgerServer:
             timeout=30,
             trust_env=False,
             verify=tls or True,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=LIMITS,
         )
         self.anonymous = httpx.Client(
-            base_url=self.url, timeout=30, trust_env=False, verify=tls or True
+            base_url=self.url, timeout=30, trust_env=False, verify=tls or True, limits=LIMITS
         )
         self.serve: Process
         self.projector: Process | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.errors import ImportFileError
@@ -60,7 +60,8 @@ def texts(values: Iterable[Value]) -> list[bytes]:
     return [value.text for value in values]
 
 
-@given(st.lists(written), st.lists(st.integers(1, 9)), st.data())
+@settings(max_examples=40)
+@given(st.lists(written, max_size=5), st.lists(st.integers(1, 9)), st.data())
 def test_a_concatenation_in_any_parts_gives_its_values_as_written(
     values: list[bytes], sizes: list[int], data: st.DataObject
 ) -> None:
@@ -69,7 +70,9 @@ def test_a_concatenation_in_any_parts_gives_its_values_as_written(
     assert texts(split(Parts(text, sizes))) == values  # type: ignore[arg-type]  # reads as one
 
 
-@given(st.lists(any_json), st.lists(st.integers(1, 9)), st.sampled_from([None, 1, "\t"]))
+@given(
+    st.lists(any_json, max_size=8), st.lists(st.integers(1, 9)), st.sampled_from([None, 1, "\t"])
+)
 def test_an_array_in_any_parts_gives_its_elements_as_written(
     values: list[Any], sizes: list[int], indent: int | str | None
 ) -> None:
@@ -80,7 +83,8 @@ def test_an_array_in_any_parts_gives_its_elements_as_written(
     assert [value.number for value in found] == list(range(1, len(values) + 1))
 
 
-@given(st.lists(written.map(lambda text: text.replace(b"\n", b" "))))
+@settings(max_examples=40)
+@given(st.lists(written.map(lambda text: text.replace(b"\n", b" ")), max_size=5))
 def test_json_lines_are_one_by_lines_and_by_values(values: list[bytes]) -> None:
     text = b"".join(value + b"\n\n" for value in values)
     expected = [Value(1 + 2 * place, value) for place, value in enumerate(values)]

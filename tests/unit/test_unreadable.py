@@ -347,9 +347,9 @@ def decision(**fields: object) -> bytes:
             "out_of_range",
             "$.decision",
             (
-                "decision must be one of bill.expected, event.closed, event.requested, "
-                "event.unwaived, event.waived, request.closed, request.made, subscription.set, "
-                "window.closed"
+                "decision must be one of bill.expected, deliveries.accepted, deliveries.dropped, "
+                "event.closed, event.requested, event.unwaived, event.waived, request.closed, "
+                "request.made, subscription.set, window.closed"
             ),
         ),
         (

@@ -149,7 +149,7 @@ async def _history(
     head, size = (await services.fetch(_SIZE, sought))[0]
     query = read.bill_then(sought, known, happened)
     if size <= _FETCHED:
-        head, history = _added(head, map(LogRow._make, await services.fetch(query)))
+        head, history = _added(head, map(LogRow._make, await services.fetch(query, None)))
     else:
         head, history = await services.run(
             lambda connection: _added(head, read.one_by_one(connection, query))

@@ -10,6 +10,7 @@ from ledger.api.http.bodies import KeyBody, RotateBody, read_body
 from ledger.api.http.guards import ADMIN
 from ledger.api.http.pages import first_page
 from ledger.api.http.parameters import DEFAULT_LIMIT, CursorText, Limit, read_cursor
+from ledger.api.http.paths import identifier
 from ledger.api.http.responses import answer, encode, ok
 from ledger.api.permissions import Caller
 from ledger.api.schemas import Page
@@ -86,13 +87,14 @@ async def rotate_key(
     Only the last two secrets of a key can be valid.
     """
     body = await read_body(request, RotateBody)
+    wanted = identifier(key_id)
 
     def work(connection: Connection) -> NewApiKey:
-        found = api_keys.find_key(connection, key_id, labs=caller.labs)
+        found = api_keys.find_key(connection, wanted, labs=caller.labs)
         # The new secret would do more than the caller may.
         caller.require_grant(Grant(found.scope, found.labs, found.expires_at))
         return api_keys.rotate_key(
-            connection, key_id, overlap_seconds=body.overlap_seconds, by=operator
+            connection, wanted, overlap_seconds=body.overlap_seconds, by=operator
         )
 
     return _shown_once(services, await _change(services, work))
@@ -107,8 +109,9 @@ async def rotate_key(
 )
 async def revoke_key(services: Services, key_id: str, operator: Operator) -> Response[bytes]:
     """Revoke an API key with all its secrets, for good."""
+    wanted = identifier(key_id)
     revoked = await _change(
-        services, lambda connection: api_keys.revoke_key(connection, key_id, by=operator)
+        services, lambda connection: api_keys.revoke_key(connection, wanted, by=operator)
     )
     return answer(encode(revoked), services.watch.position)
 

@@ -17,6 +17,7 @@ from ledger.errors import DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
+from ledger.seals.status import STATUS, SealStatus
 from ledger.spool.folder import set_aside_in, waiting_in
 
 # The projector sends the alerts and is not scraped; the database holds what it has not sent yet.
@@ -34,6 +35,7 @@ SELECT
 )
 
 _COUNTS = SQL(COUNTS)
+_SEAL_STATUS = SQL(STATUS)
 
 _GAUGES = {
     "ledger_database_up": "Whether the database answers: 1 or 0.",
@@ -54,11 +56,15 @@ _GAUGES = {
     "ledger_spool_bytes": "Their bytes on disk.",
     "ledger_spool_oldest_seconds": "How long the oldest of them has waited.",
     "ledger_spool_set_aside": "Damaged or refused records of the spool, kept for a person.",
+    "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
+    "ledger_seal_lag_seconds": "How long the oldest event that is not has waited.",
+    "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
-_SPOOL = tuple(_GAUGES)[14:]
+_SPOOL = tuple(_GAUGES)[14:18]
+_SEALS = tuple(_GAUGES)[18:]
 
 Values = dict[str, float]
 
@@ -79,6 +85,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _projection(services),
         _operations(services),
         _refused(services),
+        _seals(services),
         return_exceptions=True,
     )
     values = {"ledger_database_up": 1.0, **await _spool(services)}
@@ -124,3 +131,10 @@ async def _operations(services: Services) -> Values:
 async def _refused(services: Services) -> Values:
     rows = await services.fetch(_COUNTS)
     return dict(zip(_REFUSED, rows[0], strict=True))
+
+
+async def _seals(services: Services) -> Values:
+    ((*row,),) = await services.fetch(_SEAL_STATUS)
+    status = SealStatus(*row)
+    numbers = (status.sealed, status.lag_seconds(datetime.now(UTC)), status.signed or 0)
+    return dict(zip(_SEALS, numbers, strict=True))

@@ -19,6 +19,7 @@ from ledger.api.http.parameters import (
     read_cursor,
     to_microseconds,
 )
+from ledger.api.http.paths import identifier
 from ledger.api.http.problems import ProblemError
 from ledger.api.http.responses import answer, decide, encode, ok
 from ledger.api.permissions import Caller
@@ -78,7 +79,7 @@ async def get_refused_delivery(
 ) -> Response[bytes]:
     """Show a refused delivery with its body."""
     found, content = await services.run(
-        partial(read_refused, delivery_id=delivery_id, labs=caller.labs)
+        partial(read_refused, delivery_id=identifier(delivery_id), labs=caller.labs)
     )
     body, raw = shown_body(content)
     item = RefusedDeliveryItem(**msgspec.structs.asdict(found), body=body, raw=raw)

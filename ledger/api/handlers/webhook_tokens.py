@@ -9,6 +9,7 @@ from ledger.api.http.bodies import WebhookTokenBody, read_body
 from ledger.api.http.guards import ADMIN
 from ledger.api.http.pages import first_page
 from ledger.api.http.parameters import DEFAULT_LIMIT, CursorText, Limit, read_cursor
+from ledger.api.http.paths import identifier
 from ledger.api.http.responses import answer, encode, ok
 from ledger.api.permissions import Caller
 from ledger.api.schemas import Page
@@ -88,6 +89,6 @@ async def revoke_webhook_token(
     """
 
     def work(connection: Connection) -> WebhookToken:
-        return webhook_tokens.revoke_token(connection, token_id, by=operator)
+        return webhook_tokens.revoke_token(connection, identifier(token_id), by=operator)
 
     return answer(encode(await services.run(work)), services.watch.position)

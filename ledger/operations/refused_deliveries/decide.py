@@ -130,16 +130,16 @@ def _decide(
         there = {row[0] for row in found}
         if missing := sorted(set(selection.ids or ()) - there):
             raise unknown(missing)
-        position = read.head(connection)
         if dry_run:
-            return Counter(lab for _, lab, _ in found), position
+            return Counter(lab for _, lab, _ in found), read.head(connection)
+        position = None
         for ids in _batches(found):
             with connection.transaction():
                 rows = connection.execute(_TAKE, (ids,)).fetchall()
                 if rows:  # the box may have made room meanwhile
                     position = decide(connection, sorted(rows))
             labs.update(row[3] for row in rows)
-    return labs, position
+        return labs, read.head(connection) if position is None else position
 
 
 def _batches(found: list[tuple[str, str, int]]) -> Iterator[list[str]]:

@@ -43,6 +43,10 @@ GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_
 GRANT SELECT, DELETE ON ledger.refused_delivery TO ledger_service;
 GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_service;
 
+-- The last tile of a level grows. Checkpoints never change.
+GRANT SELECT, INSERT, UPDATE (hashes) ON ledger.seal_tile TO ledger_service;
+GRANT SELECT, INSERT ON ledger.seal_checkpoint TO ledger_service;
+
 GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
 
 -- The intake appends and recognises repeats. It cannot read what it appended.
