@@ -46,6 +46,7 @@ _IGNORED = frozenset(
     {
         "LEDGER_LISTEN_INTAKE",
         "LEDGER_LISTEN_API",
+        "LEDGER_LISTEN_STATUS",
         "LEDGER_TLS_CERTIFICATE",
         "LEDGER_TLS_KEY",
     }

@@ -510,7 +510,7 @@ def test_a_stream_brings_changes_of_lab_a_alone(labs: Labs) -> None:
     assert seen == [*(item["bill_id"] for item in bills), "streamed"]
 
 
-NAMES_ANEW = {
+NAMES_ANEW = {"erased_at", "decision",
     "number", "request", "previous", "import_id", "position", "received_position", "made_at",
     "key", "key_id", "token", "token_id", "created_at",
     "previous_valid_until", "revoked_at", "last_used_at",

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, LiteralString
 
 from litestar import Response, get
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 from psycopg.sql import SQL, Composed, Literal
 
@@ -42,8 +42,8 @@ Row = tuple[Any, ...]
 
 WithBodies = Annotated[
     bool,
-    Parameter(
-        query="body",
+    QueryParameter(
+        name="body",
         required=False,
         description="Whether to show also the bodies of events that are not folded, such as "
         "`lead.created`: they may hold a person's contact data. Needs the scope `operate`.",

@@ -42,8 +42,8 @@ PROPERTIES = {
     "Erasure.received_at": "When Ledger first received the event.",
     "decision": "The log position of the decision; null if nothing was erased.",
     "body_sha256": "SHA-256 of the body's bytes, in hexadecimal.",
-    "no_body": "Why `body` and `raw` are null: `withheld`, ask with `body=true`; or `erased`. Absent "
-    "if they are not.",
+    "no_body": "Why `body` and `raw` are null: `withheld`, ask with `body=true`; or `erased`. "
+    "Absent if they are not.",
     "erased_at": "When the body was erased; absent if it was not.",
     "Accepted.labs": "How many were accepted, by lab.",
     "Accepted.recorded": "How many of them are new in the log; the others are repeats.",
