@@ -1,5 +1,6 @@
 # Everything runs from .venv, which is made from the pins in two lock files: requirements-run.lock
-# has what Ledger needs to run, requirements.lock also has the tools for its development.
+# has what Ledger needs to run, requirements.lock also has the tools for its development. Production
+# installs requirements-production.lock, without a PostgreSQL; requirements-build.lock builds that.
 
 PYTHON ?= python3
 UV ?= uv
@@ -7,6 +8,10 @@ UV ?= uv
 JOBS ?= 2
 # `make demo PORT=8001` where 8000 is taken.
 PORT ?= 8000
+# `make image BASE=python:3.13-slim@sha256:...` pins the base by its digest.
+BASE ?= python:3.13-slim
+IMAGE ?= ledger
+DOCKER ?= docker
 VENV := .venv
 # Each of these files stands for a complete installation, and is written last.
 RUN := $(VENV)/.ready-to-run
@@ -14,12 +19,15 @@ READY := $(VENV)/.ready
 
 # What builds the package itself, as in pyproject.toml.
 BUILD := hatchling>=1.27
+# What writes the SBOM.
+SBOM := cyclonedx-bom==7.5.0
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-picture up test test-fast lint sql-schema format bench bench-quick recall faults audit lock clean
+.PHONY: help setup demo demo-picture page-pictures up test test-fast lint sql-schema format bench bench-quick recall faults audit lock dist sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +39,9 @@ demo: $(RUN) ## run everything on an embedded PostgreSQL and send it a simulated
 
 demo-picture: $(READY) ## draw docs/demo.svg from a real demo
 	$(VENV)/bin/python docs/draw_demo.py
+
+page-pictures: $(READY) ## draw the pictures of docs/page.md from a real demo; needs Chromium
+	$(VENV)/bin/python -m docs.draw_page
 
 up: $(RUN) ## run everything on an embedded PostgreSQL
 	$(VENV)/bin/ledger up --port $(PORT)
@@ -75,6 +86,27 @@ lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(COMPILE) --all-extras --upgrade --output-file requirements.lock pyproject.toml
 	echo '$(BUILD)' | $(COMPILE) --extra embedded --constraints requirements.lock \
 		--output-file requirements-run.lock pyproject.toml -
+	$(COMPILE) --extra alerts --constraints requirements.lock \
+		--output-file requirements-production.lock pyproject.toml
+	printf '%s\n' '$(BUILD)' 'uv>=0.9' | $(COMPILE) --upgrade-package uv --constraints requirements.lock \
+		--output-file requirements-build.lock -
+
+dist: ## build wheel and sdist into dist (needs uv)
+	@command -v $(UV) >/dev/null || { echo "make dist needs uv: pip install --require-hashes -r requirements-build.lock, or make dist UV=path/to/uv" >&2; exit 1; }
+	rm -rf dist
+	$(UV) build --quiet --require-hashes --build-constraints requirements-build.lock --out-dir dist
+
+sbom: ## write what production installs into dist/ledger-VERSION.cdx.json (CycloneDX; needs uv)
+	@command -v $(UV) >/dev/null || { echo "make sbom needs uv: pip install --require-hashes -r requirements-build.lock, or make sbom UV=path/to/uv" >&2; exit 1; }
+	mkdir -p dist
+	$(UV) tool run --quiet --from '$(SBOM)' cyclonedx-py requirements requirements-production.lock \
+		--pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-file dist/ledger-$(VERSION).cdx.json
+
+image: ## build the container's image as IMAGE (ledger) on BASE (needs docker)
+	$(DOCKER) build --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+		--tag $(IMAGE):$(VERSION) --tag $(IMAGE):latest .
 
 clean: ## remove .venv and what the tools left
 	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -93,6 +93,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     listen_api: Address | None = None
     """Where the API listens, as `host:port`, or `off`. Without it, at `host` and `port`."""
 
+    listen_status: Address | None = None
+    """Where an intake with an address of its own also answers `/health/ready`, `/health/live` and
+    `/metrics`, as `host:port`. Private; it takes no deliveries. Without it, or `off`, nowhere."""
+
     tls_certificate: Path | None = None
     """A file with the certificate and its chain (PEM). With it, every address of `ledger serve`
     speaks TLS 1.2 or 1.3. Read again when it changes."""
@@ -211,6 +215,25 @@ class Settings(Struct, frozen=True, kw_only=True):
                 "LEDGER_LISTEN_INTAKE and LEDGER_LISTEN_API are both off: nothing would be served"
             )
         return intake, api
+
+    def status_address(self) -> Address | None:
+        """Return where the intake alone says how it is, None if nowhere. Raises `SettingsError`."""
+        status = self.listen_status
+        if status is None or status == OFF:
+            return None
+        intake, api = self.addresses()
+        if intake in {OFF, api}:
+            raise SettingsError(
+                f"LEDGER_LISTEN_STATUS {status} is for an intake with an address of its own "
+                "(LEDGER_LISTEN_INTAKE): the API's address has /health/ready and /metrics itself"
+            )
+        if status.port in {intake.port, api.port}:
+            # Workers tell their addresses apart by the port.
+            raise SettingsError(
+                f"LEDGER_LISTEN_STATUS {status} needs a port that neither the intake ({intake}) "
+                f"nor the API ({api if api != OFF else 'off'}) has"
+            )
+        return status
 
     def tls_files(self) -> tuple[Path, Path] | None:
         """Return the files of certificate and key, None without TLS. Raises `SettingsError`."""
@@ -461,6 +484,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "port": _whole_number(1, _LAST_PORT),
     "listen_intake": _address,
     "listen_api": _address,
+    "listen_status": _address,
     "tls_certificate": _path,
     "tls_key": _path,
     "trusted_proxies": _networks,

@@ -43,8 +43,9 @@ def serve(*, end_with_parent: bool) -> None:
     """Serve the intake and the API until stopped.
 
     Both listen on LEDGER_HOST and LEDGER_PORT, or each on an address of its own
-    (LEDGER_LISTEN_INTAKE, LEDGER_LISTEN_API), in LEDGER_WORKERS processes each. Several servers can
-    share one database. Run `ledger project` as well.
+    (LEDGER_LISTEN_INTAKE, LEDGER_LISTEN_API), in LEDGER_WORKERS processes each. An intake with an
+    address of its own is probed and scraped at LEDGER_LISTEN_STATUS. Several servers can share one
+    database. Run `ledger project` as well.
     """
     configure_logging()
     if end_with_parent:
@@ -54,6 +55,7 @@ def serve(*, end_with_parent: bool) -> None:
     url = settings.require_database()
     settings.check_spool()
     intake, api = settings.addresses()
+    status = settings.status_address()
     if api == OFF:
         act_as(INTAKE_ROLE)
     Listener.of(settings)  # which a worker would fail to make
@@ -62,9 +64,11 @@ def serve(*, end_with_parent: bool) -> None:
         _require_tokens(url, settings)
     descriptors = processes.raise_descriptor_limit()
     groups = [
-        Group(_config(application, settings), _listen(address, settings))
+        Group(_config(application, settings), [_listen(address, settings)])
         for application, address in _applications(intake, api).items()
     ]
+    if status:
+        groups[0].listeners.append(_listen(status, settings))  # the intake's, which comes first
     if api != OFF and not settings.admin_key:
         log.warning("LEDGER_ADMIN_KEY is not set: only keys of `ledger keys` can read over HTTP")
     for warning in settings.weak_secrets():
@@ -77,6 +81,7 @@ def serve(*, end_with_parent: bool) -> None:
             "serving",
             intake="off" if intake == OFF else str(intake),
             api="off" if api == OFF else str(api),
+            status=str(status) if status else "off",
             tls=settings.tls_files() is not None,
             workers=settings.workers,
             open_files=descriptors,
@@ -162,7 +167,7 @@ def _supervisor(groups: list[Group], settings: Settings) -> Multiprocess:
     # A single worker has a supervisor, too, so that it is replaced if it dies.
     if settings.fast_intake or len(groups) > 1:
         return Supervisor(groups)
-    return Multiprocess(groups[0].config, sockets=[groups[0].listener])
+    return Multiprocess(groups[0].config, sockets=groups[0].listeners)
 
 
 def _listen(address: Address, settings: Settings) -> "socket.socket":
@@ -192,4 +197,6 @@ def _settings_of(address: Address, settings: Settings) -> str:
         return f"LEDGER_LISTEN_INTAKE {address}"
     if address == settings.listen_api:
         return f"LEDGER_LISTEN_API {address}"
+    if address == settings.listen_status:
+        return f"LEDGER_LISTEN_STATUS {address}"
     return f"LEDGER_HOST {address.host} LEDGER_PORT {address.port}"

@@ -1,7 +1,8 @@
 """The ASGI application of an address that takes deliveries and does nothing else.
 
 It has no other route than the webhook's endpoint and `/health/live`, so whatever else is asked for
-does not exist there. Its process acts as `ledger_intake`.
+does not exist there. Its process acts as `ledger_intake`. With LEDGER_LISTEN_STATUS there is a
+second, private address that takes no deliveries: `status` answers there.
 """
 
 import gc
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ledger import processes
 from ledger.eventlog.group_commit import GroupCommit
-from ledger.intake.endpoint import Answer, Intake, problem_answer, send_answer
+from ledger.intake.endpoint import Answer, Intake, send_answer
 from ledger.intake.listener import Listener
 from ledger.intake.refused_box import RefusedBox
+from ledger.intake.status import ALIVE, LIVE, NO_METHOD, NOTHING, OPTIONS, StatusEndpoint
 from ledger.intake.tokens import TokenWatcher, WebhookTokens
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
@@ -32,16 +34,8 @@ if TYPE_CHECKING:
         Send,
     )
 
-LIVE = "/health/live"
-
 SETTLE_SECONDS = 2.0
 """How long a start waits for the database to take the first record of liveness."""
-
-_METHODS = b"GET, HEAD, OPTIONS"
-_ALIVE = Answer(200, b'{"status":"live"}', [(b"content-type", b"application/json")])
-_NO_METHOD = problem_answer(405, "only GET is taken here", (b"allow", _METHODS))
-_OPTIONS = Answer(204, b"", [(b"allow", _METHODS)])
-_NOTHING = problem_answer(404, "there is nothing here")
 
 
 def create_application() -> "IntakeApplication":
@@ -53,7 +47,9 @@ def create_application() -> "IntakeApplication":
     url = settings.require_database()
     policy = agree_if_reachable(url, settings, adopt=False)
     lane = make_lane(url, settings)
-    return IntakeApplication(settings, make_intake(settings, url, lane, policy), lane)
+    at = settings.status_address()
+    status = StatusEndpoint(at.port if at else None, url, lane, settings.spool_dir)
+    return IntakeApplication(settings, make_intake(settings, url, lane, policy), lane, status)
 
 
 Background = Sequence[TokenWatcher | RefusedBox]
@@ -91,14 +87,18 @@ def make_intake(settings: Settings, url: str, lane: GroupCommit, policy: Policy)
 
 
 class IntakeApplication:
-    """Answers deliveries and `/health/live`.
+    """Answers deliveries and `/health/live`, and at the address for it what `StatusEndpoint` does.
 
-    The server's protocol finds `intake` and `listener` here.
+    The server's protocol finds `intake`, `listener` and `status_port` here.
     """
 
-    def __init__(self, settings: Settings, parts: IntakeParts, lane: GroupCommit) -> None:
+    def __init__(
+        self, settings: Settings, parts: IntakeParts, lane: GroupCommit, status: StatusEndpoint
+    ) -> None:
         self.intake, self._background = parts
         self.listener = Listener.of(settings)
+        self.status_port = status.port
+        self._status = status
         self._lane = lane
         self._live = {LIVE, settings.path_prefix + LIVE}
 
@@ -110,17 +110,19 @@ class IntakeApplication:
             await self._live_through(receive, send)  # type: ignore[arg-type]  # those of this scope
             return
         request = cast("HTTPScope", scope)
-        if self.intake.answers(request["path"]):
+        if self._status.answers(request):
+            await self._status(request, send)
+        elif self.intake.answers(request["path"]):
             await self.intake(request, receive, send)
         else:
             await send_answer(send, self._other(request))
 
     def _other(self, scope: "HTTPScope") -> Answer:
         if scope["path"] not in self._live:
-            return _NOTHING
+            return NOTHING
         if scope["method"] == "OPTIONS":
-            return _OPTIONS
-        return _ALIVE if scope["method"] in {"GET", "HEAD"} else _NO_METHOD
+            return OPTIONS
+        return ALIVE if scope["method"] in {"GET", "HEAD"} else NO_METHOD
 
     async def _live_through(self, receive: "LifeSpanReceive", send: "LifeSpanSend") -> None:
         await receive()

@@ -640,9 +640,11 @@ class DeliveryProtocol(BoundedProtocol):
     _intake: Intake | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Find out whether the application has an intake."""
+        """Find out whether the application has an intake, at this address."""
         super().connection_made(transport)
-        self._intake = getattr(self.app, "intake", None)
+        status_port = getattr(self.app, "status_port", None)
+        if status_port is None or not self.server or self.server[1] != status_port:
+            self._intake = getattr(self.app, "intake", None)
 
     def on_headers_complete(self) -> None:
         """Keep an ordinary delivery here."""

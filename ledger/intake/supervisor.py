@@ -17,10 +17,10 @@ from uvicorn.supervisors.multiprocess import Process
 
 
 class Group(Struct, frozen=True):
-    """Workers that run one application and accept connections from one socket."""
+    """Workers that run one application and accept connections from the same sockets."""
 
     config: Config
-    listener: socket
+    listeners: list[socket]
 
 
 class Supervisor(Multiprocess):
@@ -31,7 +31,7 @@ class Supervisor(Multiprocess):
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
-        super().__init__(groups[0].config, [groups[0].listener])
+        super().__init__(groups[0].config, groups[0].listeners)
         self._groups = groups
         self._asked: dict[Process, float] = {}
 
@@ -75,7 +75,7 @@ class Supervisor(Multiprocess):
         """Do some work of Uvicorn's supervisor, which knows one group, for one after the other."""
         everyone, handled = self.processes, list[Process]()
         for group in self._groups:
-            self.config, self.sockets = group.config, [group.listener]
+            self.config, self.sockets = group.config, group.listeners
             self.processes = [worker for worker in everyone if worker.config is group.config]
             work()
             handled += self.processes

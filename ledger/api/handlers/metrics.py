@@ -18,7 +18,8 @@ from ledger.metrics import exposition
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
 from ledger.seals.status import STATUS, SealStatus
-from ledger.spool.folder import set_aside_in, waiting_in
+from ledger.spool.gauges import GAUGES as SPOOL_GAUGES
+from ledger.spool.gauges import measure
 
 # The projector sends the alerts and is not scraped; the database holds what it has not sent yet.
 _OPERATIONS = SQL("""
@@ -52,10 +53,7 @@ _GAUGES = {
     "ledger_refused_deliveries": "Deliveries with a wrong token that wait for a decision.",
     "ledger_refused_deliveries_of_known_labs": "Those of them whose lab the log knows.",
     "ledger_refused_known_labs": "How many such labs there are.",
-    "ledger_spool_deliveries": "Deliveries that wait on disk for the database.",
-    "ledger_spool_bytes": "Their bytes on disk.",
-    "ledger_spool_oldest_seconds": "How long the oldest of them has waited.",
-    "ledger_spool_set_aside": "Damaged or refused records of the spool, kept for a person.",
+    **SPOOL_GAUGES,
     "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
     "ledger_seal_lag_seconds": "How long the oldest event that is not has waited.",
     "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
@@ -63,7 +61,6 @@ _GAUGES = {
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
-_SPOOL = tuple(_GAUGES)[14:18]
 _SEALS = tuple(_GAUGES)[18:]
 
 Values = dict[str, float]
@@ -88,7 +85,8 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _seals(services),
         return_exceptions=True,
     )
-    values = {"ledger_database_up": 1.0, **await _spool(services)}
+    folder = services.settings.spool_dir
+    values = {"ledger_database_up": 1.0, **await services.pages.run(lambda: measure(folder))}
     for part in found:
         if isinstance(part, dict):
             values |= part
@@ -100,19 +98,6 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         GaugeMetricFamily(name, words, value=values.get(name, nan))
         for name, words in _GAUGES.items()
     ]
-
-
-async def _spool(services: Services) -> Values:
-    """Return what waits on disk, of all servers that share the folder; zeros without one."""
-    folder = services.settings.spool_dir
-    if folder is None:
-        return dict.fromkeys(_SPOOL, 0.0)
-    waiting, set_aside = await services.pages.run(
-        lambda: (waiting_in(folder), set_aside_in(folder))
-    )
-    oldest = (datetime.now(UTC) - waiting.oldest).total_seconds() if waiting.oldest else 0.0
-    numbers = (waiting.deliveries, waiting.bytes, max(0.0, oldest), set_aside)
-    return dict(zip(_SPOOL, numbers, strict=True))
 
 
 async def _projection(services: Services) -> Values:
