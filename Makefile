@@ -27,7 +27,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-picture up test test-fast lint sql-schema format bench bench-quick recall faults audit lock dist sbom image clean
+.PHONY: help setup demo demo-picture page-pictures up test test-fast lint sql-schema format bench bench-quick recall faults audit lock dist sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ demo: $(RUN) ## run everything on an embedded PostgreSQL and send it a simulated
 
 demo-picture: $(READY) ## draw docs/demo.svg from a real demo
 	$(VENV)/bin/python docs/draw_demo.py
+
+page-pictures: $(READY) ## draw the pictures of docs/page.md from a real demo; needs Chromium
+	$(VENV)/bin/python -m docs.draw_page
 
 up: $(RUN) ## run everything on an embedded PostgreSQL
 	$(VENV)/bin/ledger up --port $(PORT)

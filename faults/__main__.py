@@ -12,12 +12,12 @@ from collections import defaultdict
 from pathlib import Path
 from random import SystemRandom
 
-from faults import database, processes, replica
+from faults import clock, database, processes, replica
 from faults.fault import FAULTS, Fault
 from faults.rounds import Round, chosen, play
 from faults.world import World, small_disk
 
-MODULES = (database, processes, replica)
+MODULES = (clock, database, processes, replica)
 """Which fill the list of faults when they are imported."""
 
 WORLD_ROUNDS = 25

@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from random import Random
 
 import psutil
@@ -158,7 +157,7 @@ def _rebuild_frozen(world: World, _load: Load, random: Random) -> Iterator[None]
     assert code == 0, f"the rebuild ended with {code}"
 
 
-def _drain(world: World, load: Load) -> None:
+def drain(world: World, load: Load) -> None:
     """Let deliveries gather on disk, then begin to drain them."""
     with world.owner() as owner, owner.transaction():
         owner.execute("SELECT pg_advisory_xact_lock(7402, 1)")
@@ -171,7 +170,7 @@ def _begun(world: World, before: int) -> Callable[[], bool]:
 
 def _in_drain(world: World, load: Load, random: Random) -> None:
     """Return in the middle of a drain."""
-    _drain(world, load)
+    drain(world, load)
     before = waiting_in(world.spool).deliveries
     wait_until(_begun(world, before), "the spool drains", seconds=60)
     time.sleep(random.uniform(0, 0.1))
@@ -244,44 +243,3 @@ def _spool_full(world: World, load: Load, _random: Random) -> Iterator[None]:
     yield
     load.filler = 0
     world.postgres.start()
-
-
-CLOCKS = (
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-)
-
-
-def clock_library() -> Path | None:
-    """Return the library that lets a process's clock be set."""
-    return next((Path(place) for place in CLOCKS if Path(place).exists()), None)
-
-
-def _no_clock(_world: World) -> str | None:
-    return None if clock_library() else "libfaketime is not installed"
-
-
-@fault("clock-stepped", reason=_no_clock, moves_clock=True)
-def _clock_stepped(world: World, load: Load, random: Random) -> Iterator[None]:
-    """The server's clock is set back and forth, while it records and while it spools."""
-    clock = {
-        "LD_PRELOAD": str(clock_library()),
-        "FAKETIME_TIMESTAMP_FILE": str(world.step),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    world.step.write_text("+0")
-    world.server.settings.update(clock)
-    world.server.serve.terminate()
-    world.server.start_server()
-    load.wait_for(20, 200)
-    for _ in range(2):
-        world.step.write_text(f"{random.randrange(-3_600, 3_600):+}")
-        load.wait_for(20, 200)
-        _drain(world, load)
-        world.step.write_text(f"{random.randrange(-60, 60):+}")
-    yield
-    for name in clock:
-        del world.server.settings[name]
-    world.server.serve.terminate()
-    world.server.start_server()

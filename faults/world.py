@@ -40,8 +40,7 @@ POSTGRES = {
 class World:
     """Everything, started by entering its `with` block. `disk` holds PostgreSQL's folder."""
 
-    def __init__(self, folder: Path, disk: Path, *, clock: Path | None = None) -> None:
-        """`clock` is the library that lets the server's clock be set."""
+    def __init__(self, folder: Path, disk: Path) -> None:
         self.folder = folder
         self.disk = disk
         self.spool = folder / "spool"
@@ -53,7 +52,6 @@ class World:
             owner.execute(f"GRANT ledger_service TO {APPLICATION}".encode())
         place = f"{APPLICATION}:secret@127.0.0.1"
         self.url = f"postgresql://{place}:{self.relay.port}/ledger"
-        self.step = folder / "clock"
         settings = {
             "LEDGER_SPOOL_DIR": str(self.spool),
             "LEDGER_SPOOL_AFTER": "1",
@@ -61,14 +59,6 @@ class World:
             "LEDGER_MAX_BODY": str(LONGEST_BODY),
             "LEDGER_WORKERS": str(WORKERS),
         }
-        if clock:
-            self.step.write_text("+0")
-            settings |= {
-                "LD_PRELOAD": str(clock),
-                "FAKETIME_TIMESTAMP_FILE": str(self.step),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
         self.server = LedgerServer(self.url, folder, settings=settings)
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from litestar import Litestar, Response, get
 from litestar.enums import HttpMethod, ScopeType
+from litestar.exceptions import NotFoundException
 from msgspec.json import encode
 from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
@@ -35,6 +36,8 @@ from ledger.intake.endpoint import Intake
 from ledger.intake.listener import Listener
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
+from ledger.page.errors import on_unknown_path
+from ledger.page.routes import make_pages
 from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 from ledger.spool.lane import make_lane
@@ -216,8 +219,8 @@ def make_litestar(
             await pool.close()
 
     app = Litestar(
-        [*make_routes(), get_schema],
-        exception_handlers=HANDLERS,
+        [*make_routes(), make_pages(), get_schema],
+        exception_handlers={**HANDLERS, NotFoundException: on_unknown_path},
         lifespan=[lifespan],
         openapi_config=None,
         request_max_body_size=MAX_JSON,

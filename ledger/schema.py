@@ -19,6 +19,7 @@ SCHEMA_VERSION = "0001"
 
 TABLES = (
     "event_log",
+    "erasable_body",
     "repeat_delivery",
     "liveness",
     "refusal",

@@ -8,6 +8,7 @@ known.
 
 import asyncio
 import hmac
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -68,17 +69,20 @@ class _Known(Struct, frozen=True):
     previous_valid_until: datetime | None
 
     def accepts(self, presented: Presented, now: datetime) -> bool:
+        return any(hmac.compare_digest(one, presented.digest) for one in self.digests(now))
+
+    def digests(self, now: datetime) -> list[bytes]:
+        """Return the digests of the secrets that are valid now."""
         expires_at = self.caller.expires_at
         if expires_at is not None and expires_at <= now:
-            return False
-        if hmac.compare_digest(self.digest, presented.digest):
-            return True
-        return (
+            return []
+        if (
             self.previous_digest is not None
             and self.previous_valid_until is not None
             and self.previous_valid_until > now
-            and hmac.compare_digest(self.previous_digest, presented.digest)
-        )
+        ):
+            return [self.digest, self.previous_digest]
+        return [self.digest]
 
 
 class Authenticator:
@@ -134,6 +138,24 @@ class Authenticator:
         if caller is None:
             raise UnauthenticatedError(_WRONG)
         return caller
+
+    async def holder(self, key_id: str, accepts: Callable[[list[bytes]], bool]) -> Caller | None:
+        """Return whose key has an id, if one of the digests of its valid secrets is accepted.
+
+        None for a key that is not known, has expired or was revoked. Raises
+        `DatabaseUnavailableError` if that cannot be said now.
+        """
+        if key_id == ADMIN_KEY_ID:
+            return _ADMIN if self._admin is not None and accepts([self._admin]) else None
+        if self._read_at is None:
+            await self._read_since(asyncio.get_running_loop().time(), START_SECONDS)
+        if not self._is_fresh():
+            raise DatabaseUnavailableError("the API keys could not be read lately")
+        known = self._keys.get(key_id)
+        if known is None or not accepts(known.digests(datetime.now(UTC))):
+            return None
+        self._note_use(key_id)
+        return known.caller
 
     def known(self, presented: str) -> Caller | None:
         """Return who presents a key, if that can be said at once."""

@@ -18,6 +18,7 @@ import structlog
 from ledger.errors import StateError
 from ledger.eventlog.read import Key
 from ledger.model.bill import BillSummary, Report
+from ledger.operations.bill_lists import SUMMARY_COLUMNS, bill_summary
 from ledger.operations.missing_events.queries import COLUMNS, LAST_POSITION, SUBSCRIBED
 from ledger.operations.policy import Policy
 from ledger.postgres.connect import connect
@@ -25,13 +26,6 @@ from ledger.postgres.prepared_statement import PreparedStatement
 
 MOST = 64
 """Bills in one query."""
-
-SUMMARY_COLUMNS: LiteralString = """
-    b.integrator_id, b.state, b.flabs_status, b.created_at, b.completed_at, b.deleted_at,
-    b.report_url, b.reports_total, b.reports_completed, b.findings, b.events, b.first_received_at,
-    b.last_received_at, b.last_event_at, b.position
-"""
-"""The columns of a row of state.bill b that follow its key in a `BillSummary`."""
 
 QUERIES = 4
 """Queries that may be under way at a time."""
@@ -222,11 +216,6 @@ def stored_bill(row: Sequence[Any]) -> StoredBill:
             reports = list(map(Report, tests, statuses, times, evidence))
             reports.sort(key=_by_test)
     return StoredBill(position, error, summary, reports, missing)
-
-
-def bill_summary(lab_id: str, bill_id: str, columns: Sequence[Any]) -> BillSummary:
-    """Return the summary of a row of state.bill: its key, and `SUMMARY_COLUMNS`."""
-    return BillSummary(lab_id, bill_id, *columns)
 
 
 _by_test = attrgetter("test_id")

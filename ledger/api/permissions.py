@@ -5,12 +5,14 @@ A key has a scope (`read` < `operate` < `admin`) and is for all labs or for some
 counts and cursors are true. What the key is not for looks as if it did not exist.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 
 from msgspec import Struct
 
 from ledger.errors import ForbiddenError
 from ledger.eventlog.read import Key
+from ledger.model.event import RANK
 from ledger.model.operators import Labs, concerns
 from ledger.operations.api_keys import SCOPES, Grant, Scope
 
@@ -19,6 +21,10 @@ ADMIN_KEY_ID = "admin"
 
 _NOWHERE = "-" * 201
 """Longer than an identifier may be, so that no lab has this id."""
+
+
+BodyRule = Callable[[str], bool]
+"""Tells by the type of an event that is not folded whether its body is shown."""
 
 
 class Caller(Struct, frozen=True):
@@ -36,6 +42,20 @@ class Caller(Struct, frozen=True):
                 f"this needs an API key with the scope {scope}, and the key {self.key_id} has the "
                 f"scope {self.scope}"
             )
+
+    def body_rule(self, *, asked: bool) -> "BodyRule":
+        """Return the rule by which bodies are shown of events that are not folded, by their type.
+
+        They may hold a person's contact data. A key with the scope `operate` sees unreadable ones,
+        and those of other types if it asks for them. Raises `ForbiddenError` if another key asks.
+        """
+        if asked:
+            self.require("operate")
+            return lambda _: True
+        if SCOPES.index(self.scope) < SCOPES.index("operate"):
+            return lambda _: False
+        # One without a type, or of a type that is folded, is unreadable.
+        return lambda event_type: not event_type or event_type in RANK
 
     def sees(self, lab_id: str) -> bool:
         """Return whether the key is for a lab."""

@@ -7,6 +7,7 @@ from litestar.di import Provide
 
 from ledger.api.handlers.bills import get_bill, list_bills, list_findings
 from ledger.api.handlers.changes import list_changes
+from ledger.api.handlers.erasure import erase_body
 from ledger.api.handlers.events import list_bill_events, list_events, list_unreadable_events
 from ledger.api.handlers.expected_bills import (
     expect_bill,
@@ -122,6 +123,7 @@ def make_routes() -> list[Any]:
             get_refused_delivery,
             accept_refused_deliveries,
             drop_refused_deliveries,
+            erase_body,
         ],
         guards=[require_scope],
         before_request=check_parameters,

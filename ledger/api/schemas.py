@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Generic, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ledger.eventlog.append import Source
 from ledger.eventlog.read import LoggedDelivery
@@ -44,8 +44,14 @@ class ReportItem(Report, frozen=True, kw_only=True):
     integrator_id: str | None
 
 
+NoBody = Literal["withheld", "erased"]
+
+
 class BillEventItem(Struct, frozen=True):
-    """An event of a bill. A body that is not JSON is in `raw` instead of `body`."""
+    """An event of a bill. A body that is not JSON is in `raw` instead of `body`.
+
+    Both are null if the body is withheld or erased, and then `no_body` says so.
+    """
 
     position: int
     event_type: str
@@ -55,6 +61,8 @@ class BillEventItem(Struct, frozen=True):
     attempt: int | None
     body: msgspec.Raw
     raw: str | None
+    no_body: NoBody | UnsetType = UNSET
+    erased_at: datetime | UnsetType = UNSET
 
 
 class EventItem(BillEventItem, frozen=True, kw_only=True):

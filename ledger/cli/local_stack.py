@@ -20,8 +20,10 @@ import httpx
 import rich_click as click
 
 from ledger import embedded, schema
+from ledger.api.permissions import ADMIN_KEY_ID
 from ledger.errors import LedgerError
-from ledger.postgres.connect import connect_as_login
+from ledger.operations import api_keys, sessions
+from ledger.postgres.connect import connect, connect_as_login
 from ledger.settings import POLICY, Settings, child_environment, given_settings
 
 TOKEN_FILE = "webhook-token"  # noqa: S105 -- the name of a file
@@ -50,6 +52,11 @@ _IGNORED = frozenset(
     }
 )
 """Settings that are for servers which others reach."""
+
+OPERATOR = "ledger up"
+"""Who decides on the page, as far as the link that was printed knows."""
+
+_LINK_MINUTES = int(sessions.LINK_LASTING.total_seconds() // 60)
 
 _STOPPED = "stopped before it was ready"
 
@@ -183,6 +190,7 @@ class Stack:
         )
         environment = _quoted(self.data / ENVIRONMENT_FILE)
         return f"""
+Page            {self.login_link()}   (logs in once, within {_LINK_MINUTES} minutes)
 Ledger          {self.url}   (OpenAPI: {self.url}/schema)
 Webhook token   in {token}{new_token}
 API key         in {key}{new_key}
@@ -196,6 +204,14 @@ curl -sS {self.url}/webhooks/flabs -H "Authorization: Bearer $(cat {token})" -d 
 Ask for its bill:
 curl -sS {self.url}/v1/labs/lab_1/bills/bill_1 -H "Authorization: Bearer $(cat {key})"
 """
+
+    def login_link(self) -> str:
+        """Return the address that logs in to the page once, as an administrator."""
+        with closing(connect(self.database_url, "login")) as connection:
+            token = sessions.make_link(
+                connection, ADMIN_KEY_ID, api_keys.digest_of(self.key), operator=OPERATOR
+            )
+        return f"{self.url}{self._given.path_prefix}/login/link/{token}"
 
     def watch(self) -> None:
         """Wait for a signal to stop; restart a process that ends by itself."""

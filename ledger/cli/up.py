@@ -36,6 +36,7 @@ def up(*, data: Path, port: int | None, demo: bool) -> None:
         click.echo(stack.banner())
         if demo:
             run_demo(stack)
+            click.echo(f"See it in a browser (the link logs in once):\n{stack.login_link()}\n")
         click.echo("Running. Ctrl-C stops everything; the data stays.")
         stack.watch()
     click.echo("Stopped.")

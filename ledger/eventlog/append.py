@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from hashlib import sha256
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 from psycopg import Connection, RawCursor
@@ -11,28 +12,41 @@ from ledger.model.event import EventColumns, event_columns
 from ledger.model.operator_events import decision_columns
 from ledger.postgres.prepared_statement import PreparedStatement
 
-_NOTHING = (None,) * 8
+_NOTHING = (None,) * 10
 """Parameters of `ledger.append_events`. The driver cannot write an empty array in binary."""
+
+T = TypeVar("T")
 
 Source = Literal["webhook", "import", "operator"]
 OutcomeWord = Literal["recorded", "duplicate", "unreadable"]
 
 _APPEND = """
 SELECT at_position, recorded
-FROM ledger.append_events($1, $2, $3, $4, $5, $6, $7, $8, $9)
+FROM ledger.append_events($1, $2, $3, $4, $5, $6, $7, $8, $11, $9, $10)
 """
 
 _NO_EVENT_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands for null, which alone gives an array no type. No event has this time: see `EventTime`."""
 
 
+class ErasedBody(Struct, frozen=True):
+    """When (UTC) a body was erased, and the SHA-256 of its bytes."""
+
+    erased_at: datetime
+    sha256: bytes
+
+
 class Delivery(Struct, frozen=True):
-    """One body received at a time (UTC), with the columns of the log that its content fills."""
+    """One body received at a time (UTC), with the columns of the log that its content fills.
+
+    The body is empty if it was `erased` in the log that the delivery comes from.
+    """
 
     body: bytes
     received_at: datetime
     source: Source
     columns: EventColumns
+    erased: ErasedBody | None = None
 
     @classmethod
     def of(cls, body: bytes, *, received_at: datetime, source: Source) -> "Delivery":
@@ -104,7 +118,7 @@ class Appender(PreparedStatement):
         return None if rows is None else _outcomes(rows, self._count)
 
 
-def _parameters(deliveries: Sequence[Delivery]) -> tuple[list[Any], ...]:
+def _parameters(deliveries: Sequence[Delivery]) -> tuple[list[Any] | None, ...]:
     """Return the parameters of `ledger.append_events`: one list per column."""
     columns = [delivery.columns for delivery in deliveries]
     return (
@@ -116,7 +130,23 @@ def _parameters(deliveries: Sequence[Delivery]) -> tuple[list[Any], ...]:
         [each.event_type for each in columns],
         [each.digest for each in columns],
         [delivery.body for delivery in deliveries],
+        _optional([_erasable_sha256(delivery) for delivery in deliveries]),
+        _optional([delivery.erased and delivery.erased.erased_at for delivery in deliveries]),
     )
+
+
+def _optional(values: list[T | None]) -> list[T | None] | None:
+    """Return values as a parameter; None if there is none, which would have no type."""
+    return values if any(value is not None for value in values) else None
+
+
+def _erasable_sha256(delivery: Delivery) -> bytes | None:
+    """Return the SHA-256 of a body that the fold does not need; None if it stays in the log."""
+    if delivery.erased:
+        return delivery.erased.sha256
+    if delivery.columns.is_folded or delivery.source == "operator":
+        return None
+    return sha256(delivery.body).digest()
 
 
 def _event_time(seconds: int | None) -> datetime:

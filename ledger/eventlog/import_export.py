@@ -2,8 +2,8 @@
 
 A line of an export holds what the log holds, so that importing it gives an equal log:
 `{"position", "received_at", "source", "body"}`, or `raw` (base64) instead of `body` where the bytes
-would not survive as JSON in a line. Records of liveness follow, see `liveness_transfer`. Any other
-value is a payload of Flabs, as support sends it.
+would not survive as JSON in a line, or `erased` where the body was erased. Records of liveness
+follow, see `liveness_transfer`. Any other value is a payload of Flabs, as support sends it.
 """
 
 import base64
@@ -17,12 +17,20 @@ from psycopg import Connection
 from psycopg.sql import SQL, Composable, Literal
 
 from ledger.errors import ForbiddenError, ImportFileError, UnknownSubjectError
-from ledger.eventlog import read
+from ledger.eventlog import erased_events, read
 from ledger.eventlog.append import Delivery, Outcome, Source, append
+from ledger.eventlog.erase import carry_out
+from ledger.eventlog.erased_events import (
+    ErasedColumns,
+    ErasedEvent,
+    erased_event,
+    is_restorable,
+)
 from ledger.eventlog.import_files import ImportFile, Reading
 from ledger.eventlog.liveness_transfer import LivenessRecord, read_record, store_records
 from ledger.model.digest import is_json
 from ledger.model.event import read_event
+from ledger.model.operator_events import BODY_ERASED
 from ledger.model.operators import Operator
 from ledger.model.unreadable import Unreadable
 
@@ -38,6 +46,7 @@ class ExportLine(Struct, frozen=True, forbid_unknown_fields=True):
     source: Source
     body: msgspec.Raw | UnsetType = UNSET
     raw: str | UnsetType = UNSET
+    erased: ErasedEvent | UnsetType = UNSET
 
 
 class UnreadableLine(Struct, frozen=True):
@@ -158,6 +167,7 @@ def import_events(
             # In one transaction, so that no event is without its import.
             with connection.transaction():
                 outcomes = iter(append(connection, deliveries) if deliveries else ())
+                erasures: list[int] = []
                 recorded: list[tuple[int, int]] = []
                 for number, value in batch:
                     if isinstance(value, bytes):
@@ -167,6 +177,9 @@ def import_events(
                         imported.add(value, outcome, number)
                         if outcome.recorded:
                             recorded = _extended(recorded, outcome.position)
+                            if value.columns.event_type == BODY_ERASED:
+                                erasures.append(outcome.position)
+                carry_out(connection, erasures)
                 imported.liveness_records += store_records(connection, _records(batch))
                 run.save(imported, recorded)
             on_progress(batch[-1].number)
@@ -236,13 +249,18 @@ def export_lines(
         if value is not None:
             conditions.append(condition.format(Literal(value)))
     query = SQL(
-        "COPY (SELECT position, received_at, source, body FROM ledger.event_log"
+        "COPY (SELECT position, received_at, source, body, {} FROM ledger.logged_event"
         " WHERE {} ORDER BY position) TO STDOUT (FORMAT binary)"
-    ).format(SQL(" AND ").join(conditions))
+    ).format(SQL(erased_events.COLUMNS), SQL(" AND ").join(conditions))
     with connection.cursor().copy(query) as copy:
-        copy.set_types(("int8", "timestamptz", "text", "bytea"))
-        for position, received_at, source, body in copy.rows():
-            yield _line(position, received_at.astimezone(UTC), source, body)
+        copy.set_types(("int8", "timestamptz", "text", "bytea", *erased_events.TYPES))
+        for position, received_at, source, body, *erased in copy.rows():
+            moment = received_at.astimezone(UTC)
+            if body is not None:
+                yield _line(position, moment, source, body)
+            else:
+                what = erased_event(ErasedColumns(*erased))
+                yield msgspec.json.encode(ExportLine(position, moment, source, erased=what)) + b"\n"
 
 
 def _check_labs(reading: Reading, options: Options) -> None:
@@ -416,6 +434,8 @@ def _events(text: bytes, options: Options) -> Iterator[Delivery | LivenessRecord
     if line and options.exports:
         yield _restored(line)
         return
+    if line and isinstance(line.erased, ErasedEvent):
+        return  # nothing is left of it to be imported as a payload
     text = _body(line) if line else text
     if _is_webhook(text):
         yield _payload(text)
@@ -490,6 +510,8 @@ def _export_line(text: bytes) -> ExportLine | None:
         _body(line)
     except (msgspec.MsgspecError, ValueError):
         return None
+    if isinstance(line.erased, ErasedEvent) and not is_restorable(line.erased, line.source):
+        return None
     return line if _FIRST_YEAR <= line.received_at.year < _END_YEAR else None
 
 
@@ -501,4 +523,6 @@ def _body(line: ExportLine) -> bytes:
 
 
 def _restored(line: ExportLine) -> Delivery:
+    if isinstance(line.erased, ErasedEvent):
+        return erased_events.restored(line.erased, line.received_at, line.source)
     return Delivery.of(_body(line), received_at=line.received_at, source=line.source)

@@ -15,7 +15,11 @@ Key = tuple[str, str]
 
 
 class LogRow(NamedTuple):
-    """One event as the log holds it, with the columns that the fold needs."""
+    """One event as the log holds it, with the columns that the fold needs.
+
+    If the body was erased, it is empty, and the type and the time stand here, which are null
+    otherwise: a body that is there says them itself.
+    """
 
     position: int
     received_at: datetime
@@ -24,15 +28,31 @@ class LogRow(NamedTuple):
     bill_id: str
     body: bytes
     source: Source
+    erased_type: str | None = None
+    erased_time: datetime | None = None
 
 
-COLUMNS = "position, received_at, digest, lab_id, bill_id, body, source"
-"""What is selected from the log for a `LogRow`."""
+COLUMNS = """
+    position, received_at, digest, lab_id, bill_id, coalesce(body, '') AS body, source,
+    CASE WHEN body IS NULL THEN event_type END AS erased_type,
+    CASE WHEN body IS NULL THEN event_time END AS erased_time
+"""
+"""What is selected from `ledger.logged_event` for a `LogRow`."""
 
 BATCH_BYTES = 32 * 1024 * 1024
 """Of bodies that `after` returns at the most; the last may go beyond. Bodies can be large."""
 
-_TYPES = ("int8", "timestamptz", "bytea", "text", "text", "bytea", "text")
+_TYPES = (
+    "int8",
+    "timestamptz",
+    "bytea",
+    "text",
+    "text",
+    "bytea",
+    "text",
+    "text",
+    "timestamptz",
+)
 """Of `COLUMNS`."""
 
 HEAD = "SELECT ledger.event_log_head()"
@@ -45,7 +65,7 @@ FROM (
         l.*, sum(octet_length(l.body)) OVER (ORDER BY l.position) - octet_length(l.body) AS before
     FROM (
         SELECT {COLUMNS}
-        FROM ledger.event_log
+        FROM ledger.logged_event
         WHERE position > {{after}} AND position <= {{upto}}{{of_labs}}
         ORDER BY position
         LIMIT {{limit}}
@@ -62,7 +82,7 @@ SELECT e.*
 FROM unnest({{labs}}::text[], {{bills}}::text[]) AS k (lab_id, bill_id)
 CROSS JOIN LATERAL (
     SELECT {COLUMNS}
-    FROM ledger.event_log l
+    FROM ledger.logged_event l
     WHERE l.lab_id = k.lab_id AND l.bill_id = k.bill_id AND l.position + 0 <= {{upto}}
     ORDER BY l.lab_id, l.bill_id
     OFFSET 0
@@ -71,7 +91,7 @@ CROSS JOIN LATERAL (
 
 _BILL_THEN = SQL(f"""
 SELECT {COLUMNS}
-FROM ledger.event_log
+FROM ledger.logged_event
 WHERE
     lab_id = {{lab_id}}
     AND bill_id = {{bill_id}}
@@ -145,7 +165,10 @@ def one_by_one(connection: Connection, query: Composed) -> Iterator[LogRow]:
 
 
 class LoggedDelivery(NamedTuple):
-    """An event of the log with all that is shown of it; `body` is the bytes as they came."""
+    """An event of the log with all that is shown of it.
+
+    `body` is the bytes as they came, None once they are erased.
+    """
 
     position: int
     event_type: str
@@ -154,7 +177,13 @@ class LoggedDelivery(NamedTuple):
     source: Source
     lab_id: str
     bill_id: str
-    body: bytes
+    body: bytes | None
+    is_erasable: bool
+    erased_at: datetime | None
 
 
-SHOWN = "position, event_type, event_time, received_at, source, lab_id, bill_id, body"
+SHOWN = """
+    position, event_type, event_time, received_at, source, lab_id, bill_id, body, is_erasable,
+    erased_at
+"""
+"""What is selected from `ledger.logged_event` for a `LoggedDelivery`."""

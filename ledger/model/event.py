@@ -82,6 +82,11 @@ class EventColumns(Struct, frozen=True):
     digest: bytes
     unreadable: Unreadable | None
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether it is a readable event of one of the four types, without which no state is."""
+        return self.unreadable is None and self.event_type in RANK
+
 
 def read_event(body: bytes) -> Event | Unreadable:
     """Read one body; never raises, whatever the bytes are."""
@@ -120,6 +125,17 @@ def event_columns(body: bytes) -> EventColumns:
         digest=digest,
         unreadable=None,
     )
+
+
+def event_without_body(lab_id: str, event_type: str, event_time: int | None) -> Event | None:
+    """Return the event that the log's columns show once its body is erased.
+
+    None if the body was unreadable. Every readable event fills these columns, and of another type
+    than the four no unreadable one does.
+    """
+    if event_type in RANK or not (lab_id and event_type) or event_time is None:
+        return None
+    return Event(lab_id=lab_id, event_type=event_type, event_time=event_time)
 
 
 def is_completed(status: str | None) -> bool:

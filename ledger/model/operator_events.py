@@ -18,7 +18,7 @@ from ledger.model.digest import digest
 from ledger.model.event import MAX_TIME, MIN_TIME, EventColumns, Identifier
 from ledger.model.json_text import NUL_ESCAPE, is_utf8, too_deep
 from ledger.model.missing_events import Certainty, Evidence
-from ledger.model.unreadable import NOT_BLANK, Unreadable, Validator, parse_body
+from ledger.model.unreadable import IS_HASH, NOT_BLANK, Unreadable, Validator, parse_body
 
 Moment = Annotated[datetime, Meta(tz=True)]
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK)]
@@ -170,6 +170,28 @@ class DeliveriesDropped(Decision, frozen=True, kw_only=True, tag="deliveries.dro
     deliveries: list[DroppedDelivery]
 
 
+Hash = Annotated[str, Meta(pattern=IS_HASH)]
+
+
+class BodyErased(Decision, frozen=True, kw_only=True, tag="body.erased"):
+    """The body of an event that is not folded was erased, for this reason.
+
+    The event is named as the log's columns name it, `lab_id` and `bill_id` null where they are
+    empty, and at its `position`. `digest` identifies it; `body_sha256` is that of the exact bytes.
+    Both in hexadecimal.
+    """
+
+    position: Annotated[int, Meta(ge=1)]
+    lab_id: Identifier | None
+    bill_id: Identifier | None
+    event_type: str
+    digest: Hash
+    body_sha256: Hash
+    reason: Words
+
+
+BODY_ERASED = "body.erased"
+
 AnyDecision = (
     EventWaived
     | EventUnwaived
@@ -182,6 +204,7 @@ AnyDecision = (
     | SubscriptionSet
     | DeliveriesAccepted
     | DeliveriesDropped
+    | BodyErased
 )
 
 
@@ -249,7 +272,7 @@ def decision_columns(body: bytes) -> EventColumns:
         return EventColumns("", "", "", None, digest(body), decision)
     return EventColumns(
         lab_id=getattr(decision, "lab_id", None) or "",
-        bill_id=getattr(decision, "bill_id", ""),
+        bill_id=getattr(decision, "bill_id", None) or "",
         event_type=str(type(decision).__struct_config__.tag),
         event_time=_event_time(decision.at),
         digest=digest(body),

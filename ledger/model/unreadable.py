@@ -7,6 +7,7 @@ library may reword its errors in any release.
 """
 
 import json
+import re
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar, get_args
 
@@ -160,13 +161,18 @@ def _check_string(text: str, shape: inspect.StrType, path: str) -> None:
         raise _FaultError("out_of_range", path, f"must have {allowed} characters, not {len(text)}")
     if shape.pattern == NOT_BLANK and not text.strip():
         raise _FaultError("out_of_range", path, "must not be blank")
+    if shape.pattern == IS_HASH and not _HASH.search(text):
+        raise _FaultError("out_of_range", path, "must be 64 hexadecimal digits")
     if not is_storable_text(text):
         detail = "holds NUL or a lone surrogate, which PostgreSQL cannot store"
         raise _FaultError("forbidden_character", path, detail)
 
 
 NOT_BLANK = r"\S"
-"""The only pattern that structs put on strings."""
+IS_HASH = r"^[0-9a-f]{64}\Z"
+"""The only patterns that structs put on strings."""
+
+_HASH = re.compile(IS_HASH)
 
 
 def _check_integer(number: int, shape: inspect.IntType, path: str) -> None:

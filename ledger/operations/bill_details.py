@@ -21,7 +21,7 @@ from ledger.operations.missing_events.queries import items
 from ledger.operations.missing_events.subscriptions import read_subscription
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
-from ledger.projection.read_event import BillEvents, Read, read_row
+from ledger.projection.read_event import BillEvents, Erased, Read, read_row
 
 TESTS_SHOWN = 50
 LONGEST_STATUS = 200
@@ -62,24 +62,34 @@ class BillDetails(Struct, frozen=True):
 
 
 def read_bill(
-    connection: Connection, policy: Policy, lab_id: str, bill_id: str, now: datetime
+    connection: Connection,
+    policy: Policy,
+    lab_id: str,
+    bill_id: str,
+    now: datetime,
+    *,
+    known_at: int | None = None,
 ) -> BillDetails:
     """Fold a bill from the log, so that it is right even where the projector lags or is stopped.
 
-    The state of missing events is the one at the time `now`. Raises `UnknownSubjectError` if the
-    log has no event of the bill.
+    The state of missing events is the one at the time `now`. With `known_at`, a log position, the
+    bill is what was known at it, and `now` the time of its last event then; its later events are
+    listed all the same. Raises `UnknownSubjectError` if the log has no event of the bill.
     """
     key = (lab_id, bill_id)
     history = BillEvents()
     events: list[LoggedItem] = []
     for row in read.of_bills(connection, [key], read.head(connection)):
         found = read_row(row)
-        history.add(found, len(row.body))
         events.append(_logged(row, found))
+        if known_at is None or row.position <= known_at:
+            history.add(found, len(row.body))
     if not events:
         raise UnknownSubjectError(f"no event of bill {bill_id!r} of lab {lab_id!r} is in the log")
     history.raise_if_too_large()
     events.sort(key=attrgetter("position"))
+    if known_at is not None:
+        now = max((e.received_at for e in events if e.position <= known_at), default=now)
     if not history.events:
         return BillDetails(None, [], events)
     bill = fold(lab_id, bill_id, history.events, history.decisions)
@@ -96,6 +106,8 @@ def read_bill(
 
 def _logged(row: LogRow, found: Read) -> LoggedItem:
     event_type, event_time, says = _words(found)
+    if row.erased_type is not None and isinstance(found, Event):
+        says = "not folded; the body was erased"
     received_at = row.received_at.astimezone(UTC)
     return LoggedItem(row.position, event_type, event_time, received_at, row.source, says)
 
@@ -106,6 +118,8 @@ def _words(found: Read) -> tuple[str, datetime | None, str]:
         return found.type, _from_unix(found.at), _said(found)
     if isinstance(found, Event):
         return found.event_type, _from_unix(found.event_time), "not folded"
+    if isinstance(found, Erased):
+        return "", None, "the body, which could not be read, was erased"
     if isinstance(found, Unreadable):
         return "", None, f"unreadable: {found.reason} at {found.path}: {found.detail}"
     decision = found.decision if isinstance(found, LoggedDecision) else found

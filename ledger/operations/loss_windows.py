@@ -147,12 +147,12 @@ def _heard(
 
     For questions about the past: the state knows only when a lab was heard of last.
     """
-    after = _position_at(connection, since - timedelta(minutes=1))
+    after = position_at(connection, since - timedelta(minutes=1))
     row = connection.execute(_HEARD, (after, position, lab_id, since, until)).fetchone()
     return bool(row and row[0])
 
 
-def _position_at(connection: Connection, moment: datetime) -> int:
+def position_at(connection: Connection, moment: datetime) -> int:
     """Return a position before which all was received before a time: nearly so, as the log is."""
     row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
     low, high = 0, (row and row[0]) or 0
@@ -167,6 +167,15 @@ def _position_at(connection: Connection, moment: datetime) -> int:
 
 
 def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interval]:
+    return loss_windows(
+        read_outages(connection, now),
+        interval=policy.retry_interval,
+        count=policy.retry_count,
+    )
+
+
+def read_outages(connection: Connection, now: datetime) -> list[Interval]:
+    """Return the times up to `now` in which no delivery could be received, in order."""
     rows = _intervals(connection, _ALIVE)
     if not rows:
         return []
@@ -176,11 +185,7 @@ def _lost(connection: Connection, policy: Policy, now: datetime) -> list[Interva
     if newest.end <= now <= newest.end + timedelta(seconds=LONGEST_GAP):
         rows.append(Interval(newest.end, now))
     since = min(row.begin for row in rows)
-    return loss_windows(
-        outages(rows, _intervals(connection, _REFUSED), since=since, until=now),
-        interval=policy.retry_interval,
-        count=policy.retry_count,
-    )
+    return outages(rows, _intervals(connection, _REFUSED), since=since, until=now)
 
 
 def _intervals(connection: Connection, query: LiteralString) -> list[Interval]:

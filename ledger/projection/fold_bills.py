@@ -14,6 +14,7 @@ from ledger.model.bill_history import LoggedEvent, delay
 from ledger.model.event import Event
 from ledger.model.operator_events import (
     BillExpected,
+    BodyErased,
     RequestClosed,
     RequestMade,
     SubscriptionSet,
@@ -37,13 +38,14 @@ class Projected(Struct):
     rows: Rows
     delivery_stats: DeliveryStats
     expected: list[LoggedExpectation]
+    erased: list[BodyErased]
     memory: int = 0
     """Bytes that the bills' events took at the most; their rows take no more."""
 
     @classmethod
     def nothing(cls) -> "Projected":
         """Return what no events amount to."""
-        return cls(no_rows(), DeliveryStats.none(), [])
+        return cls(no_rows(), DeliveryStats.none(), [], [])
 
     def take_rows(self) -> Rows:
         """Return the rows, and hold them no longer."""
@@ -101,6 +103,8 @@ def add_independent(projected: Projected, row: LogRow, read: Read) -> None:
         late = delay(row.received_at, read.event_time)
         arrival = Arrival(row.received_at, row.source == "import", late)
         projected.delivery_stats.add(row.lab_id, [arrival])
+    elif isinstance(read, BodyErased):
+        projected.erased.append(read)
     elif isinstance(
         read, (RequestMade, RequestClosed, WindowClosed, SubscriptionSet, BillExpected)
     ):

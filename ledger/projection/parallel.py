@@ -80,7 +80,7 @@ def histories(
     Needs a transaction; other statements may run in between.
     """
     query = SQL(
-        "SELECT {columns} FROM ledger.event_log WHERE {where} AND position + 0 <= {upto}"
+        "SELECT {columns} FROM ledger.logged_event WHERE {where} AND position + 0 <= {upto}"
         " ORDER BY lab_id, bill_id"
     ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
     # In parts, for a chunk can be one key with any number of events: those that name no bill.

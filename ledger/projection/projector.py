@@ -90,6 +90,7 @@ def follow_once(
         for (lab_id, _), history in touched.items():
             projected.delivery_stats.add(lab_id, history.events)
         store.copy_in(connection, schema, projected.rows)
+        store.forget_erased(connection, schema, projected.erased)
         delivery_stats.write(connection, schema, projected.delivery_stats)
         expected_bills.write(connection, schema, projected.expected)
         integrators = fold_bills(connection, touched, checkpoint.position, schema=schema)

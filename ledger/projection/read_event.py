@@ -7,7 +7,7 @@ from msgspec import Struct
 from ledger.errors import BillTooLargeError
 from ledger.eventlog.read import LogRow
 from ledger.model.bill_history import LoggedEvent, logged_event, memory_of, most_memory_of
-from ledger.model.event import BillEvent, Event, read_event
+from ledger.model.event import BillEvent, Event, event_without_body, read_event
 from ledger.model.operator_events import (
     AnyDecision,
     BillDecision,
@@ -16,7 +16,14 @@ from ledger.model.operator_events import (
 )
 from ledger.model.unreadable import Unreadable
 
-Read = LoggedEvent | LoggedDecision | Event | AnyDecision | Unreadable
+
+class Erased(Struct, frozen=True):
+    """A body that was unreadable when it was erased. There is nothing to tell of it."""
+
+
+ERASED = Erased()
+
+Read = LoggedEvent | LoggedDecision | Event | AnyDecision | Unreadable | Erased
 """What a row of the log is. The first two are folded with their bill."""
 
 MOST_MEMORY = 64 * 1024 * 1024
@@ -110,7 +117,10 @@ class BillEvents(Struct):
 
 def read_row(row: LogRow) -> Read:
     """Read one row of the log; never raises."""
-    position, received_at, digest, _, _, body, source = row
+    position, received_at, digest, lab_id, _, body, source, erased_type, erased_time = row
+    if erased_type is not None:
+        seconds = None if erased_time is None else int(erased_time.timestamp())
+        return event_without_body(lab_id, erased_type, seconds) or ERASED
     if source == "operator":
         decision = read_decision(body)
         if isinstance(decision, BillDecision):

@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Identifier
 from ledger.errors import CheckpointError, FoldVersionError, StateError
 from ledger.eventlog.read import Key
 from ledger.model.bill import FOLD_VERSION
+from ledger.model.operator_events import BodyErased
 from ledger.postgres.connect import SERVICE_ROLE
 from ledger.postgres.locks import Lock, lock_transaction
 from ledger.projection.rows import COLUMNS, Row, Rows
@@ -183,6 +184,20 @@ def replace_bills(connection: Connection, schema: str, known: Sequence[Key], row
     if known:
         _delete_bills(connection, schema, known)
     copy_in(connection, schema, rows)
+
+
+def forget_erased(connection: Connection, schema: str, decisions: Sequence[BodyErased]) -> None:
+    """Delete what is said of unreadable bodies that these decisions erase."""
+    for decision in decisions:
+        connection.execute(
+            SQL(
+                "DELETE FROM {}.unreadable_event u"
+                " USING ledger.event_log e"
+                " WHERE e.lab_id = %s AND e.bill_id = %s AND e.digest = decode(%s, 'hex')"
+                " AND u.lab_id = e.lab_id AND u.bill_id = e.bill_id AND u.position = e.position"
+            ).format(Identifier(schema)),
+            (decision.lab_id or "", decision.bill_id or "", decision.digest),
+        )
 
 
 def _delete_bills(connection: Connection, schema: str, keys: Sequence[Key]) -> None:

@@ -7,14 +7,12 @@ and the projector.
 import itertools
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, LiteralString
 
 from msgspec import Struct
 from psycopg import Connection
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier
 
 from ledger.errors import RebuildError
-from ledger.eventlog.append import columns_of, from_unix
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, try_lock_session, unlock_session
 from ledger.projection import delivery_stats, expected_bills, parallel, store
@@ -24,16 +22,19 @@ from ledger.projection.fold_bills import MOST_MEMORY, Projected, add_history
 from ledger.projection.gc_pause import gc_paused
 from ledger.projection.parallel import Chunk
 from ledger.projection.rows import COLUMNS, KEYS, Row, Rows
+from ledger.projection.verify_log import (
+    Checked,
+    Difference,
+    Erasures,
+    LogJob,
+    at,
+    check_log,
+    contradiction_of_erasures,
+    single,
+)
 
 RANGE = 20_000
 """Positions of the log that one job reads."""
-
-
-class Difference(Struct, frozen=True):
-    """The first thing that is not as it must be. `place` orders the findings of several jobs."""
-
-    place: tuple[str, ...]
-    words: str
 
 
 class Verified(Struct, frozen=True):
@@ -45,27 +46,11 @@ class Verified(Struct, frozen=True):
     difference: Difference | None
 
 
-class LogJob(Struct, frozen=True):
-    """The positions after `after` up to and with `upto`."""
-
-    after: int
-    upto: int
-
-
 class StateJob(Struct, frozen=True):
     """A chunk of bills to compare with their fold at a position."""
 
     chunk: Chunk
     upto: int
-
-
-class Checked(Struct, frozen=True):
-    """What one job did."""
-
-    events: int
-    bills: int
-    difference: Difference | None
-    delivery_stats: DeliveryStats | None = None
 
 
 def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None]) -> Verified:
@@ -83,15 +68,15 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         checkpoint = store.read_checkpoint(connection)
         store.check_version(checkpoint)
-        head = _one(connection, "SELECT coalesce(max(position), 0) FROM ledger.event_log")
-        snapshot = _one(connection, "SELECT pg_export_snapshot()")
+        head = single(connection, "SELECT coalesce(max(position), 0) FROM ledger.event_log")
+        snapshot = single(connection, "SELECT pg_export_snapshot()")
         prepare = (
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
             f"SET TRANSACTION SNAPSHOT '{snapshot}'"
         )
         if checkpoint.position > head:
             words = f"the state is at position {checkpoint.position} and the log ends at {head}"
-            return Verified(head, checkpoint.position, 0, _at(head, words))
+            return Verified(head, checkpoint.position, 0, at(head, words))
         events = bills = 0
         log_jobs = (LogJob(after, min(after + RANGE, head)) for after in range(0, head, RANGE))
         state_jobs = (StateJob(chunk, checkpoint.position) for chunk in parallel.chunks(connection))
@@ -104,13 +89,16 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
         )
         first: Difference | None = None
         heard = DeliveryStats.none()
+        erasures = Erasures.none()
         for checked in results:
             if checked is None:  # the log is done; a state made of a broken log proves nothing
+                first = first or contradiction_of_erasures(connection, erasures)
                 if first:
                     break
                 continue
             events += checked.events
             bills += checked.bills
+            erasures.merge(checked.erasures or Erasures.none())
             on_progress(events, head + checkpoint.position)
             heard.merge(checked.delivery_stats or DeliveryStats.none())
             found = checked.difference
@@ -120,41 +108,6 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
         connection.execute("COMMIT")
         unlock_session(connection, Lock.REBUILD, shared=True)
     return Verified(head, checkpoint.position, bills, first)
-
-
-_LOG = """
-COPY (
-    SELECT
-        position, lab_id, bill_id, event_type, event_time, digest, source, body
-    FROM ledger.event_log
-    WHERE position > {} AND position <= {}
-    ORDER BY position
-) TO STDOUT (FORMAT binary)
-"""
-
-
-def check_log(connection: Connection, job: LogJob) -> Checked:
-    """Check that a stretch has each position once, and that columns and digests fit the bodies."""
-    query = SQL(_LOG).format(Literal(job.after), Literal(job.upto))
-    expected = job.after
-    with connection.cursor().copy(query) as copy:
-        copy.set_types(("int8", "text", "text", "text", "timestamptz", "bytea", "text", "bytea"))
-        for position, *said, body in copy.rows():
-            expected += 1
-            words = None
-            if position > expected:
-                words = f"the log has a gap: position {expected} is missing"
-            elif position < expected:
-                words = f"position {position} stands in the log twice"
-            else:
-                words = _contradiction(position, said, body)
-            if words:
-                _drain(copy)
-                return Checked(expected - job.after, 0, _at(position, words))
-    if expected < job.upto:
-        words = f"the log has a gap: position {expected + 1} is missing"
-        return Checked(expected - job.after, 0, _at(expected + 1, words))
-    return Checked(expected - job.after, 0, None)
 
 
 @gc_paused()
@@ -202,7 +155,7 @@ def _expected_otherwise(
             return Difference((lab_id, "", "expected_bill"), words)
     for position, one in sorted(said.items()):
         later = "SELECT EXISTS (SELECT FROM state.expected_bill WHERE lab_id = %s"
-        if position not in stored and not _one(
+        if position not in stored and not single(
             connection,
             later + " AND integrator_id = %s AND position > %s)",
             one.lab_id or "",
@@ -238,26 +191,6 @@ def _with_bill_id(table: str) -> SQL | Composed:
     return SQL("""(SELECT *, ''::text COLLATE "C" AS bill_id FROM state.{}) t""").format(
         Identifier(table)
     )
-
-
-def _contradiction(position: int, said: list[Any], body: bytes) -> str | None:
-    lab_id, bill_id, event_type, event_time, digest, source = said
-    found = columns_of(body, source)
-    said_time = None if found.event_time is None else from_unix(found.event_time)
-    if digest != found.digest:
-        return (
-            f"the digest of position {position} is {digest.hex()} "
-            f"and its body's is {found.digest.hex()}"
-        )
-    for column, stored, from_body in (
-        ("lab_id", lab_id, found.lab_id),
-        ("bill_id", bill_id, found.bill_id),
-        ("event_type", event_type, found.event_type),
-        ("event_time", event_time, said_time),
-    ):
-        if stored != from_body:
-            return f"{column} of position {position} is {stored} and its body says {from_body}"
-    return None
 
 
 def _stored(connection: Connection, table: str, chunk: Chunk) -> Iterator[Row]:
@@ -305,18 +238,3 @@ def _show(value: object) -> str:
     if value is None:
         return "null"
     return f"{value:%F %T.%f} UTC" if isinstance(value, datetime) else str(value)
-
-
-def _at(position: int, words: str) -> Difference:
-    return Difference((f"{position:020}",), words)
-
-
-def _drain(copy: Any) -> None:  # noqa: ANN401 -- psycopg's Copy; leaving it half read is an error
-    for _ in copy:
-        pass
-
-
-def _one(connection: Connection, query: LiteralString, *values: object) -> Any:  # noqa: ANN401 -- whatever the query gives
-    row = connection.execute(query, values or None).fetchone()
-    assert row  # noqa: S101 -- the queries above give one row
-    return row[0]

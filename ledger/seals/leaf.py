@@ -13,8 +13,8 @@ from psycopg.sql import SQL
 
 from ledger.seals.merkle import leaf_hash
 
-_LOG = "ledger.event_log"
-_BODY_SHA256 = "sha256(body)"
+_LOG = "ledger.logged_event"
+_BODY_SHA256 = "coalesce(sha256(body), body_sha256)"  # what stands is hashed, not believed
 
 # By COPY a timestamptz is read as the int8 that it is in the binary format, microseconds since
 # 2000: exact, and whatever a changed row says.

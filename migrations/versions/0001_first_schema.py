@@ -19,9 +19,12 @@ depends_on = None
 OBJECTS = (
     ("ledger.postgres", "hint"),
     ("ledger.eventlog", "event_log"),
+    ("ledger.eventlog", "erasable_body"),
+    ("ledger.eventlog", "logged_event"),
     ("ledger.eventlog", "repeat_delivery"),
     ("ledger.eventlog", "refuse_change"),
     ("ledger.eventlog", "append_events"),
+    ("ledger.eventlog", "erase_body"),
     ("ledger.eventlog", "event_log_head"),
     ("ledger.eventlog", "liveness"),
     ("ledger.eventlog", "refusal"),
@@ -38,6 +41,7 @@ OBJECTS = (
     ("ledger.operations", "knows_lab"),
     ("ledger.operations", "keep_refused_deliveries"),
     ("ledger.operations", "api_key"),
+    ("ledger.operations", "session"),
     ("ledger.seals", "seal_tile"),
     ("ledger.seals", "seal_checkpoint"),
 )

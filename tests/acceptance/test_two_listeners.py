@@ -17,11 +17,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.page import page_routes
 from tests.support.payloads import distinct
 from tests.support.server import KEY, ROOT, TOKEN, LedgerServer, free_port, run_ledger, wait_until
 
 OPENAPI = json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())
-PRIVATE = [
+PAGES = [(method, re.sub(r"\{\w+\}", "1", path)) for method, path, _ in page_routes()]
+PRIVATE = PAGES + [
     (method.upper(), re.sub(r"\{\w+\}", "1", path))
     for path, operations in OPENAPI["paths"].items()
     if not path.startswith("/webhooks/") and path != "/health/live"

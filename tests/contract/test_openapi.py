@@ -130,8 +130,17 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
     for path in ("/health/live", "/health/ready", "/metrics"):
         yield server.anonymous.get(path)
     yield from every_answer_of_the_desk(server)
+    yield from every_answer_about_erasure(server)
     yield from every_answer_about_keys(server)
     yield from every_answer_about_tokens(server)
+
+
+def every_answer_about_erasure(server: LedgerServer) -> Iterator[httpx.Response]:
+    [position] = server.record(payload("b8", "lead.created"))
+    for query in ("", "?dry_run=1", ""):
+        yield server.api.post(f"/v1/events/{position}/erase{query}", json={"reason": "r"})
+    for asked in ("false", "true"):
+        yield server.api.get("/v1/events", params={"after": position - 1, "body": asked})
 
 
 def every_answer_about_keys(server: LedgerServer) -> Iterator[httpx.Response]:
@@ -159,8 +168,10 @@ def every_answer_about_keys(server: LedgerServer) -> Iterator[httpx.Response]:
     for path, method, operation in OPERATIONS:
         if "403" in operation["responses"] and "/keys" not in path:
             names = {"number": 1, "lab_id": "x", "integrator_id": "i", "key_id": "k"}
-            asked = path.format(**names, token_id="t", delivery_id="d")
-            yield server.anonymous.request(method, asked, headers=reader)
+            asked = path.format(**names, token_id="t", delivery_id="d", bill_id="b", position=1)
+            takes = {parameter["name"] for parameter in operation.get("parameters", ())}
+            query = {"body": "true"} if "body" in takes else None  # refused to who only reads
+            yield server.anonymous.request(method, asked, headers=reader, params=query)
     yield server.api.post(f"{one}/revoke")
 
 
@@ -215,6 +226,7 @@ def every_answer_of_the_desk(server: LedgerServer) -> Iterator[httpx.Response]:
         ("DELETE", "/v1/expected-bills/i9", [None, None]),
         ("DELETE", "/v1/expected-bills/i9?nonsense=1", [None]),
         ("POST", "/v1/expected-bills", [{"integrator_id": "i8", **expected}, "neither"]),
+        ("POST", "/v1/events/99999/erase", [{"reason": "r"}, {}]),
         ("POST", "/v1/imports", [payload("b6", "bill.created")]),
         ("POST", "/v1/imports?nonsense=1", [None]),
         ("PUT", lab, [{"events": ["bill.created"]}, {"events": None}, {}]),

@@ -115,7 +115,7 @@ def test_an_ordinary_delivery_is_not_the_applications(
     database_url: str, service: Connection, sent: bytes
 ) -> None:
     assert status_of(sent, database_url) == (200, [])
-    assert one(service, "SELECT body FROM ledger.event_log") == body()
+    assert one(service, "SELECT body FROM ledger.logged_event") == body()
 
 
 FORWARDED = {
@@ -142,7 +142,7 @@ def test_an_ordinary_delivery_over_tls_is_not_the_applications_either(
     listener = Listener(Certificate(authority.certificate, authority.key))
     sent = ORDINARY["a header"]
     assert status_of(sent, database_url, listener, authority.context()) == (200, [])
-    assert one(service, "SELECT body FROM ledger.event_log") == body()
+    assert one(service, "SELECT body FROM ledger.logged_event") == body()
 
 
 @pytest.mark.parametrize("sent", OTHERS.values(), ids=OTHERS)

@@ -25,14 +25,13 @@ from tests.support.sessions import one
 CHANGES = {
     "update": "UPDATE {} SET position = position",
     "update of no row": "UPDATE {} SET position = position WHERE false",
-    "update in a query": "WITH changed AS (UPDATE {} SET source = 'import' RETURNING 1)"
-    " TABLE changed",
+    "update in a query": "WITH changed AS (UPDATE {} SET position = 7 RETURNING 1) TABLE changed",
     "delete": "DELETE FROM {}",
     "delete of no row": "DELETE FROM {} WHERE false",
     "truncate": "TRUNCATE {}",
     "truncate cascade": "TRUNCATE {} CASCADE",
     "merge that updates": "MERGE INTO {} t USING (VALUES (1::bigint)) v (n) ON t.position = v.n"
-    " WHEN MATCHED THEN UPDATE SET source = 'import'",
+    " WHEN MATCHED THEN UPDATE SET lab_id = 'other'",
     "merge that deletes": "MERGE INTO {} t USING (VALUES (1::bigint)) v (n) ON t.position = v.n"
     " WHEN MATCHED THEN DELETE",
 }
@@ -42,13 +41,13 @@ UPSERT = (
 )
 REFUSALS = [
     pytest.param(table, statement.format(table), id=f"{name} of {table}")
-    for table in ("ledger.event_log", "ledger.repeat_delivery")
+    for table in ("ledger.event_log", "ledger.erasable_body", "ledger.repeat_delivery")
     for name, statement in CHANGES.items()
 ] + [pytest.param("ledger.event_log", UPSERT, id="upsert of event_log")]
 
 
 def log_with_a_repeat(connection: Connection) -> None:
-    append(connection, [delivery(body()), delivery(body(), received=1)])
+    append(connection, [delivery(body()), delivery(body(), received=1), delivery(b"broken")])
 
 
 def content(connection: Connection, table: str) -> list[tuple[object, ...]]:
@@ -65,7 +64,10 @@ WHO = {
     ),
     "the service": (AS_SERVICE, (InsufficientPrivilege, "permission denied")),
     "a service that was granted the right": (
-        f"GRANT ALL ON ledger.event_log, ledger.repeat_delivery TO ledger_service; {AS_SERVICE}",
+        (
+            "GRANT ALL ON ledger.event_log, ledger.erasable_body, ledger.repeat_delivery"
+            f" TO ledger_service; {AS_SERVICE}"
+        ),
         BY_TRIGGER,
     ),
 }
@@ -84,7 +86,7 @@ def test_a_change_is_refused(undone: Connection, table: str, statement: str, who
     assert content(undone, table) == before
 
 
-@pytest.mark.parametrize("table", ["event_log", "repeat_delivery", "policy"])
+@pytest.mark.parametrize("table", ["event_log", "erasable_body", "repeat_delivery", "policy"])
 def test_the_service_holds_exactly_select_and_insert(undone: Connection, table: str) -> None:
     table = f"ledger.{table}"
     rights = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"]
@@ -133,7 +135,7 @@ def test_the_service_cannot_take_the_walls_down(undone: Connection, statement: s
 )
 def test_a_body_is_kept_byte_for_byte(undone: Connection, event: bytes) -> None:
     assert append(undone, [delivery(event)]) == [Outcome(1, recorded=True)]
-    rows = undone.execute("SELECT body, digest FROM ledger.event_log").fetchall()
+    rows = undone.execute("SELECT body, digest FROM ledger.logged_event").fetchall()
     assert rows == [(event, digest(event))]
 
 
@@ -178,7 +180,7 @@ def test_events_take_their_places_in_the_order_given(service: Connection) -> Non
     given = [delivery(event, received=-number) for number, event in enumerate(events)]
     outcomes = append(service, given[:20]) + append(service, given[20:])
     assert outcomes == [Outcome(number + 1, recorded=True) for number in range(50)]
-    stored = service.execute("SELECT body FROM ledger.event_log ORDER BY position").fetchall()
+    stored = service.execute("SELECT body FROM ledger.logged_event ORDER BY position").fetchall()
     assert [found for (found,) in stored] == events
 
 
@@ -198,7 +200,7 @@ def test_a_repeat_within_a_batch_has_the_position_of_the_first(service: Connecti
         Outcome(2, recorded=False),
     ]
     bodies = service.execute(
-        "SELECT position, body FROM ledger.event_log ORDER BY position"
+        "SELECT position, body FROM ledger.logged_event ORDER BY position"
     ).fetchall()
     assert bodies == [(1, one_event), (2, other)]
 
@@ -289,7 +291,7 @@ def test_an_event_takes_at_most_2_2_times_its_body(service: Connection, size: in
     append(service, deliveries(events))
     query = "SELECT sum(octet_length(body)) * 2.2 > pg_total_relation_size('ledger.event_log')"
     assert one(service, f"{query} FROM ledger.event_log")
-    assert one(service, "SELECT max(octet_length(body)) FROM ledger.event_log") == size
+    assert one(service, "SELECT max(octet_length(body)) FROM ledger.logged_event") == size
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_what_is_more_than_a_socket_takes_is_sent_whole(
             assert await lane.append(delivery(body())) == Outcome(2, recorded=True)
 
     asyncio.run(use())
-    assert one(owner, "SELECT body FROM ledger.event_log WHERE position = 1") == long_one.body
+    assert one(owner, "SELECT body FROM ledger.logged_event WHERE position = 1") == long_one.body
 
 
 def test_liveness_is_recorded_while_one_batch_follows_the_other(

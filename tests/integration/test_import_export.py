@@ -70,7 +70,7 @@ def import_file(connection: Connection, path: Path) -> Imported:
 
 
 def stored(connection: Connection) -> list[bytes]:
-    query = "SELECT body FROM ledger.event_log ORDER BY position"
+    query = "SELECT body FROM ledger.logged_event ORDER BY position"
     return [found for (found,) in connection.execute(query)]
 
 
@@ -230,7 +230,7 @@ def test_an_export_of_somebody_else_is_imported_as_payloads(
     before = datetime.now(UTC)
     imported = import_bytes(other, b"".join(export_lines(service)), exports=False)
     assert (imported.recorded, imported.unreadable, imported.unreadable_recorded) == (2, 2, 0)
-    rows = other.execute("SELECT source, received_at, body FROM ledger.event_log").fetchall()
+    rows = other.execute("SELECT source, received_at, body FROM ledger.logged_event").fetchall()
     assert {letter for letter, _, _ in rows} == {"import"}
     assert all(before <= moment for _, moment, _ in rows)
     assert sorted(found for _, _, found in rows) == [spaced, payloads(1)[0]]

@@ -12,6 +12,7 @@ from ledger.model.bill_history import LoggedEvent, memory_of, most_memory_of
 from ledger.projection import histories, projector, read_event, rebuild, store, verify
 from ledger.projection.projector import follow_once
 from ledger.projection.read_event import BillEvents, read_row
+from ledger.projection.verify_log import Difference
 from tests.support.histories import RECEIVED, body, delivery, mixed_history, respelled
 from tests.support.sessions import drain, state_rows
 
@@ -22,7 +23,7 @@ def rebuilt(url: str) -> None:
     rebuild.rebuild(url, processes=1, started_at=RECEIVED, on_progress=lambda *_: None)
 
 
-def difference(url: str) -> verify.Difference | None:
+def difference(url: str) -> Difference | None:
     return verify.verify(url, processes=1, on_progress=lambda *_: None).difference
 
 

@@ -53,7 +53,7 @@ def fill(connection: Connection) -> None:
         b"not JSON",
     ]
     append(connection, deliveries(events))
-    append(connection, deliveries([events[0]]))
+    append(connection, [delivery(events[0], received=60)])
     append(
         connection,
         [

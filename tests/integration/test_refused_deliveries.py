@@ -91,7 +91,7 @@ def there(connection: Connection) -> list[str]:
 
 
 def decided(connection: Connection) -> list[dict[str, Any]]:
-    query = "SELECT body FROM ledger.event_log WHERE source = 'operator' ORDER BY position"
+    query = "SELECT body FROM ledger.logged_event WHERE source = 'operator' ORDER BY position"
     return [json.loads(content) for (content,) in connection.execute(query)]
 
 
@@ -291,7 +291,7 @@ def test_accepted_deliveries_do_not_mislead_who_looks_for_a_time_in_the_log(
     put(box, several(8, "accepted"))
     accept(database_url, ALL, by=BY, dry_run=False)
     for moment in (0, 500, 1004, 1008, 10**6):
-        after = loss_windows._position_at(box, RECEIVED + timedelta(seconds=moment))  # noqa: SLF001 -- read by questions that take long to make
+        after = loss_windows.position_at(box, RECEIVED + timedelta(seconds=moment))
         query = (
             "SELECT coalesce(min(position), 0) FROM ledger.event_log"
             " WHERE received_at >= %s AND source = 'webhook'"

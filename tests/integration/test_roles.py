@@ -30,12 +30,16 @@ MAY: dict[str, dict[str, set[str]]] = {
         "state.checkpoint": ALL,
         **{f"ledger.{name}": ALL for name in VIEWS},
         "ledger.event_log": APPEND,
+        "ledger.erasable_body": APPEND,
+        "ledger.logged_event": {"SELECT"},
         "ledger.repeat_delivery": APPEND,
         "ledger.policy": APPEND,
         "ledger.import_run": {"SELECT", "INSERT", "UPDATE"},
         "ledger.liveness": CHANGE,
         "ledger.refusal": CHANGE,
         "ledger.api_key": {"SELECT", "INSERT", "UPDATE"},
+        "ledger.session": {"SELECT", "INSERT", "DELETE"},
+        "ledger.login_link": {"SELECT", "INSERT", "DELETE"},
         "ledger.webhook_token": APPEND,
         "ledger.refused_delivery": {"SELECT", "DELETE"},
         "ledger.alert_subject": CHANGE,
@@ -49,6 +53,7 @@ MAY: dict[str, dict[str, set[str]]] = {
     },
     "ledger_intake": {
         "ledger.event_log": {"INSERT"},
+        "ledger.erasable_body": {"INSERT"},
         "ledger.repeat_delivery": {"INSERT"},
         "ledger.liveness": {"SELECT", "INSERT", "DELETE"},
         "ledger.refusal": {"SELECT", "INSERT", "UPDATE"},
@@ -88,7 +93,7 @@ MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
 """What a role may do with single columns, beyond what it may do with the whole table."""
 
 MAY_RUN = {
-    "ledger_service": {"append_events", "event_log_head", "keep_refused_deliveries"},
+    "ledger_service": {"append_events", "event_log_head", "erase_body", "keep_refused_deliveries"},
     "ledger_intake": {"append_events", "keep_refused_deliveries"},
     "ledger_reader": set[str](),
 }
@@ -165,14 +170,15 @@ def test_a_role_may_run_the_functions_that_are_listed_and_no_others(
     assert found - FOR_EVERYBODY == MAY_RUN[role]
 
 
-def test_one_function_lends_the_rights_of_its_owner(owner: Connection) -> None:
-    """It holds the bounds of the box, which a role that could write there would not."""
+def test_two_functions_lend_the_rights_of_their_owner(owner: Connection) -> None:
+    """One holds the bounds of the box, and one erases only what a decision in the log names."""
     query = """
         SELECT p.proname
         FROM pg_proc p
         WHERE p.prosecdef AND p.pronamespace IN ('ledger'::regnamespace, 'state'::regnamespace)
+        ORDER BY 1
     """
-    assert owner.execute(query).fetchall() == [("keep_refused_deliveries",)]
+    assert owner.execute(query).fetchall() == [("erase_body",), ("keep_refused_deliveries",)]
 
 
 def test_no_role_may_log_in_or_is_more_than_it_seems(owner: Connection) -> None:
@@ -219,7 +225,7 @@ def acting_as(url: str, role: str) -> Iterator[Connection]:
         yield connection
 
 
-@pytest.mark.parametrize("table", ["event_log", "repeat_delivery", "policy"])
+@pytest.mark.parametrize("table", ["event_log", "erasable_body", "repeat_delivery", "policy"])
 @pytest.mark.parametrize(
     "statement",
     [
@@ -235,7 +241,7 @@ def acting_as(url: str, role: str) -> Iterator[Connection]:
 def test_nobody_who_serves_or_reads_changes_what_is_append_only(
     module_database_url: str, role: str, statement: str, table: str
 ) -> None:
-    column = "set_by" if table == "policy" else "source"
+    column = {"policy": "set_by", "erasable_body": "body"}.get(table, "source")
     with (
         acting_as(module_database_url, role) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -243,7 +249,7 @@ def test_nobody_who_serves_or_reads_changes_what_is_append_only(
         connection.execute(statement.format(table, column).encode())
 
 
-@pytest.mark.parametrize("table", ["event_log", "repeat_delivery", "policy"])
+@pytest.mark.parametrize("table", ["event_log", "erasable_body", "repeat_delivery", "policy"])
 @pytest.mark.parametrize("statement", ["DELETE FROM ledger.{}", "TRUNCATE ledger.{}"])
 def test_the_owner_does_not_by_mistake(owner: Connection, statement: str, table: str) -> None:
     with pytest.raises(psycopg.errors.RestrictViolation, match="append-only"):
@@ -260,6 +266,8 @@ def test_the_intake_appends_recognises_repeats_and_reads_nothing(
         drain(owner)
         for query in (
             "SELECT body FROM ledger.event_log",
+            "SELECT body FROM ledger.erasable_body",
+            "SELECT body FROM ledger.logged_event",
             "SELECT * FROM ledger.event_log",
             "SELECT event_type FROM ledger.event_log",
             "SELECT * FROM ledger.repeat_delivery",

@@ -81,7 +81,7 @@ async def spool_some(lane: SpoolingLane, numbers: range) -> list[Delivery]:
 
 
 def logged(owner: Connection) -> list[tuple[bytes, datetime]]:
-    rows = owner.execute("SELECT body, received_at FROM ledger.event_log ORDER BY position")
+    rows = owner.execute("SELECT body, received_at FROM ledger.logged_event ORDER BY position")
     return rows.fetchall()
 
 

@@ -17,6 +17,7 @@ from ledger.projection.parallel import chunks
 from ledger.projection.projector import Projector
 from ledger.projection.rows import COLUMNS
 from ledger.projection.verify import Verified
+from ledger.projection.verify_log import LogJob, check_log
 from tests.support.histories import body, deliveries, mixed_history
 from tests.support.sessions import LONG, drain, one, tamper, wait_until
 
@@ -145,7 +146,7 @@ def test_a_change_of_the_log_is_named_with_its_position(
     tamper(undone, statement)
     head = one(undone, "SELECT max(position) FROM ledger.event_log")
     checked = [
-        verify.check_log(undone, verify.LogJob(after, min(after + ranges, head)))
+        check_log(undone, LogJob(after, min(after + ranges, head)))
         for after in range(0, head, ranges)
     ]
     found = [job.difference for job in checked if job.difference is not None]

@@ -2,19 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from litestar import Response, get
 from litestar.params import Parameter, QueryParameter
-from psycopg.sql import SQL, Composable, Placeholder
+from psycopg.sql import SQL
 
-from ledger.api.bill_reader import (
-    BILLS,
-    SUMMARY_COLUMNS,
-    StoredBill,
-    bill_summary,
-    stored_bill,
-)
+from ledger.api.bill_reader import BILLS, StoredBill, stored_bill
 from ledger.api.handlers.unknown_bills import unknown_bill
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import (
@@ -39,8 +33,8 @@ from ledger.model.bill import Bill as FoldedBill
 from ledger.model.bill import BillSummary, Report, State, fold
 from ledger.model.bill_history import history_of
 from ledger.model.findings import Finding, findings
-from ledger.model.operators import Labs
-from ledger.operations.missing_events.queries import SUBSCRIBED, decode_many, items, parameters
+from ledger.operations.bill_lists import Condition, list_query, listed, of_labs
+from ledger.operations.missing_events.queries import decode_many, items, parameters
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import MissingEventItem
 from ledger.projection.read_event import BillEvents, read_row
@@ -63,7 +57,7 @@ SELECT
     coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0),
     (
         SELECT coalesce(sum(octet_length(body)), 0)::int8
-        FROM ledger.event_log
+        FROM ledger.logged_event
         WHERE lab_id = %s AND bill_id = %s
     )
 """)
@@ -203,39 +197,6 @@ def _parked(key: tuple[str, str], error: str) -> ProblemError:
     )
 
 
-_LIST = """
-SELECT
-    c.position,
-    b.lab_id,
-    b.bill_id,
-    {columns},
-    CASE WHEN b.missing > 0 THEN (
-        SELECT count(*)
-        FROM state.missing_event m
-        WHERE m.lab_id = b.lab_id AND m.bill_id = b.bill_id AND {subscribed}
-    ) ELSE 0 END AS missing
-FROM state.checkpoint c
-LEFT JOIN LATERAL (
-    SELECT *
-    FROM state.bill b
-    WHERE {where}
-    ORDER BY b.position {direction}
-    LIMIT %(limit)s
-) b ON true
-ORDER BY b.position {direction}
-"""
-
-
-Condition = tuple[str, Any]
-
-
-def of_labs(labs: Labs) -> list[Condition]:
-    """Return the condition that bills are of some labs; one lab has an index of its own."""
-    if labs is None:
-        return []
-    return [("b.lab_id = {}", labs[0]) if len(labs) == 1 else ("b.lab_id = ANY({})", list(labs))]
-
-
 async def bill_items(
     services: Services,
     conditions: Sequence[Condition],
@@ -245,25 +206,15 @@ async def bill_items(
 ) -> tuple[int, list[tuple[int, bytes]]]:
     """Return the state's position, and bills in a list, each with its position.
 
-    A condition is SQL about `state.bill b` with {} for its value.
+    Conditions are those of `list_query`.
     """
-    where: list[Composable] = [SQL("true")]
-    values = {**parameters(services.policy, datetime.now(UTC)), "limit": limit}
-    for number, (condition, value) in enumerate(conditions):
-        where.append(SQL(condition).format(Placeholder(f"value_{number}")))
-        values[f"value_{number}"] = value
-    query = SQL(_LIST).format(
-        columns=SQL(SUMMARY_COLUMNS),
-        subscribed=SQL(SUBSCRIBED),
-        where=SQL(" AND ").join(where),
-        direction=SQL("DESC" if newest_first else "ASC"),
+    query, values = list_query(
+        conditions, services.policy, datetime.now(UTC), limit=limit, newest_first=newest_first
     )
     rows = await services.fetch_state(query, values)
     found = [
-        (bill.position, with_members(encode(bill), missing=b"%d" % missing))
-        for _, lab_id, bill_id, *columns, missing in rows
-        if lab_id is not None
-        for bill in [bill_summary(lab_id, bill_id, columns)]
+        (one.summary.position, with_members(encode(one.summary), missing=b"%d" % one.missing))
+        for one in listed(rows)
     ]
     return rows[0][0], found
 

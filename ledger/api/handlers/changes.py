@@ -9,7 +9,7 @@ from litestar.response import Stream
 from psycopg.sql import SQL
 
 from ledger.api.change_feed import Change, ChangeFeed
-from ledger.api.handlers.bills import Condition, bill_items, of_labs
+from ledger.api.handlers.bills import bill_items
 from ledger.api.http.guards import READ, presented_key
 from ledger.api.http.pages import first_page
 from ledger.api.http.parameters import (
@@ -26,6 +26,7 @@ from ledger.api.permissions import Caller
 from ledger.api.schemas import ChangeItem, Page
 from ledger.api.services import Services
 from ledger.model.operators import Labs
+from ledger.operations.bill_lists import Condition, of_labs
 
 STREAM = "text/event-stream"
 _DIGITS = len(str(LAST_POSITION))

@@ -1,11 +1,12 @@
 """The event log over HTTP: the events of one bill, all events, and the unreadable ones."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, LiteralString
 
 from litestar import Response, get
-from litestar.params import Parameter
-from msgspec import Struct
+from litestar.params import Parameter, QueryParameter
+from msgspec import UNSET, Struct, UnsetType
 from psycopg.sql import SQL, Composed, Literal
 
 from ledger.api.handlers.unknown_bills import no_events
@@ -20,10 +21,12 @@ from ledger.api.http.parameters import (
 )
 from ledger.api.http.paths import identifier
 from ledger.api.http.responses import answer, encode, ok, page
-from ledger.api.permissions import Caller
+from ledger.api.permissions import BodyRule, Caller
 from ledger.api.schemas import (
+    NULL,
     BillEventItem,
     EventItem,
+    NoBody,
     Page,
     UnreadableEventItem,
     attempt,
@@ -37,8 +40,21 @@ from ledger.operations.policy import Policy
 
 Row = tuple[Any, ...]
 
+WithBodies = Annotated[
+    bool,
+    QueryParameter(
+        name="body",
+        required=False,
+        description="Whether to show also the bodies of events that are not folded, such as "
+        "`lead.created`: they may hold a person's contact data. Needs the scope `operate`.",
+    ),
+]
+
 PAGE_BYTES = 4 * 1024 * 1024
 """The most bytes of bodies in one page; the last body may exceed it."""
+
+_MORE = 1 + len(LoggedDelivery._fields)
+"""Where the columns after `SHOWN` begin in a row of `_PAGE`."""
 
 IN_THREAD = 64 * 1024
 """Pages with at least so many bytes of bodies are written in a thread."""
@@ -52,7 +68,8 @@ LEFT JOIN LATERAL (
     FROM (
         SELECT
             l.*,
-            sum(octet_length(l.body)) OVER (ORDER BY l.position) - octet_length(l.body) AS before
+            coalesce(sum(octet_length(l.body)) OVER (ORDER BY l.position), 0)
+                - coalesce(octet_length(l.body), 0) AS before
         FROM ({rows}) l
     ) sized
     WHERE before < {page_bytes}
@@ -69,21 +86,21 @@ def _page(position: LiteralString, rows: LiteralString) -> Composed:
 _OF_BILL = _page(
     _HEAD,
     # + 0 keeps the planner off the index on position, where other bills' events lie in between.
-    f"SELECT {SHOWN} FROM ledger.event_log WHERE lab_id = %s AND bill_id = %s AND position + 0 > %s"  # noqa: S608 -- our own names
-    " ORDER BY position + 0 LIMIT %s",
+    f"SELECT {SHOWN} FROM ledger.logged_event WHERE lab_id = %s AND bill_id = %s"  # noqa: S608 -- our own names
+    " AND position + 0 > %s ORDER BY position + 0 LIMIT %s",
 )
 ALL = _page(
     _HEAD,
-    f"SELECT {SHOWN} FROM ledger.event_log WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
+    f"SELECT {SHOWN} FROM ledger.logged_event WHERE position > %s ORDER BY position LIMIT %s",  # noqa: S608 -- our own names
 )
 # From lab to lab along the index, so that the cost does not depend on the events of other labs.
-_OF_LABS = _page(
+OF_LABS = _page(
     _HEAD,
     f"""
     SELECT e.*
     FROM unnest(%s::text[]) AS k (lab_id)
     CROSS JOIN LATERAL (
-        SELECT {SHOWN} FROM ledger.event_log l
+        SELECT {SHOWN} FROM ledger.logged_event l
         WHERE l.lab_id = k.lab_id AND l.position > %s
         ORDER BY l.lab_id, l.position LIMIT %s
     ) e
@@ -94,7 +111,7 @@ _UNREADABLE = """
     SELECT
         e.position, e.event_type,
         e.event_time, e.received_at,
-        e.source, e.lab_id, e.bill_id, e.body,
+        e.source, e.lab_id, e.bill_id, e.body, e.is_erasable, e.erased_at,
         u.reason, u.path, u.detail
     FROM (
         SELECT *
@@ -106,7 +123,7 @@ _UNREADABLE = """
         ORDER BY position
         LIMIT %s
     ) u
-    JOIN ledger.event_log e ON e.lab_id = u.lab_id AND e.position = u.position
+    JOIN ledger.logged_event e ON e.lab_id = u.lab_id AND e.position = u.position
 """
 ALL_UNREADABLE = _page("SELECT position FROM state.checkpoint", _UNREADABLE)
 
@@ -124,8 +141,11 @@ async def list_bill_events(
     bill_id: str,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
+    *,
+    with_bodies: WithBodies = False,
 ) -> Response[bytes]:
     """List the events of a bill, unreadable ones included."""
+    shows = caller.body_rule(asked=with_bodies)
     key = (identifier(lab_id), identifier(bill_id))
     after = read_cursor(cursor, int)
     rows = await services.fetch(
@@ -133,7 +153,7 @@ async def list_bill_events(
     )
     if rows[0][1] is None and not after:
         raise no_events(key, rows[0][0])
-    return await _answer(rows, limit, services, _bill_item)
+    return await _answer(rows, limit, services, partial(_bill_item, shows=shows))
 
 
 @get(
@@ -148,14 +168,17 @@ async def list_events(
     after: OptionalPosition = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
+    *,
+    with_bodies: WithBodies = False,
 ) -> Response[bytes]:
     """List the events of the log."""
+    shows = caller.body_rule(asked=with_bodies)
     start, most = _start(after, cursor), limit + 1
     if caller.labs is None:
         rows = await services.fetch(ALL, [start, most])
     else:
-        rows = await services.fetch(_OF_LABS, [list(caller.labs), start, most, most])
-    return await _answer(rows, limit, services, event_item)
+        rows = await services.fetch(OF_LABS, [list(caller.labs), start, most, most])
+    return await _answer(rows, limit, services, partial(event_item, shows=shows))
 
 
 @get(
@@ -174,12 +197,15 @@ async def list_unreadable_events(
     after: OptionalPosition = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
+    *,
+    with_bodies: WithBodies = False,
 ) -> Response[bytes]:
     """List the events that cannot be read, each with the reason and the JSON path."""
+    shows = caller.body_rule(asked=with_bodies)
     labs = as_array(caller.labs)
     values = [_start(after, cursor), reason, reason, labs, labs, limit + 1]
     rows = await services.fetch_state(ALL_UNREADABLE, values)
-    return await _answer(rows, limit, services, unreadable_item)
+    return await _answer(rows, limit, services, partial(unreadable_item, shows=shows))
 
 
 def _start(after: int | None, cursor: str | None) -> int:
@@ -192,7 +218,7 @@ async def _answer(
 ) -> Response[bytes]:
     """Write a page from rows of `_PAGE`: the position, `SHOWN`, more columns, the size before."""
     found = [row for row in rows if row[1] is not None]
-    size = sum(len(row[8]) for row in found)
+    size = sum(len(row[8] or b"") for row in found)
     following = None
     if len(found) > limit:
         following = write_cursor(found[limit - 1][1])
@@ -206,9 +232,16 @@ async def _answer(
     return answer(content, rows[0][0])
 
 
-def _members(row: Row, policy: Policy) -> dict[str, Any]:
-    shown = LoggedDelivery(*row[1:9])
-    body, raw = shown_body(shown.body)
+def _members(row: Row, policy: Policy, shows: BodyRule) -> dict[str, Any]:
+    shown = LoggedDelivery(*row[1:_MORE])
+    no_body: NoBody | UnsetType = UNSET
+    body, raw = NULL, None
+    if shown.body is None:
+        no_body = "erased"
+    elif shown.is_erasable and not shows(shown.event_type):
+        no_body = "withheld"
+    else:
+        body, raw = shown_body(shown.body)
     return {
         "position": shown.position,
         "event_type": shown.event_type,
@@ -218,25 +251,27 @@ def _members(row: Row, policy: Policy) -> dict[str, Any]:
         "attempt": attempt(shown, policy.retry_interval, policy.retry_count),
         "body": body,
         "raw": raw,
+        "no_body": no_body,
+        "erased_at": shown.erased_at or UNSET,
     }
 
 
-def _bill_item(row: Row, policy: Policy) -> BillEventItem:
-    return BillEventItem(**_members(row, policy))
+def _bill_item(row: Row, policy: Policy, shows: BodyRule) -> BillEventItem:
+    return BillEventItem(**_members(row, policy, shows))
 
 
-def event_item(row: Row, policy: Policy) -> EventItem:
+def event_item(row: Row, policy: Policy, shows: BodyRule) -> EventItem:
     """Return the item of a row of `ALL`."""
-    return EventItem(**_members(row, policy), lab_id=row[6], bill_id=row[7])
+    return EventItem(**_members(row, policy, shows), lab_id=row[6], bill_id=row[7])
 
 
-def unreadable_item(row: Row, policy: Policy) -> UnreadableEventItem:
+def unreadable_item(row: Row, policy: Policy, shows: BodyRule) -> UnreadableEventItem:
     """Return the item of a row of `ALL_UNREADABLE`."""
     return UnreadableEventItem(
-        **_members(row, policy),
+        **_members(row, policy, shows),
         lab_id=row[6],
         bill_id=row[7],
-        reason=row[9],
-        path=row[10],
-        detail=row[11],
+        reason=row[_MORE],
+        path=row[_MORE + 1],
+        detail=row[_MORE + 2],
     )

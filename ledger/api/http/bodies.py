@@ -136,6 +136,13 @@ class RefusedSelectionBody(Body, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
+class EraseBody(Body, frozen=True, kw_only=True):
+    """Why a body is erased."""
+
+    reason: Words
+    dry_run: bool = False
+
+
 class KeyBody(Body, frozen=True, kw_only=True):
     """The key to create: what it is for, what it may do, and until when."""
 
@@ -163,6 +170,7 @@ BODIES: dict[str, type[Body]] = {
     "CreateWebhookToken": WebhookTokenBody,
     "AcceptRefusedDeliveries": RefusedSelectionBody,
     "DropRefusedDeliveries": RefusedSelectionBody,
+    "EraseBody": EraseBody,
     "CreateKey": KeyBody,
     "RotateKey": RotateBody,
 }

@@ -26,10 +26,25 @@ PARAMETERS = {
     "ListRefusedDeliveries.reason": "Only deliveries that were refused for this reason.",
     "ListRefusedDeliveries.lab_id": "Only deliveries that name this lab.",
     "key_id": "The id of the API key.",
+    "position": "The event's position in the log.",
 }
 
 PROPERTIES = {
     "Accepted.dry_run": "Whether nothing was accepted, only counted.",
+    "EraseBody.reason": "Why it is erased.",
+    "EraseBody.dry_run": "Whether to say only what would be erased.",
+    "Erasure.position": "The event's position in the log.",
+    "Erasure.lab_id": "The lab's id at Flabs; empty if the body had no usable one.",
+    "Erasure.bill_id": "The bill's id at Flabs; empty if the body had no usable one.",
+    "Erasure.event_type": "The event's type; empty if the body had no usable one.",
+    "Erasure.erased_at": "When it was erased; null if it was not.",
+    "Erasure.dry_run": "Whether nothing was erased.",
+    "Erasure.received_at": "When Ledger first received the event.",
+    "decision": "The log position of the decision; null if nothing was erased.",
+    "body_sha256": "SHA-256 of the body's bytes, in hexadecimal.",
+    "no_body": "Why `body` and `raw` are null: `withheld`, ask with `body=true`; or `erased`. "
+    "Absent if they are not.",
+    "erased_at": "When the body was erased; absent if it was not.",
     "Accepted.labs": "How many were accepted, by lab.",
     "Accepted.recorded": "How many of them are new in the log; the others are repeats.",
     "Dropped.dry_run": "Whether nothing was dropped, only counted.",

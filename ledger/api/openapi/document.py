@@ -61,7 +61,7 @@ HAS_SUBJECT = {
     "MakeSupportRequest",
     "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
     "RevokeWebhookToken", "GetRefusedDelivery", "AcceptRefusedDeliveries", "DropRefusedDeliveries",
-    "RotateKey", "RevokeKey",
+    "RotateKey", "RevokeKey", "EraseBody",
 }  # fmt: skip
 """Operations on one subject, which may not exist."""
 
@@ -242,13 +242,14 @@ def _add_common_responses(operation: dict[str, Any], handler: HTTPRouteHandler) 
         "503": "The database does not answer, the server is busy, or the projection has not "
         "reached `min_position` in time.",
     }
-    if scope != "read" or operation["operationId"] == "GetSubscription":
+    names = {parameter["name"] for parameter in operation.get("parameters", ())}
+    if scope != "read" or operation["operationId"] == "GetSubscription" or "body" in names:
         problems["403"] = "The API key has not the scope, or is not for the lab."
     if HttpMethod.GET in handler.http_methods:
         problems["429"] = "The API key reads more often than LEDGER_READ_RATE allows."
     if operation["operationId"] in HAS_SUBJECT:
         problems["404"] = "The subject does not exist; the problem says what does."
-    if any(parameter["name"] == "format" for parameter in operation.get("parameters", ())):
+    if "format" in names:
         problems["406"] = "None of the available formats is accepted."
         responses["200"]["content"] |= _DOCUMENTS
     if operation["operationId"] == "ListChanges":

@@ -10,6 +10,9 @@
 --
 -- An event time of 1970-01-01 stands for none: no event has it.
 --
+-- A delivery with a SHA-256 of its body has a body that the fold does not need: it goes to
+-- ledger.erasable_body. One with a time of erasure comes out of an export without its body.
+--
 -- A rehearsal proves that deliveries could be appended, and appends none; of nulls, it proves that
 -- some could. It takes the same locks, needs the same rights, and leaves a record that its commit
 -- flushes and waits for as for an event.
@@ -26,7 +29,9 @@ CREATE FUNCTION ledger.append_events(
     event_types  text[],
     digests      bytea[],
     bodies       bytea[],
-    rehearsal    boolean DEFAULT false
+    rehearsal    boolean DEFAULT false,
+    body_sha256s bytea[] DEFAULT NULL,
+    erased_ats   timestamptz[] DEFAULT NULL
 ) RETURNS TABLE (at_position bigint, recorded boolean)
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -45,7 +50,8 @@ BEGIN
     IF rehearsal THEN
         BEGIN
             PERFORM ledger.append_events(
-                received_ats, event_times, sources, lab_ids, bill_ids, event_types, digests, bodies
+                received_ats, event_times, sources, lab_ids, bill_ids, event_types, digests, bodies,
+                false, body_sha256s, erased_ats
             );
             RAISE EXCEPTION USING ERRCODE = 'LE001', MESSAGE = 'the rehearsal went well';
         EXCEPTION WHEN SQLSTATE 'LE001' THEN
@@ -87,7 +93,7 @@ BEGIN
         d.bill_id,
         d.event_type,
         d.digest,
-        d.body
+        CASE WHEN d.body_sha256 IS NULL THEN d.body END
     FROM (
         SELECT
             generate_series(1, deliveries) AS nth,
@@ -98,7 +104,8 @@ BEGIN
             unnest(bill_ids)     AS bill_id,
             unnest(event_types)  AS event_type,
             unnest(digests)      AS digest,
-            unnest(bodies)       AS body
+            unnest(bodies)       AS body,
+            unnest(body_sha256s) AS body_sha256
     ) d
     WHERE deliveries = (
         SELECT count(DISTINCT k.digest)
@@ -118,6 +125,19 @@ BEGIN
     GET DIAGNOSTICS appended = ROW_COUNT;
 
     IF appended = deliveries THEN
+        IF body_sha256s IS NOT NULL THEN
+            INSERT INTO ledger.erasable_body (lab_id, position, body_sha256, body, erased_at)
+            SELECT
+                d.lab_id,
+                old_head + d.nth,
+                d.body_sha256,
+                CASE WHEN d.erased_at IS NULL THEN d.body END,
+                d.erased_at
+            FROM unnest(lab_ids, body_sha256s, bodies, erased_ats) WITH ORDINALITY AS d (
+                lab_id, body_sha256, body, erased_at, nth
+            )
+            WHERE d.body_sha256 IS NOT NULL;
+        END IF;
         at_position := old_head + 1;
         recorded := true;
         RETURN NEXT;
@@ -131,9 +151,11 @@ BEGIN
                 known.source AS known_source,
                 min(d.nth) OVER (PARTITION BY d.digest, d.lab_id, d.bill_id) AS first_nth
             FROM unnest(
-                received_ats, event_times, sources, lab_ids, bill_ids, event_types, digests, bodies
+                received_ats, event_times, sources, lab_ids, bill_ids, event_types, digests, bodies,
+                body_sha256s, erased_ats
             ) WITH ORDINALITY AS d (
-                received_at, event_time, source, lab_id, bill_id, event_type, digest, body, nth
+                received_at, event_time, source, lab_id, bill_id, event_type, digest, body,
+                body_sha256, erased_at, nth
             )
             LEFT JOIN LATERAL (
                 SELECT e.position, e.received_at, e.source
@@ -170,8 +192,19 @@ BEGIN
                 n.bill_id,
                 n.event_type,
                 n.digest,
-                n.body
+                CASE WHEN n.body_sha256 IS NULL THEN n.body END
             FROM new_event n
+        ),
+        kept_body AS (
+            INSERT INTO ledger.erasable_body (lab_id, position, body_sha256, body, erased_at)
+            SELECT
+                n.lab_id,
+                n.position,
+                n.body_sha256,
+                CASE WHEN n.erased_at IS NULL THEN n.body END,
+                n.erased_at
+            FROM new_event n
+            WHERE n.body_sha256 IS NOT NULL
         ),
         outcome AS MATERIALIZED (
             SELECT

@@ -9,7 +9,7 @@ CREATE TABLE ledger.event_log (
     bill_id     text        NOT NULL COLLATE "C",
     event_type  text        NOT NULL COLLATE "C",
     digest      bytea       NOT NULL,
-    body        bytea       NOT NULL,
+    body        bytea,
     -- Identity: two bodies that are equal as JSON values are one event. The key begins with lab_id,
     -- so that the table can be distributed by it, and with the bill, which is how it is read.
     CONSTRAINT event_log_identity_key UNIQUE (lab_id, bill_id, digest),
@@ -18,7 +18,9 @@ CREATE TABLE ledger.event_log (
     CONSTRAINT event_log_received_at_check
         CHECK (received_at >= '1970-01-01Z' AND received_at < '3000-01-01Z'),
     CONSTRAINT event_log_source_check CHECK (source IN ('webhook', 'import', 'operator')),
-    CONSTRAINT event_log_digest_check CHECK (octet_length(digest) = 32)
+    CONSTRAINT event_log_digest_check CHECK (octet_length(digest) = 32),
+    -- A null body stands in ledger.erasable_body. Decisions are kept here.
+    CONSTRAINT event_log_body_check CHECK (body IS NOT NULL OR source <> 'operator')
 );
 
 -- Positions are unique, but a table distributed by lab_id cannot have a unique key without it.
@@ -46,4 +48,4 @@ COMMENT ON COLUMN ledger.event_log.event_type IS
 COMMENT ON COLUMN ledger.event_log.digest IS
     'SHA-256 of the body''s JSON value with sorted keys and no white space; of the bytes if the body is not JSON.';
 COMMENT ON COLUMN ledger.event_log.body IS
-    'The bytes as they were received.';
+    'The bytes as they were received; null if the fold does not need them: ledger.erasable_body has them.';

@@ -16,7 +16,6 @@ from psycopg.sql import SQL, Composed
 
 from ledger.errors import QuestionError
 from ledger.model.missing_events import MissingState
-from ledger.model.near_losses import lateness
 from ledger.model.operators import Labs, as_array
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import (
@@ -27,6 +26,7 @@ from ledger.operations.missing_events.queries import (
     item_of,
     parameters,
 )
+from ledger.operations.near_losses import near_loss
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import (
     LabTotals,
@@ -247,21 +247,6 @@ class _Asked:
             if then:
                 days.setdefault((lab_id, day), {})[seconds] = then
         return [
-            _near_loss(lab_id, day, delays, self._policy)
+            near_loss(lab_id, day, delays, self._policy)
             for (lab_id, day), delays in sorted(days.items())
         ]
-
-
-def _near_loss(lab_id: str, day: date, delays: dict[int, int], policy: Policy) -> NearLoss:
-    found = lateness(
-        delays, interval=round(policy.retry_interval.total_seconds()), count=policy.retry_count
-    )
-    return NearLoss(
-        lab_id=lab_id,
-        day=day,
-        deliveries=found.deliveries,
-        attempts=found.attempts,
-        unclear=found.unclear,
-        last_attempt_share=found.last_attempt_share,
-        clock_skew_seconds=found.clock_skew_seconds,
-    )

@@ -1,7 +1,8 @@
 """Support requests as they were made, with what came of them."""
 
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from psycopg import Connection
 
@@ -10,7 +11,7 @@ from ledger.model.loss_windows import Interval, difference
 from ledger.model.missing_events import Evidence
 from ledger.model.operator_events import EventRequested
 from ledger.model.operators import Labs, as_array, concerns
-from ledger.model.request_lines import Line
+from ledger.model.request_lines import Line, LineState
 from ledger.operations.loss_windows import closed_windows
 from ledger.operations.read_models import LossWindow, RequestItem, RequestLine, SupportRequest
 
@@ -106,6 +107,13 @@ SELECT EXISTS (
 )
 """
 
+_OF_BILL = """
+SELECT l.request, l.event_type, nullif(l.test_id, ''), l.state, l.reason, l.requested_at
+FROM state.request_line l
+WHERE l.lab_id = %s AND l.bill_id = %s
+ORDER BY l.request, l.test_id, l.event_type
+"""
+
 _LAST = "SELECT max(r.request) FROM state.support_request r"
 
 
@@ -144,6 +152,22 @@ def list_requests(
     With `labs`: those that concern one of these labs, and of them what concerns these labs.
     """
     return _requests(connection, before=before, labs=labs, limit=limit)
+
+
+class BillLine(NamedTuple):
+    """What a request asked for of a bill, and what came of it. Times are UTC."""
+
+    request: int
+    event_type: str
+    test_id: str | None
+    state: LineState
+    reason: str | None
+    requested_at: datetime
+
+
+def lines_of_bill(connection: Connection, lab_id: str, bill_id: str) -> list[BillLine]:
+    """Return what was asked for of a bill, request by request."""
+    return [BillLine(*row) for row in connection.execute(_OF_BILL, (lab_id, bill_id))]
 
 
 def concerns_only(connection: Connection, number: int, labs: Labs) -> bool:

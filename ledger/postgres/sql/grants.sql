@@ -27,8 +27,13 @@ GRANT USAGE, CREATE ON SCHEMA ledger TO ledger_service;
 GRANT USAGE ON SCHEMA ledger TO ledger_intake, ledger_reader;
 
 -- The log is append-only: the service does not hold the right to change it.
-REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledger_service;
-GRANT SELECT, INSERT ON ledger.event_log, ledger.repeat_delivery, ledger.policy TO ledger_service;
+REVOKE ALL
+    ON ledger.event_log, ledger.erasable_body, ledger.repeat_delivery, ledger.policy
+    FROM ledger_service;
+GRANT SELECT, INSERT
+    ON ledger.event_log, ledger.erasable_body, ledger.repeat_delivery, ledger.policy
+    TO ledger_service;
+GRANT EXECUTE ON FUNCTION ledger.erase_body TO ledger_service;
 
 GRANT SELECT, INSERT, UPDATE ON ledger.import_run, ledger.api_key TO ledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE
@@ -43,15 +48,20 @@ GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_
 GRANT SELECT, DELETE ON ledger.refused_delivery TO ledger_service;
 GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_service;
 
+-- Sessions and login links never change: they begin and end.
+GRANT SELECT, INSERT, DELETE ON ledger.session, ledger.login_link TO ledger_service;
+
 -- The last tile of a level grows. Checkpoints never change.
 GRANT SELECT, INSERT, UPDATE (hashes) ON ledger.seal_tile TO ledger_service;
 GRANT SELECT, INSERT ON ledger.seal_checkpoint TO ledger_service;
 
-GRANT SELECT ON ledger.current_policy, ledger.schema_version TO ledger_service;
+GRANT SELECT ON ledger.logged_event, ledger.current_policy, ledger.schema_version TO ledger_service;
 
 -- The intake appends and recognises repeats. It cannot read what it appended.
-REVOKE ALL ON ledger.event_log, ledger.repeat_delivery, ledger.policy FROM ledger_intake;
-GRANT INSERT ON ledger.event_log, ledger.repeat_delivery TO ledger_intake;
+REVOKE ALL
+    ON ledger.event_log, ledger.erasable_body, ledger.repeat_delivery, ledger.policy
+    FROM ledger_intake;
+GRANT INSERT ON ledger.event_log, ledger.erasable_body, ledger.repeat_delivery TO ledger_intake;
 GRANT SELECT (position, lab_id, bill_id, digest, received_at, source)
     ON ledger.event_log
     TO ledger_intake;

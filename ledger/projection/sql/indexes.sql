@@ -8,6 +8,8 @@ CREATE INDEX bill_state_idx ON bill (state, position);
 CREATE INDEX bill_integrator_idx ON bill (integrator_id, position) WHERE integrator_id IS NOT NULL;
 -- Lists of reports go from bill to bill; these skip bills that have no report of the wanted kind.
 CREATE INDEX bill_completed_idx ON bill (position) WHERE reports_completed > 0;
+-- Few bills have missing events.
+CREATE INDEX bill_missing_idx ON bill (position) WHERE missing > 0;
 CREATE INDEX bill_pending_idx ON bill (position) WHERE reports_completed < reports_total;
 
 ALTER TABLE report ADD CONSTRAINT report_pkey PRIMARY KEY (lab_id, bill_id, test_id);

@@ -1,0 +1,1 @@
+"""The page: what the API knows, for people with a browser."""

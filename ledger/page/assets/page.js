@@ -1,0 +1,99 @@
+// What a browser can add to pages that work without it.
+"use strict";
+
+// Copying: whatever has data-copy, or an element that data-copy-from names, gets a button.
+function addCopyButtons(root) {
+  for (const place of root.querySelectorAll("[data-copy], [data-copy-from]")) {
+    if (place.querySelector("button.copy")) continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy";
+    button.textContent = "copy";
+    button.setAttribute("aria-label", "copy " + (place.dataset.copyLabel || "this id"));
+    button.addEventListener("click", async () => {
+      const from = place.dataset.copyFrom;
+      const text = from ? document.getElementById(from).textContent : place.dataset.copy;
+      try {
+        await navigator.clipboard.writeText(text);
+        button.textContent = "copied";
+      } catch {
+        button.textContent = "not allowed";
+      }
+      setTimeout(() => { button.textContent = "copy"; }, 1500);
+    });
+    place.append(button);
+  }
+}
+
+// The reader's own zone is one press away.
+function offerOwnZone() {
+  const form = document.getElementById("own-zone");
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (!form || !zone || form.dataset.zone === zone) return;
+  form.elements.zone.value = zone;
+  form.querySelector("button").textContent = "show times in " + zone;
+  form.hidden = false;
+}
+
+// What is live can be paused: the answer to a request that is under way is dropped.
+function allowPause() {
+  const pause = document.getElementById("pause");
+  if (!pause) return;
+  pause.closest("[hidden]")?.removeAttribute("hidden");
+  document.body.addEventListener("htmx:beforeRequest", (event) => {
+    if (pause.checked && event.target.id === "live") event.preventDefault();
+  });
+  document.body.addEventListener("htmx:beforeSwap", (event) => {
+    const inside = event.target.contains(document.activeElement);
+    if (event.target.id === "live" && (pause.checked || inside)) event.detail.shouldSwap = false;
+  });
+}
+
+function selectAll() {
+  const all = document.getElementById("all");
+  if (!all) return;
+  all.closest("[hidden]")?.removeAttribute("hidden");
+  all.addEventListener("change", () => {
+    for (const box of document.querySelectorAll("input[name=event]")) box.checked = all.checked;
+  });
+}
+
+// Of several positions the slider shows one: letting it go opens the page as it was then.
+function addSlider() {
+  const slider = document.getElementById("known");
+  if (!slider) return;
+  const links = [...document.querySelectorAll("#known-links a")];
+  slider.closest("[hidden]")?.removeAttribute("hidden");
+  slider.addEventListener("input", () => {
+    slider.setAttribute("aria-valuetext", links[Number(slider.value)].textContent.trim());
+  });
+  slider.addEventListener("change", () => links[Number(slider.value)].click());
+}
+
+function countDown() {
+  for (const place of document.querySelectorAll("[data-due]")) {
+    const left = Math.round((Date.parse(place.dataset.due) - Date.now()) / 1000);
+    if (left > 0) {
+      const minutes = Math.floor(left / 60);
+      place.textContent = "may still come by itself for "
+        + (minutes ? minutes + " min " : "") + (left % 60) + " s";
+    } else if (left > -3) {
+      place.textContent = "overdue";
+    }
+  }
+}
+
+function start(root) {
+  addCopyButtons(root);
+  offerOwnZone();
+  selectAll();
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  start(document);
+  allowPause();
+  addSlider();
+  countDown();
+  setInterval(countDown, 1000);
+});
+document.addEventListener("htmx:afterSwap", () => addCopyButtons(document));

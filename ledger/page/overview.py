@@ -1,0 +1,144 @@
+"""The overview: what needs a person now, and how deliveries come in."""
+
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import psycopg
+import structlog
+from litestar import Controller, Request, Response, get
+from msgspec import Struct
+from psycopg import Connection
+
+from ledger.api.handlers.projection import read_status
+from ledger.api.http.guards import READ
+from ledger.api.permissions import Caller
+from ledger.api.services import Services
+from ledger.errors import LedgerError, one_line
+from ledger.operations.api_keys import SCOPES
+from ledger.operations.near_losses import read_near_losses
+from ledger.operations.needs import Needs, read_needs
+from ledger.operations.read_models import NearLoss
+from ledger.page.chart import days
+from ledger.page.render import respond
+from ledger.spool.folder import Waiting, waiting_in
+
+DAYS = 30
+
+TRUSTED_SECONDS = 10.0
+"""How old figures may be; the page says how old they are."""
+
+BEHIND_SECONDS = 10.0
+"""Of lag, from which on the projector counts as behind."""
+
+_log = structlog.get_logger(__name__)
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class _Figures(Struct, frozen=True):
+    """What the overview counts; None: it could not be counted."""
+
+    at: datetime
+    needs: Needs | None
+    near_losses: list[NearLoss] | None
+
+
+_figures: dict[tuple[str, tuple[str, ...] | None], tuple[float, _Figures]] = {}
+
+
+class OverviewController(Controller):
+    """The overview."""
+
+    path = "/"
+    include_in_schema = False
+
+    @get("/", opt=READ)
+    async def show(self, request: AnyRequest, services: Services, caller: Caller) -> Response[str]:
+        """Show what needs a person now."""
+        figures = await _read(services, caller)
+        behind = None
+        try:
+            status = await read_status(services)
+            behind = status.lag_seconds(datetime.now(UTC))
+        except (LedgerError, psycopg.Error):
+            status = None
+        is_admin = caller.scope == SCOPES[-1]
+        by_day = _by_day(figures.near_losses or [])
+        return respond(
+            request,
+            "overview.html",
+            position=status.position if status else None,
+            status=status,
+            behind=behind,
+            is_behind=behind is not None and behind > BEHIND_SECONDS,
+            figures=figures,
+            needs=figures.needs,
+            refused=figures.needs.refused if figures.needs and is_admin else 0,
+            spooled=_spooled(services, caller),
+            chart=days([(f"{day:%m-%d}", total, late) for day, total, late in by_day]),
+            by_day=by_day,
+            late_labs=_late_labs(figures.near_losses or []),
+        )
+
+
+async def _read(services: Services, caller: Caller) -> _Figures:
+    """Return figures that are at most `TRUSTED_SECONDS` old."""
+    key = (services.url, caller.labs)
+    at, found = _figures.get(key, (0.0, None))
+    if found is None or time.monotonic() - at > TRUSTED_SECONDS:
+        began = time.monotonic()
+        try:
+            found = await services.run(lambda connection: _count(connection, services, caller))
+        except (LedgerError, psycopg.Error) as error:
+            _log.warning("the overview could not be counted", error=one_line(error))
+            return _Figures(datetime.now(UTC), None, None)
+        if len(_figures) > 1000:  # noqa: PLR2004 -- keys for many sets of labs
+            _figures.clear()
+        _figures[key] = (began, found)
+    return found
+
+
+def _count(connection: Connection, services: Services, caller: Caller) -> _Figures:
+    now = datetime.now(UTC)
+    first_day = (now - timedelta(days=DAYS - 1)).date()
+    near_losses = read_near_losses(
+        connection, services.policy, first_day=first_day, labs=caller.labs
+    )
+    needs = read_needs(connection, services.policy, now, labs=caller.labs)
+    return _Figures(now, needs, near_losses)
+
+
+def _spooled(services: Services, caller: Caller) -> Waiting | None:
+    """Return what waits on disk, which is of no lab yet; None where nothing does."""
+    folder = services.settings.spool_dir
+    if folder is None or caller.labs is not None:
+        return None
+    waiting = waiting_in(folder)
+    return waiting if waiting.bytes else None
+
+
+def _by_day(near_losses: list[NearLoss]) -> list[tuple[date, int, int]]:
+    """Return each day's deliveries, and how many of them needed another attempt."""
+    found: dict[date, list[int]] = {}
+    for one in near_losses:
+        day = found.setdefault(one.day, [0, 0])
+        day[0] += one.deliveries
+        day[1] += sum(one.attempts[1:])
+    if not found:
+        return []
+    first, last = min(found), max(found)
+    every = [first + timedelta(days=nth) for nth in range((last - first).days + 1)]
+    return [(day, *found.get(day, [0, 0])) for day in every]  # type: ignore[misc]
+
+
+def _late_labs(near_losses: list[NearLoss]) -> list[tuple[str, int, float]]:
+    """Return labs with their deliveries and share of late attempts, the largest shares first."""
+    sums: dict[str, list[int]] = {}
+    for one in near_losses:
+        lab = sums.setdefault(one.lab_id, [0, 0, 0])
+        lab[0] += one.deliveries
+        lab[1] += sum(one.attempts)
+        lab[2] += sum(one.attempts[1:])
+    shares = [(lab, total, late / clear) for lab, (total, clear, late) in sums.items() if clear]
+    return sorted(shares, key=lambda lab: lab[2], reverse=True)[:5]

@@ -1,0 +1,94 @@
+"""The parts of the page that need no server: assets, charts, and where a login leads."""
+
+import re
+import xml.etree.ElementTree as ET
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from ledger.model.loss_windows import Interval
+from ledger.page import assets, chart
+from ledger.page.headers import CONTENT_SECURITY_POLICY
+from ledger.page.login import local_path
+
+AT = datetime(2024, 1, 20, 10, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def test_what_others_wrote_is_as_they_published_it_with_its_licence() -> None:
+    for name, (source, checksum) in assets.VENDORED.items():
+        assert sha256(assets.content_of(name)).hexdigest() == checksum
+        licence = assets.content_of(f"{name.split('.')[0]}.LICENSE").decode()
+        assert source.rpartition(", ")[2] in licence
+
+
+@pytest.mark.parametrize("name", assets.MEDIA_TYPES)
+def test_an_asset_loads_nothing_from_elsewhere(name: str) -> None:
+    text = assets.content_of(name).decode()
+    if name not in assets.VENDORED:
+        assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text) == []
+        assert "@import" not in text
+
+
+def test_the_policy_allows_nothing_but_this_server() -> None:
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    assert CONTENT_SECURITY_POLICY.startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example", "bills", "",
+        "javascript:alert(1)", "/bills\r\nSet-Cookie: x=1", "\t//elsewhere.example",
+    ],
+)  # fmt: skip
+def test_a_login_leads_nowhere_else(path: str) -> None:
+    assert local_path(path) == "/"
+
+
+def test_a_login_leads_back_to_a_page() -> None:
+    assert local_path("/bills?q=a%2Fb&lab=x") == "/bills?q=a%2Fb&lab=x"
+
+
+def test_a_time_line_has_a_row_for_each_event_and_escapes_its_name() -> None:
+    name = "<script>alert(1)</script>"
+    drawn = chart.timeline(
+        [
+            chart.Row(name, AT, AT + MINUTE),
+            chart.Row("decided", None, AT + 2 * MINUTE),
+            chart.Row("missing", AT, None, is_latest=True),
+        ]
+    )
+    root = ET.fromstring(drawn)  # noqa: S314 -- our own text
+    assert [text.text for text in root.iter("text") if text.get("class") == "name"] == [
+        name, "decided", "missing",
+    ]  # fmt: skip
+    kinds = [circle.get("class") for circle in root.iter("circle")]
+    assert kinds == ["sent", "came", "came", "gone"]
+
+
+def test_a_time_line_of_one_moment_can_be_drawn() -> None:
+    assert "<svg" in chart.timeline([chart.Row("one", AT, AT)])
+    assert not chart.timeline([])
+
+
+def test_the_axis_is_in_the_reader_s_zone() -> None:
+    rows = [chart.Row("one", AT, AT + MINUTE)]
+    assert ">10:00:00<" in chart.timeline(rows)
+    assert ">15:30:00<" in chart.timeline(rows, ZoneInfo("Asia/Kolkata"))
+
+
+def test_a_window_is_drawn_with_attempts_that_failed_and_one_that_did_not() -> None:
+    outage = Interval(AT, AT + 10 * MINUTE)
+    window = Interval(AT, AT + 4 * MINUTE)
+    drawn = chart.attempts(window, [outage], 2 * MINUTE, 3, UTC)
+    root = ET.fromstring(drawn)  # noqa: S314 -- our own text
+    assert len(list(root.iter("path"))) == 7
+    assert len(list(root.iter("circle"))) == 1
+
+
+def test_days_without_deliveries_have_no_chart() -> None:
+    assert not chart.days([("01-20", 0, 0)])
+    assert "<svg" in chart.days([("01-20", 3, 1)])
