@@ -66,9 +66,12 @@ class Leaf(Struct, frozen=True):
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> "Leaf":
-        """Return the leaf of a row with these columns, whose hashes are bytes."""
+        """Return the leaf of a row with these columns, whose hashes are bytes.
+
+        A hash is '' where somebody removed it, which no sealed leaf has.
+        """
         position, received_at, event_time, source, lab_id, bill_id, event_type, *hashes = row[:9]
-        digest, body_sha256 = (each.hex() for each in hashes)
+        digest, body_sha256 = ("" if each is None else each.hex() for each in hashes)
         return cls(
             position,
             received_at,
