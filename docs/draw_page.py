@@ -53,7 +53,7 @@ def take(link: str) -> None:
         _picture(browser, cookies, "overview", "/")
         _picture(browser, cookies, "bill", _bill(browser, cookies))
         _picture(browser, cookies, "request", "/requests/1", scheme="dark")
-        _picture(browser, cookies, "phone", "/missing-events", scheme="dark", width=375)
+        _picture(browser, cookies, "phone", "/", scheme="dark", width=375)
         browser.close()
 
 

@@ -6,6 +6,7 @@ wrong; then it prints the command that repeats the round.
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections import defaultdict
@@ -31,6 +32,7 @@ SHOWN = 5
 def main() -> None:
     """Play the rounds, print what was measured, exit."""
     given = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # end what was started
     seed = SystemRandom().randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}")
     wrong = run(seed, given.rounds, first=given.first, names=given.only)

@@ -46,7 +46,9 @@ class DeliveryQueue:
 
     def __init__(self) -> None:
         self._queue: deque[Waiting] = deque()
-        self._unanswered: deque[Waiting] = deque()  # in the order in which their time is over
+        # Each in the order in which their time is over: those of the spool have more of it.
+        self._unanswered: deque[Waiting] = deque()
+        self._unanswered_of_spool: deque[Waiting] = deque()
         self._bytes = 0
 
     def __bool__(self) -> bool:
@@ -59,7 +61,7 @@ class DeliveryQueue:
         if self._bytes + size > MAX_WAITING_BYTES:
             return False
         self._bytes += size
-        self._unanswered.append(waiting)
+        (self._unanswered_of_spool if waiting.from_spool else self._unanswered).append(waiting)
         self._queue.append(waiting)
         return True
 
@@ -96,12 +98,19 @@ class DeliveryQueue:
         One look at the oldest now and then, for a timer for each delivery costs as much as the rest
         of its way.
         """
-        overdue = []
-        while self._unanswered:
-            oldest = self._unanswered[0]
-            if oldest.listener:
-                if oldest.deadline > now:
-                    break
-                overdue.append(oldest)
-            self._unanswered.popleft()
-        return overdue
+        return [
+            *_take_overdue(self._unanswered, now),
+            *_take_overdue(self._unanswered_of_spool, now),
+        ]
+
+
+def _take_overdue(unanswered: deque[Waiting], now: float) -> list[Waiting]:
+    overdue = []
+    while unanswered:
+        oldest = unanswered[0]
+        if oldest.listener:
+            if oldest.deadline > now:
+                break
+            overdue.append(oldest)
+        unanswered.popleft()
+    return overdue

@@ -81,15 +81,21 @@ class _Seen(Struct):
 
 
 def read_signed(text: str, key: PublicKey) -> list[Checkpoint]:
-    """Read the checkpoints of a file in order of size. Raises `SealError` if one is not signed."""
-    found = []
+    """Read the checkpoints of a file in order of size. Raises `SealError` if one is not signed.
+
+    One that was written again, because the first time it was written in part, is read once.
+    """
+    signed: dict[str, bool] = {}
     for note in notes_in(text):
-        if not is_signed_by(note, key):
+        said = note.partition("\n\n")[0]
+        signed[said] = signed.get(said, False) or is_signed_by(note, key)
+    found = [read_checkpoint(said) for said in signed]
+    for checkpoint, is_signed in zip(found, signed.values(), strict=True):
+        if not is_signed:
             raise SealError(
-                f"a checkpoint of {read_checkpoint(note).size} events has no good signature of "
+                f"a checkpoint of {checkpoint.size} events has no good signature of "
                 f"{key.name} {key.key_id}: it was changed, or another key signed it"
             )
-        found.append(read_checkpoint(note))
     if not found:
         raise SealError("there is no checkpoint in the file")
     return sorted(found, key=lambda checkpoint: checkpoint.size)

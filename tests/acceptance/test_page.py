@@ -407,3 +407,27 @@ def test_without_the_database_a_page_says_so(
         finally:
             with psycopg.connect(postgres_url, autocommit=True) as connection:
                 connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+def test_a_body_that_may_hold_a_person_s_data_is_shown_to_who_asks_and_may(
+    server: LedgerServer, module_database_url: str, lab: str
+) -> None:
+    payload = {**event(lab, "b", "lead.created"), "phone": "555-0100"}
+    answer = server.anonymous.post(
+        "/webhooks/flabs", json=payload, headers={"Authorization": f"Bearer {server.token}"}
+    )
+    position = answer.json()["position"]
+    asking = {"body": "yes"}
+    with logged_in(server.url, new_key(module_database_url, "read").key) as reader:
+        assert "555-0100" not in reader.get(f"/log/{position}").text
+        assert reader.get(f"/log/{position}", params=asking).status_code == 403
+        assert reader.get(f"/log/{position}/body").status_code == 403
+        assert reader.get(f"/log/{position}/body", params=asking).status_code == 403
+    with logged_in(server.url, KEY) as client:
+        assert "555-0100" not in client.get(f"/log/{position}").text
+        assert "555-0100" in client.get(f"/log/{position}", params=asking).text
+        assert "555-0100" in client.get(f"/log/{position}/body", params=asking).text
+        erased = server.api.post(f"/v1/events/{position}/erase", json={"reason": "asked for"})
+        assert erased.status_code == 200
+        assert "was erased" in client.get(f"/log/{position}", params=asking).text
+        assert client.get(f"/log/{position}/body", params=asking).status_code == 403

@@ -111,12 +111,14 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
     yield server.send({}, token="wrong")
     yield server.send({}, path="/webhooks/flabs/wrong", token="")
     server.settle()
+    assert server.run("seal").returncode == 0
     bill = "/v1/labs/lab/bills/b1"
     reads = [
         bill, f"{bill}?known_at=2100-01-01T00:00:00Z", f"{bill}/events", f"{bill}/findings",
         "/v1/bills",
         "/v1/reports", "/v1/events", "/v1/events/unreadable", "/v1/changes", "/v1/missing-events",
         "/v1/projection", "/v1/bills?limit=1", "/v1/reports?limit=1",
+        "/v1/checkpoints", "/v1/events/1/proof",
     ]  # fmt: skip
     for path in reads:
         more = "&" if "?" in path else "?"
@@ -127,6 +129,7 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
     yield server.api.get("/v1/labs/lab/bills/none")
     yield server.api.get("/v1/labs/lab/bills/none/events")
     yield server.api.get("/v1/labs/lab/bills/none/findings")
+    yield server.api.get("/v1/events/99999/proof")
     for path in ("/health/live", "/health/ready", "/metrics"):
         yield server.anonymous.get(path)
     yield from every_answer_of_the_desk(server)

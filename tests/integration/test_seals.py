@@ -12,6 +12,7 @@ from ledger.errors import ForkError, SealError
 from ledger.eventlog.append import append
 from ledger.postgres.connect import connect
 from ledger.seals import sealing
+from ledger.seals.comparison import read_signed
 from ledger.seals.leaf import read_leaves
 from ledger.seals.merkle import EMPTY_ROOT, complete_root, leaf_hash, node_hash
 from ledger.seals.notes import SigningKey, is_signed_by, notes_in, read_checkpoint
@@ -166,6 +167,7 @@ def test_a_note_that_was_written_in_part_counts_for_nothing(
         assert grown
         publication.append(whole)
         assert list(notes_in(publication.path.read_text()))[-1] == whole
+        assert len(read_signed(publication.path.read_text(), KEY.public)) == 1
 
 
 def test_another_continuation_is_not_signed(undone: Connection, publication: Publication) -> None:

@@ -58,7 +58,7 @@ _STREAM = {
 
 HAS_SUBJECT = {
     "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
-    "MakeSupportRequest",
+    "MakeSupportRequest", "GetEventProof",
     "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
     "RevokeWebhookToken", "GetRefusedDelivery", "AcceptRefusedDeliveries", "DropRefusedDeliveries",
     "RotateKey", "RevokeKey", "EraseBody",
