@@ -40,11 +40,13 @@ SELECT
     (extract(epoch FROM event_time) * 1000000)::bigint,
     source, lab_id, bill_id, event_type, digest,
     {_BODY_SHA256},
-    body
+    body,
+    is_erasable
 FROM {_LOG}
 WHERE position = %s AND (%s::text[] IS NULL OR lab_id = ANY(%s::text[]))
 """)  # noqa: S608 -- our own names
-"""The row of an event of some labs, or of all: what `Leaf.of_row` takes, and the body."""
+"""The row of an event of some labs, or of all: what `Leaf.of_row` takes, the body, and
+whether it is one that may be erased."""
 
 
 class Leaf(Struct, frozen=True):
