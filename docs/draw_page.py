@@ -64,12 +64,16 @@ def _log_in(browser: Browser, link: str) -> list[object]:
 
 
 def _bill(browser: Browser, cookies: list[object]) -> str:
-    """Return the address of a bill of which an event is missing for certain."""
+    """Return the address of a bill of which an event is missing, or else was asked for."""
     context = browser.new_context()
     context.add_cookies(cookies)  # type: ignore[arg-type]
     page = context.new_page()
-    page.goto(f"{URL}/missing-events?certainty=certain&type=report.completed")
-    return str(page.locator("td a[href*='/bills/']").first.get_attribute("href"))
+    links = page.locator("td a[href*='/bills/']")
+    for path in ("/missing-events", "/requests/1"):
+        page.goto(URL + path)
+        if links.count():
+            break
+    return str(links.first.get_attribute("href"))
 
 
 def _picture(

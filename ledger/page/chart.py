@@ -13,6 +13,9 @@ LABELS = 250
 """Width of the names of rows, to the left of the chart."""
 
 ROW = 28
+
+FEWEST_DAYS = 14
+"""That the bars leave room for, so that one day alone is no wall."""
 _TOP = 28
 _TICKS = 4
 _RIGHT = 20
@@ -126,7 +129,7 @@ def days(rows: Sequence[tuple[str, int, int]]) -> Markup:
     if not most:
         return Markup("")
     height, base = 170, 140
-    step = (WIDTH - 70) / len(rows)
+    step = (WIDTH - 70) / max(len(rows), FEWEST_DAYS)
     parts = [
         Markup('<line class="grid" x1="60" y1="{0}" x2="{1}" y2="{0}"/>').format(base, WIDTH),
         Markup('<text x="52" y="24" text-anchor="end">{}</text>').format(f"{most:,}"),
