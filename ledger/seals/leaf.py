@@ -40,11 +40,13 @@ SELECT
     (extract(epoch FROM event_time) * 1000000)::bigint,
     source, lab_id, bill_id, event_type, digest,
     {_BODY_SHA256},
-    body
+    body,
+    is_erasable
 FROM {_LOG}
 WHERE position = %s AND (%s::text[] IS NULL OR lab_id = ANY(%s::text[]))
 """)  # noqa: S608 -- our own names
-"""The row of an event of some labs, or of all: what `Leaf.of_row` takes, and the body."""
+"""The row of an event of some labs, or of all: what `Leaf.of_row` takes, the body, and
+whether it is one that may be erased."""
 
 
 class Leaf(Struct, frozen=True):
@@ -66,9 +68,12 @@ class Leaf(Struct, frozen=True):
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> "Leaf":
-        """Return the leaf of a row with these columns, whose hashes are bytes."""
+        """Return the leaf of a row with these columns, whose hashes are bytes.
+
+        A hash is '' where somebody removed it, which no sealed leaf has.
+        """
         position, received_at, event_time, source, lab_id, bill_id, event_type, *hashes = row[:9]
-        digest, body_sha256 = (each.hex() for each in hashes)
+        digest, body_sha256 = ("" if each is None else each.hex() for each in hashes)
         return cls(
             position,
             received_at,

@@ -136,6 +136,8 @@ CALLS: dict[str, list[Call]] = {
     "ListCheckpoints": [Call(), Call(query={"limit": 1})],
     "GetEventProof": [
         Call({"position": "1"}),
+        Call({"position": LEAD_OF_A}),
+        Call({"position": LEAD_OF_A}, {"body": "true"}, status=403),
         Call({"position": str(POSITION_OF_B)}, status=404),
         Call({"position": "99999"}, status=404),
         Call({"position": "0"}, status=404),

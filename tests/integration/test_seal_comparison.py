@@ -84,11 +84,47 @@ def test_a_change_of_any_column_of_an_old_row_is_named(
         timed = "SELECT min(position) FROM ledger.event_log WHERE event_time IS NOT NULL"
         position = one(undone, f"{timed} AND position >= %s", position - 50)
     position = min(position, sealed.size)
+    if change == "body":
+        kept = "SELECT max(position) FROM ledger.event_log WHERE body IS NOT NULL"
+        position = one(undone, f"{kept} AND position <= %s", min(position + 5, sealed.size))
     undone.execute("ALTER TABLE ledger.event_log DROP CONSTRAINT event_log_received_at_check")
     tamper(undone, f"UPDATE ledger.event_log SET {CHANGES[change]} WHERE position = {position}")
     found = compared(undone, sealed)
     assert (found.verdict, found.position) == ("changed", position)
     assert f"position {position} is " in found.words
+
+
+ERASABLE = "SELECT min(position) FROM ledger.erasable_body WHERE position > 256"
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ("body = NULL, erased_at = now()", "as sealed"),
+        ("body = body || ' '", "changed"),
+        ("body_sha256 = sha256(body_sha256), body = NULL, erased_at = now()", "changed"),
+    ],
+)
+def test_an_erased_body_is_as_sealed_and_a_changed_one_is_not(
+    undone: Connection, sealed: Checkpoint, change: str, verdict: str
+) -> None:
+    position = one(undone, ERASABLE)
+    undone.execute("ALTER TABLE ledger.erasable_body DROP CONSTRAINT erasable_body_sha256_check")
+    undone.execute("ALTER TABLE ledger.erasable_body DISABLE TRIGGER ALL")
+    where = f" WHERE position = {position}"
+    undone.execute(f"UPDATE ledger.erasable_body SET {change}{where}".encode())
+    found = compared(undone, sealed)
+    assert found.verdict == verdict
+    assert found.position == (position if verdict == "changed" else None)
+
+
+def test_a_body_that_was_removed_altogether_is_named(
+    undone: Connection, sealed: Checkpoint
+) -> None:
+    position = one(undone, ERASABLE)
+    undone.execute("ALTER TABLE ledger.erasable_body DISABLE TRIGGER ALL")
+    undone.execute(f"DELETE FROM ledger.erasable_body WHERE position = {position}".encode())
+    assert compared(undone, sealed).position == position
 
 
 def copied(position: int, source: int) -> str:

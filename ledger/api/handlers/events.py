@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, LiteralString
 
 from litestar import Response, get
-from litestar.params import Parameter, QueryParameter
+from litestar.params import Parameter
 from msgspec import UNSET, Struct, UnsetType
 from psycopg.sql import SQL, Composed, Literal
 
@@ -16,6 +16,7 @@ from ledger.api.http.parameters import (
     CursorText,
     Limit,
     OptionalPosition,
+    WithBodies,
     read_cursor,
     write_cursor,
 )
@@ -39,16 +40,6 @@ from ledger.model.unreadable import Reason
 from ledger.operations.policy import Policy
 
 Row = tuple[Any, ...]
-
-WithBodies = Annotated[
-    bool,
-    QueryParameter(
-        name="body",
-        required=False,
-        description="Whether to show also the bodies of events that are not folded, such as "
-        "`lead.created`: they may hold a person's contact data. Needs the scope `operate`.",
-    ),
-]
 
 PAGE_BYTES = 4 * 1024 * 1024
 """The most bytes of bodies in one page; the last body may exceed it."""

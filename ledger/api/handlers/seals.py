@@ -4,6 +4,7 @@ from typing import Annotated
 
 from litestar import Response, get
 from litestar.params import Parameter
+from msgspec.structs import replace
 from psycopg.sql import SQL
 
 from ledger.api.http.guards import READ
@@ -13,6 +14,7 @@ from ledger.api.http.parameters import (
     LAST_POSITION,
     CursorText,
     Limit,
+    WithBodies,
     read_cursor,
 )
 from ledger.api.http.responses import answer, encode, ok
@@ -67,15 +69,23 @@ async def list_checkpoints(
     responses={200: ok(InclusionProof, description="The proof.")},
 )
 async def get_event_proof(
-    services: Services, caller: Caller, position: Position
+    services: Services,
+    caller: Caller,
+    position: Position,
+    *,
+    with_bodies: WithBodies = False,
 ) -> Response[bytes]:
     """Prove that an event is in the log, and what was received when.
 
     The proof is in the newest signed checkpoint, or in the tree as it is if that lacks the event.
-    Its hashes of other events tell nothing of them.
+    Its hashes of other events tell nothing of them. It proves the event without its body as well.
     """
+    shows = caller.body_rule(asked=with_bodies)
     rows = await services.fetch(LEAF, leaf_parameters(position, caller.labs))
     ((size, note),) = await services.fetch(HEADS)
     found = wanted(position, rows, (size, note))
+    *_, is_erasable = rows[0]
+    if is_erasable and not shows(found.leaf.event_type):
+        found = replace(found, body=None)
     tree = StoredTree(await services.fetch(tiles_query(found.nodes)))
     return answer(encode(found.proof(tree)), services.watch.position)

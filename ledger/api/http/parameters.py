@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 
 from ledger.api.http.problems import ProblemError, shortened
 from ledger.api.services import Services, services_of
@@ -26,6 +26,16 @@ OptionalPosition = Annotated[
         le=LAST_POSITION,
         description="A log position; one that the log has not reached yet finds nothing.",
         required=False,
+    ),
+]
+
+WithBodies = Annotated[
+    bool,
+    QueryParameter(
+        name="body",
+        required=False,
+        description="Whether to show also the bodies of events that are not folded, such as "
+        "`lead.created`: they may hold a person's contact data. Needs the scope `operate`.",
     ),
 ]
 
