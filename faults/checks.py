@@ -62,7 +62,7 @@ def _log(world: World, load: Load) -> Iterator[str]:
         )
         found = rows(
             owner,
-            "SELECT body, position FROM ledger.event_log WHERE position > %s",
+            "SELECT body, position FROM ledger.logged_event WHERE position > %s",
             load.head,
         )
     if number and (first, last) != (1, number):
@@ -86,7 +86,7 @@ def _repeats(world: World, load: Load) -> Iterator[str]:
         found = rows(
             owner,
             "SELECT e.body, count(*) FROM ledger.repeat_delivery r"
-            " JOIN ledger.event_log e USING (position) WHERE e.position > %s GROUP BY e.body",
+            " JOIN ledger.logged_event e USING (position) WHERE e.position > %s GROUP BY e.body",
             load.head,
         )
     repeats = dict(found)
