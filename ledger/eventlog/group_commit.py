@@ -202,13 +202,13 @@ class GroupCommit:
 
     def _give_up_on_overdue(self) -> None:
         """Answer those whose time is over; called by the loop again and again."""
+        if not self._stopping:  # first, so that no error ends it
+            self._loop.call_later(LOOK_SECONDS, self._give_up_on_overdue)
         overdue = self._queue.take_overdue(self._loop.time())
         if overdue or (self._spool and self._has_no_proof()):
             self._begin_outage("the database did not commit in time")
         self._refuse(overdue, "the database did not commit in time")
         self._stay_alive()
-        if not self._stopping:
-            self._loop.call_later(LOOK_SECONDS, self._give_up_on_overdue)
 
     def _has_no_proof(self) -> bool:
         return steady_clock() - max(self._last_proof, self._started) > (
