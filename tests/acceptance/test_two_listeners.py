@@ -23,11 +23,14 @@ from tests.support.server import KEY, ROOT, TOKEN, LedgerServer, free_port, run_
 
 OPENAPI = json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())
 PAGES = [(method, re.sub(r"\{\w+\}", "1", path)) for method, path, _ in page_routes()]
-PRIVATE = PAGES + [
-    (method.upper(), re.sub(r"\{\w+\}", "1", path))
-    for path, operations in OPENAPI["paths"].items()
-    if not path.startswith("/webhooks/") and path != "/health/live"
-    for method in operations
+PRIVATE = [
+    *sorted(PAGES),
+    *(
+        (method.upper(), re.sub(r"\{\w+\}", "1", path))
+        for path, operations in OPENAPI["paths"].items()
+        if not path.startswith("/webhooks/") and path != "/health/live"
+        for method in operations
+    ),
 ]
 WEBHOOK = ("/webhooks/flabs", f"/webhooks/flabs/{TOKEN}", "/webhooks/flabs/")
 
