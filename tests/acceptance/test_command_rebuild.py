@@ -126,7 +126,7 @@ def test_an_interrupted_rebuild_leaves_the_state_untouched_and_the_next_succeeds
             assert_sentence(own_server.run("rebuild", "--yes"), "another rebuild")
             assert_sentence(own_server.run("verify"), "rebuild runs")
             process.send_signal(number)
-        assert process.wait() != 0
+            assert process.wait() != 0
         assert "Traceback" not in process.output
         assert answers_of(own_server) == before
     own_server.start_projector()

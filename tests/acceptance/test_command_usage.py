@@ -56,7 +56,9 @@ def test_commands_are_completed_without_loading_them() -> None:
             "_LEDGER_COMPLETE": "bash_complete", "COMP_WORDS": "ledger re", "COMP_CWORD": "1"
         }
     )  # fmt: skip
-    assert done.stdout.decode().split() == ["plain,rebuild", "plain,reconcile", "plain,request"]
+    assert done.stdout.decode().split() == [
+        f"plain,{name}" for name in ("rebuild", "reconcile", "request", "refused")
+    ]
 
 
 # --- wrong usage ------------------------------------------------------------------------------

@@ -109,7 +109,9 @@ def test_a_mistyped_parameter_is_answered_with_the_one_that_was_meant(
     assert "changed_after" in assert_problem(server.get("/v1/bills", changed_afer=1), 400)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/bill", "/v1/labs/a/bills", "/webhooks/flabsy"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1", "/v1/bill", "/v1/labs/a/bills", "/webhooks/flabsy"]
+)
 def test_an_unknown_path_is_a_404_problem(server: LedgerServer, path: str) -> None:
     assert_problem(server.get(path), 404)
 
