@@ -336,9 +336,9 @@ def log_locked(owner: Connection) -> Iterator[None]:
 
 @contextmanager
 def right_taken(owner: Connection) -> Iterator[None]:
-    owner.execute("REVOKE INSERT ON ledger.event_log FROM ledger_service")
+    owner.execute("REVOKE INSERT ON ledger.event_log FROM ledger_service, ledger_intake")
     yield
-    owner.execute("GRANT INSERT ON ledger.event_log TO ledger_service")
+    owner.execute("GRANT INSERT ON ledger.event_log TO ledger_service, ledger_intake")
 
 
 @contextmanager

@@ -63,7 +63,8 @@ def filled(service: Connection) -> Connection:
 
 
 def windows(connection: Connection) -> list[tuple[object, ...]]:
-    return connection.execute("SELECT * FROM ledger.loss_window ORDER BY 1").fetchall()
+    query = "SELECT * FROM ledger.loss_window WHERE begins_at < %s ORDER BY 1"
+    return connection.execute(query, (NOW,)).fetchall()  # another grows while the tests run
 
 
 def taken(connection: Connection, content: bytes, *, exports: bool = True) -> Imported:

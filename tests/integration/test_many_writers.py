@@ -92,7 +92,9 @@ def test_the_same_event_from_two_writers_is_recorded_once(
         slow.autocommit = False
         append(slow, deliveries([body(), b"other"]))
         outcomes: list[Outcome] = []
-        with in_thread(lambda: outcomes.extend(append(quick, [delivery(respelled(body()))]))):
+        with in_thread(
+            lambda: outcomes.extend(append(quick, [delivery(respelled(body()), received=9)]))
+        ):
             wait_until_blocked(owner, pid_of(quick))
             finish(slow, owner)
         assert outcomes == [Outcome(1, recorded=not appended)]

@@ -22,9 +22,8 @@ from ledger.projection import parallel, rebuild, verify
 from ledger.projection.parallel import chunks
 from ledger.projection.projector import follow_once
 from ledger.projection.read_event import read_row
-from ledger.projection.store import TABLES
 from tests.support.histories import RECEIVED, TYPES, body, respelled
-from tests.support.sessions import drain, state_rows, state_without_positions
+from tests.support.sessions import drain, empty_log, state_rows, state_without_positions
 
 pytestmark = pytest.mark.slow
 
@@ -113,17 +112,7 @@ class Log:
         self.url = f"{owner.info.dsn} password={owner.info.password}"
 
     def empty(self) -> None:
-        self._owner.execute(
-            f"""
-            ALTER TABLE ledger.event_log DISABLE TRIGGER event_log_is_append_only;
-            ALTER TABLE ledger.repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
-            TRUNCATE ledger.event_log, ledger.repeat_delivery,
-                {", ".join(f"state.{table}" for table in TABLES)};
-            UPDATE state.checkpoint SET position = 0;
-            ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
-            ALTER TABLE ledger.repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
-            """.encode()
-        )
+        empty_log(self._owner)
 
     def state_after(self, batches: list[list[Delivery]], limit: int) -> Dump:
         """Return the state that the projector makes, following between the batches."""

@@ -60,7 +60,7 @@ def restored(other_cluster: str) -> Iterator[str]:
         at = f"{RESTORER}:secret@{place.hostname}:{place.port}"
         yield urlunsplit(place._replace(netloc=at, path="/restored"))
         superuser.execute("DROP DATABASE restored WITH (FORCE)")
-        for role in ("ledger_service", "ledger_reader", RESTORER):
+        for role in ("ledger_service", "ledger_intake", "ledger_reader", RESTORER):
             superuser.execute(f"DROP ROLE IF EXISTS {role}".encode())
 
 

@@ -33,11 +33,11 @@ from ledger.model.operator_events import (
 )
 from ledger.model.operators import Operator
 from ledger.operations.policy import Policy
-from ledger.projection import parallel, rebuild, store, verify
+from ledger.projection import parallel, rebuild, verify
 from ledger.projection.parallel import chunks
 from ledger.projection.projector import follow_once
 from tests.support.histories import RECEIVED, TYPES, body
-from tests.support.sessions import state_rows
+from tests.support.sessions import empty_log, state_rows
 
 DECIDED = datetime(2024, 1, 20, 13, tzinfo=UTC)
 """The time of decision that `at` counts from, in seconds."""
@@ -311,17 +311,7 @@ class Log:
         self.url = f"{owner.info.dsn} password={owner.info.password}"
 
     def empty(self) -> None:
-        names = ", ".join(f"state.{table}" for table in store.TABLES)
-        self._owner.execute(
-            f"""
-            ALTER TABLE ledger.event_log DISABLE TRIGGER event_log_is_append_only;
-            ALTER TABLE ledger.repeat_delivery DISABLE TRIGGER repeat_delivery_is_append_only;
-            TRUNCATE ledger.liveness, ledger.event_log, ledger.repeat_delivery, {names};
-            UPDATE state.checkpoint SET position = 0;
-            ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only;
-            ALTER TABLE ledger.repeat_delivery ENABLE ALWAYS TRIGGER repeat_delivery_is_append_only;
-            """.encode()
-        )
+        empty_log(self._owner)
 
     @contextmanager
     def undone(self, table: str) -> Iterator[None]:

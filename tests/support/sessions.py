@@ -153,3 +153,18 @@ def tamper(owner: Connection, statement: str) -> None:
         changed = owner.execute(statement.encode()).rowcount
         owner.execute("ALTER TABLE ledger.event_log ENABLE ALWAYS TRIGGER event_log_is_append_only")
     assert changed == 1, f"{changed} rows changed by: {statement}"
+
+
+def empty_log(owner: Connection) -> None:
+    """Remove all that was received, as only an owner can, and all state."""
+    tables = ("event_log", "repeat_delivery", "erasable_body")
+    triggers = [(table, f"{table}_is_append_only") for table in tables]
+    switch = "ALTER TABLE ledger.{} {} TRIGGER {}".format
+    names = [f"ledger.{table}" for table in (*tables, "liveness", "refusal")]
+    statements = [
+        *(switch(table, "DISABLE", trigger) for table, trigger in triggers),
+        f"TRUNCATE {', '.join([*names, *(f'state.{table}' for table in TABLES)])}",
+        "UPDATE state.checkpoint SET position = 0",
+        *(switch(table, "ENABLE ALWAYS", trigger) for table, trigger in triggers),
+    ]
+    owner.execute("; ".join(statements).encode())

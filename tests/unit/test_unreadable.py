@@ -347,8 +347,8 @@ def decision(**fields: object) -> bytes:
             "out_of_range",
             "$.decision",
             (
-                "decision must be one of bill.expected, deliveries.accepted, deliveries.dropped, "
-                "event.closed, event.requested, event.unwaived, event.waived, request.closed, "
+                "decision must be one of bill.expected, body.erased, deliveries.accepted, "
+                "deliveries.dropped, event.closed, event.requested, event.unwaived, event.waived, request.closed, "
                 "request.made, subscription.set, window.closed"
             ),
         ),
