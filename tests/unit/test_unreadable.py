@@ -348,8 +348,8 @@ def decision(**fields: object) -> bytes:
             "$.decision",
             (
                 "decision must be one of bill.expected, body.erased, deliveries.accepted, "
-                "deliveries.dropped, event.closed, event.requested, event.unwaived, event.waived, request.closed, "
-                "request.made, subscription.set, window.closed"
+                "deliveries.dropped, event.closed, event.requested, event.unwaived, "
+                "event.waived, request.closed, request.made, subscription.set, window.closed"
             ),
         ),
         (
