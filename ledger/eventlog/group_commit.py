@@ -458,8 +458,9 @@ def _has_something_to_say(appender: Appender) -> bool:
 def _tell(batch: list[Waiting], outcomes: list[Outcome]) -> None:
     words: Counter[str] = Counter()
     for waiting, outcome in zip(batch, outcomes, strict=True):
+        if waiting.listener and not waiting.from_spool:  # otherwise it was counted before
+            words[outcome.word(waiting.delivery)] += 1
         waiting.tell(outcome)
-        words[outcome.word(waiting.delivery)] += 1
     BATCHES.observe(len(batch))
     for word, number in words.items():
         DELIVERIES.labels(outcome=word).inc(number)

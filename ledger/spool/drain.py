@@ -147,7 +147,11 @@ class Drain:
         )
         for delivery, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, ContentError):
-                name = f"{path.stem}-{delivery.received_at:%Y%m%dT%H%M%S.%fZ}.body"
+                # The digest, because several may have come at once.
+                name = (
+                    f"{path.stem}-{delivery.received_at:%Y%m%dT%H%M%S.%fZ}"
+                    f"-{delivery.columns.digest.hex()}.body"
+                )
                 kept = await self._in_thread(partial(folder.set_aside, name, delivery.body))
                 _log.error("the database does not take a spooled delivery", kept=str(kept))
             elif isinstance(outcome, AppendError):

@@ -53,8 +53,9 @@ class WorkerFolder:
         # Whoever looks for folders to drain must not see one that is not locked yet.
         hidden = _hidden(path)
         try:
+            _make_durably(spool)
             _remove_leftovers(spool)
-            hidden.mkdir(mode=0o700, parents=True)
+            hidden.mkdir(mode=0o700)
             lock = _try_lock(hidden)
             if lock is None:
                 raise SpoolError(f"{hidden} was taken by another process")
@@ -112,7 +113,7 @@ class WorkerFolder:
     def set_aside(self, name: str, content: bytes) -> Path:
         """Keep damaged bytes outside the folder; return where. Raises `OSError`."""
         folder = self.path.parent / _SET_ASIDE
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make_durably(folder)
         path = folder / f"{self.path.name}-{name}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -163,6 +164,14 @@ def set_aside_in(spool: Path) -> int:
     with suppress(OSError):
         return len(list((spool / _SET_ASIDE).iterdir()))
     return 0
+
+
+def _make_durably(folder: Path) -> None:
+    """Make a folder with those above it, and their entries durable. Raises `OSError`."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in new:
+        sync_folder(each.parent)
 
 
 def _hidden(path: Path) -> Path:

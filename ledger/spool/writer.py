@@ -89,7 +89,7 @@ class SpoolWriter:
                 self._queue.append((delivery, told))
                 self._changed.notify()
                 return
-        told(SpoolError("the server is stopping"))
+        told(SpoolError("the spool has ended"))
 
     def note_alive(self, alive: Alive) -> None:
         """Have a durable note made of the time through which this process could store deliveries.
@@ -126,6 +126,17 @@ class SpoolWriter:
     # What follows runs in the thread.
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception:  # noqa: BLE001 -- whatever it was
+            # Nothing must be taken that nobody writes. What is on disk is drained all the same.
+            _log.exception("the spool has failed: deliveries are refused while the log takes none")
+            with self._changed:
+                self._stopping = True
+                left, self._queue = self._queue, []
+            _tell(left, SpoolError("the spool has failed"))
+
+    def _work(self) -> None:
         self._open()
         while True:
             with self._changed:
@@ -242,7 +253,10 @@ class SpoolWriter:
         with self._changed:
             self._segments.remove(each)
         each.segment.close()
-        each.segment.path.unlink(missing_ok=True)
+        try:
+            each.segment.path.unlink(missing_ok=True)
+        except OSError as error:  # what is in it is in the log, and does no harm there once more
+            _log.error("a segment of the spool cannot be removed", error=str(error))
         self._next_try = 0.0
         self._open()
         self._write_counts()

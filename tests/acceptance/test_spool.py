@@ -68,6 +68,9 @@ def test_nothing_is_refused_while_the_database_is_away_and_the_server_is_killed(
     wait_until(lambda: in_log(postgres)[0] == 41, "all are in the log")
     assert in_log(postgres) == (41, 41, 0, 0)
     assert send(server, 41, 5) == {200}
+    # Each delivery is counted once, when its sender was answered.
+    metrics = server.anonymous.get("/metrics").text
+    assert 'ledger_deliveries_total{outcome="recorded"} 5.0' in metrics
     folders = tmp_path / "spool"
     wait_until(lambda: len(list(folders.glob("worker-*"))) == 2, "the killed ones' are removed")
     assert server.run("status", "--json").returncode == 0

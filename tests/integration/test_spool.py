@@ -23,9 +23,10 @@ from ledger.spool import writer as writer_module
 from ledger.spool.folder import WorkerFolder, set_aside_in, waiting_in
 from ledger.spool.lane import SpoolingLane
 from ledger.spool.records import HEAD_BYTES, encode
+from ledger.spool.writer import SpoolWriter
 from tests.support.histories import body
 from tests.support.postgres import PrivateServer
-from tests.support.sessions import lane_held, one
+from tests.support.sessions import lane_held, one, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -285,6 +286,36 @@ def test_after_a_failed_flush_a_segment_is_never_written_to_again(
     assert flushed.count(flushed[0]) == 1
     assert len(flushed) > 1
     assert {each.body for each in given} <= {content for content, _ in logged(owner)}
+
+
+def test_bodies_that_the_database_refuses_are_kept_each_even_if_they_came_at_once(
+    database_url: str, owner: Connection, tmp_path: Path
+) -> None:
+    owner.execute("ALTER TABLE ledger.event_log ADD CONSTRAINT no CHECK (bill_id > 'B3')")
+    at = datetime.now(UTC)
+    given = [
+        Delivery.of(body(bill=f"B{number}"), received_at=at, source="webhook")
+        for number in range(6)
+    ]
+    path = abandon(tmp_path, [records(given)])
+
+    async def use() -> None:
+        async with running(database_url, tmp_path):
+            await until(lambda: not path.exists(), "the folder is drained")
+
+    asyncio.run(use())
+    assert {content for content, _ in logged(owner)} == {each.body for each in given[4:]}
+    kept = {each.read_bytes() for each in (tmp_path / "set-aside").iterdir()}
+    assert kept == {each.body for each in given[:4]}
+
+
+def test_a_spool_whose_thread_has_died_takes_nothing(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path / "spool", budget=BUDGET, longest=BODY_BYTES)
+    assert not writer.can_take()
+    writer.start()
+    wait_until(writer.can_take, "the spool is made")
+    writer.put(None, lambda _: None)  # type: ignore[arg-type]  # what no thread survives
+    wait_until(lambda: not writer.can_take(), "nothing is said to be stored")
 
 
 def test_what_the_database_refuses_for_its_content_holds_up_nothing(

@@ -4,6 +4,9 @@ import os
 import threading
 from pathlib import Path
 
+import pytest
+
+from ledger.spool import folder as folder_module
 from ledger.spool.folder import WorkerFolder, worker_folders
 
 
@@ -53,4 +56,19 @@ def test_what_a_process_left_that_was_killed_while_it_made_a_folder_is_removed(
     os.utime(old, (0, 0))
     folder = WorkerFolder.create(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([young, folder.path])
+    folder.close()
+
+
+def test_new_folders_are_durable_with_all_above_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power cut takes the folder, with what was acknowledged in it."""
+    synced: list[Path] = []
+    monkeypatch.setattr(folder_module, "sync_folder", synced.append)
+    spool = tmp_path / "a" / "b"
+    folder = WorkerFolder.create(spool)
+    assert {tmp_path, tmp_path / "a", spool} <= {*synced}
+    synced.clear()
+    kept = folder.set_aside("x", b"y")
+    assert {spool, kept.parent} <= {*synced}
     folder.close()
