@@ -132,6 +132,11 @@ class GroupCommit:
         self._threads.shutdown(wait=False)
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether the database knows all of this process's liveness."""
+        return self._liveness.is_recorded
+
+    @property
     def is_able(self) -> bool:
         """Whether, as far as is known, the log takes deliveries now."""
         return self._outage is None and not self._stopping

@@ -151,6 +151,12 @@ class Liveness:
                 return None
             return Alive(self._instance, self._spans[-1][0], self._last_now)
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether all that was noted has been taken to be recorded, and not given back."""
+        with self._lock:
+            return not self._unrecorded
+
     def take_changes(self) -> Changes:
         """Return what is to be recorded; whoever fails to record it gives it back."""
         with self._lock:

@@ -32,7 +32,7 @@ class SpoolingLane(GroupCommit):
         """Commit or spool what waits, then end."""
         await self._drain.stop()
         await super().stop()
-        self._writer.stop(STOP_SECONDS)
+        self._writer.stop(STOP_SECONDS, keep_note=not self.is_recorded)
 
 
 def make_lane(url: str, settings: Settings) -> GroupCommit:

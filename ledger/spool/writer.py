@@ -58,6 +58,7 @@ class SpoolWriter:
         self._deliveries = 0
         self._alive: Alive | None = None
         self._stopping = False
+        self._keeps_note = False
         self._next_try = 0.0
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
 
@@ -65,10 +66,14 @@ class SpoolWriter:
         """Start the thread, which reserves the space, and logs it if it cannot."""
         self._thread.start()
 
-    def stop(self, seconds: float) -> None:
-        """Write what waits, then leave the spool to whoever drains it."""
+    def stop(self, seconds: float, *, keep_note: bool = False) -> None:
+        """Write what waits, then leave the spool to whoever drains it.
+
+        `keep_note`: also leave the note of being alive, which the database does not know yet.
+        """
         with self._changed:
             self._stopping = True
+            self._keeps_note = keep_note
             self._changed.notify()
         self._thread.join(seconds)
 
@@ -265,7 +270,8 @@ class SpoolWriter:
         for each in self._segments:
             each.segment.close()
         if self._folder:
-            if any(each.drained < each.segment.size for each in self._segments):
+            undrained = any(each.drained < each.segment.size for each in self._segments)
+            if undrained or self._keeps_note:
                 self._folder.close()
             else:
                 self._folder.remove()

@@ -150,6 +150,35 @@ def test_a_database_that_is_away_from_the_start_is_no_outage(
         assert one(owner, "SELECT count(*) FROM ledger.liveness") == 1
 
 
+def test_a_run_that_ended_before_the_database_was_back_was_alive_all_the_same(
+    postgres_server: PrivateServer, tmp_path: Path
+) -> None:
+    """Also if nothing came that could be spooled."""
+    url = postgres_server.dsn()
+    schema.migrate(url)
+    postgres_server.kill()
+
+    async def live() -> datetime:
+        async with running(url, tmp_path) as lane:
+            await until(lambda: lane.is_spooling, "it could spool")
+            since = datetime.now(UTC)
+            await until(lambda: list(tmp_path.glob("worker-*/alive.json")), "a note of it")
+            return since
+
+    async def follow() -> None:
+        async with running(url, tmp_path):
+            await until(lambda: len(list(tmp_path.glob("worker-*"))) == 1, "the note is taken")
+
+    since = asyncio.run(live())
+    postgres_server.start()
+    asyncio.run(follow())
+    with psycopg.connect(url, autocommit=True) as owner:
+        assert one(owner, "SELECT count(DISTINCT instance) FROM ledger.liveness") == 2
+        alive_from = one(owner, "SELECT min(alive_from) FROM ledger.liveness")
+    assert alive_from <= since + timedelta(seconds=0.5)
+    assert list(tmp_path.glob("worker-*")) == []
+
+
 def abandon(spool: Path, contents: list[bytes]) -> Path:
     """Leave the folder of a process that is gone."""
     folder = WorkerFolder.create(spool)
