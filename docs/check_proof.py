@@ -34,17 +34,25 @@ def node(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def from_base64(text: str) -> bytes:
+    """Decode the one spelling that encodes its bytes."""
+    decoded = base64.b64decode(text, validate=True)
+    if base64.b64encode(decoded).decode() != text:
+        raise WrongError(f"{text!r} is not base64 as it is written")
+    return decoded
+
+
 def read_note(note: str, key: str) -> tuple[int, bytes, list[str]]:
     """Check the signature of a checkpoint; return its size, its root and further lines."""
     name, key_id, public = key.strip().split("+", 2)
-    raw = base64.b64decode(public, validate=True)
+    raw = from_base64(public)
     if raw[:1] != _ED25519 or sha256(f"{name}\n".encode() + raw).digest()[:4].hex() != key_id:
         raise WrongError("the public key is not one of seals: NAME+ID+KEY")
     text, _, signatures = note.partition("\n\n")
     for line in signatures.splitlines():
         dash, _, rest = line.partition(" ")
         signer, _, signed = rest.partition(" ")
-        content = base64.b64decode(signed)
+        content = from_base64(signed)
         if (dash, signer, content[:4].hex()) != (_DASH, name, key_id):
             continue
         try:
@@ -54,7 +62,7 @@ def read_note(note: str, key: str) -> tuple[int, bytes, list[str]]:
         origin, size, root, *more = text.split("\n")
         if origin != name:
             raise WrongError(f"the checkpoint is of {origin} and the key of {name}")
-        return int(size), base64.b64decode(root, validate=True), more
+        return int(size), from_base64(root), more
     raise WrongError("the checkpoint has no good signature of this key")
 
 
@@ -132,7 +140,7 @@ def check(proof: dict, key: str) -> str:
     about.append(f"  {'signed':12} {', '.join(line for line in more if line)}")
     if proof["body"] is None:
         about.append("The body is not in the proof; its hash is body_sha256.")
-    elif sha256(base64.b64decode(proof["body"])).hexdigest() != said["body_sha256"]:
+    elif sha256(from_base64(proof["body"])).hexdigest() != said["body_sha256"]:
         raise WrongError("the body is not the one that was received")
     else:
         about.append("The body in the proof is the one that was received.")
@@ -157,7 +165,7 @@ def main() -> int:
         return 1
     sys.stdout.write(f"{words}\n")
     if given.body and proof.get("body") is not None:
-        given.body.write_bytes(base64.b64decode(proof["body"]))
+        given.body.write_bytes(from_base64(proof["body"]))
     return 0
 
 

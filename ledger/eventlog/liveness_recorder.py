@@ -59,6 +59,7 @@ class LivenessRecorder:
             self._hurried.wait(liveness_module.BEAT_SECONDS)
             self._hurried.clear()
             self._write()
+        self._write()  # what was noted while the last was being written
         self._close()
 
     def _write(self) -> None:

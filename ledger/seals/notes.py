@@ -125,7 +125,7 @@ def read_checkpoint(note: str) -> Checkpoint:
     lines = note.partition("\n\n")[0].split("\n")
     try:
         origin, size, root = lines[:3]
-        hashed = base64.b64decode(root, validate=True)
+        hashed = _from_base64(root)
     except ValueError:
         raise SealError("this is not a checkpoint: it lacks origin, size and root") from None
     if not _SIZE.fullmatch(size) or len(hashed) != sha256().digest_size or not origin:
@@ -142,7 +142,7 @@ def is_signed_by(note: str, key: PublicKey) -> bool:
         if len(words) != 3 or words[:2] != [_DASH, key.name]:  # noqa: PLR2004 -- dash, name, signature
             continue
         try:
-            signed = base64.b64decode(words[2], validate=True)
+            signed = _from_base64(words[2])
             if signed[:_ID_BYTES].hex() == key.key_id:
                 public = Ed25519PublicKey.from_public_bytes(key.key)
                 public.verify(signed[_ID_BYTES:], f"{text}\n".encode())
@@ -158,9 +158,17 @@ def notes_in(text: str) -> Iterator[str]:
         yield match[0]
 
 
+def _from_base64(text: str) -> bytes:
+    """Decode the one spelling that encodes its bytes. Raises `binascii.Error` for any other."""
+    decoded = base64.b64decode(text, validate=True)
+    if base64.b64encode(decoded).decode() != text:
+        raise binascii.Error("bits that mean nothing are set")
+    return decoded
+
+
 def _key_bytes(text: str) -> bytes | None:
     try:
-        decoded = base64.b64decode(text, validate=True)
+        decoded = _from_base64(text)
     except binascii.Error:
         return None
     is_key = decoded[:1] == _ED25519 and len(decoded) == 1 + _KEY_BYTES

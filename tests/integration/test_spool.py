@@ -165,13 +165,14 @@ def test_a_run_that_ended_before_the_database_was_back_was_alive_all_the_same(
             await until(lambda: list(tmp_path.glob("worker-*/alive.json")), "a note of it")
             return since
 
-    async def follow() -> None:
+    async def follow(left: Path) -> None:
         async with running(url, tmp_path):
-            await until(lambda: len(list(tmp_path.glob("worker-*"))) == 1, "the note is taken")
+            await until(lambda: not left.exists(), "the note is taken")
 
     since = asyncio.run(live())
+    [left] = tmp_path.glob("worker-*")
     postgres_server.start()
-    asyncio.run(follow())
+    asyncio.run(follow(left))
     with psycopg.connect(url, autocommit=True) as owner:
         assert one(owner, "SELECT count(DISTINCT instance) FROM ledger.liveness") == 2
         alive_from = one(owner, "SELECT min(alive_from) FROM ledger.liveness")

@@ -1,5 +1,6 @@
 """Signed notes and keys: the formats of C2SP, byte for byte, and what is refused."""
 
+import string
 from datetime import UTC, datetime
 
 import pytest
@@ -59,6 +60,17 @@ def test_no_changed_note_is_signed() -> None:
     for place, letter in enumerate(note[:-1]):  # the last is the line end
         changed = note[:place] + ("A" if letter != "A" else "B") + note[place + 1 :]
         assert not is_signed_by(changed, key.public), place
+
+
+def test_a_signature_has_one_spelling() -> None:
+    """The last letter of base64 has bits that decoding ignores: 68 bytes leave two of them."""
+    key = SigningKey.new("ledger.example/log")
+    note = key.sign(CHECKPOINT.to_text())
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    assert note.endswith("=\n")
+    last = letters.index(note[-3])
+    for bits in (1, 2, 3):
+        assert not is_signed_by(note[:-3] + letters[last | bits] + note[-2:], key.public)
 
 
 def test_two_signatures_are_both_found() -> None:
