@@ -140,7 +140,7 @@ def _config(application: str, settings: Settings) -> Config:
 
 
 _OWN_PROTOCOL: dict[str, Any] = {
-    "http": "ledger.intake.protocol:DeliveryProtocol",
+    "http": "ledger.intake.delivery_protocol:DeliveryProtocol",
     "proxy_headers": False,  # the protocol reads them, and Uvicorn's would hide the intake from it
 }
 
