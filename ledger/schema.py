@@ -32,6 +32,7 @@ TABLES = (
     "webhook_token",
     "refused_delivery",
     "api_key",
+    "verification",
     "seal_tile",
     "seal_checkpoint",
 )

@@ -11,6 +11,7 @@ from ledger.cli.progress import progress
 from ledger.errors import SealError
 from ledger.eventlog import read
 from ledger.postgres.connect import connect
+from ledger.projection.verification import record_verification
 from ledger.projection.verify import verify as run
 from ledger.seals.comparison import Compared, compare, read_signed
 from ledger.seals.key_file import read_key_file
@@ -49,6 +50,7 @@ def verify(*, processes: int, against: Path | None, public_key: str | None) -> N
         click.echo(compared.words)
     with progress("verify") as tell:
         verified = run(url, processes=processes, on_progress=tell)
+    record_verification(url, verified)
     if verified.difference:
         click.echo(f"DIFFERENT: {verified.difference.words}")
         sys.exit(3)
