@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from psycopg import Connection
 from ledger.archive import parquet, write
 from ledger.archive.check import Checked, check
 from ledger.archive.folder import Archive
+from ledger.archive.rebuild import rebuild_from
 from ledger.archive.restore import ArchivedLog
 from ledger.archive.write import Archived, archiving, write_archive
 from ledger.errors import ArchiveDamageError, ArchiveError, SealError
@@ -30,6 +32,8 @@ from ledger.eventlog.import_export import Imported, Options, import_events
 from ledger.model.operators import Operator
 from ledger.operations.erasure import erase
 from ledger.postgres.connect import connect
+from ledger.projection import parallel, rebuild
+from ledger.projection.rebuild import Rebuilt
 from ledger.seals.comparison import compare
 from ledger.seals.merkle import leaf_hash
 from ledger.seals.notes import Checkpoint, SigningKey
@@ -37,7 +41,7 @@ from ledger.seals.sealing import log_head, seal_batch, sign
 from tests.support.histories import HOSTILE, deliveries, mixed_history
 from tests.support.postgres import ready_database
 from tests.support.server import ROOT
-from tests.support.sessions import one, tamper
+from tests.support.sessions import drain, one, state_rows, tamper
 
 pytestmark = pytest.mark.slow
 
@@ -604,6 +608,62 @@ def test_nothing_of_a_damaged_archive_is_imported(empty: Connection, copy: Path)
     with pytest.raises(ArchiveDamageError, match=r"position 440 .* Nothing of it was recorded"):
         imported(empty, copy)
     assert log_head(empty) == 0
+
+
+# --- the state from it ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def followed(service: Connection, tmp_path: Path) -> Path:
+    """Give the archive of a log that went on and is followed."""
+    append(service, mixed_history(300))
+    seal(service)
+    archived(service, tmp_path / "archive")
+    append(service, mixed_history(100, seed=2))
+    drain(service)
+    return tmp_path / "archive"
+
+
+def rebuilt(url: str, folder: Path) -> Rebuilt:
+    return rebuild_from(url, Archive(folder), processes=1, started_at=NOW, on_progress=nothing)
+
+
+def test_the_state_from_an_archive_equals_the_live_one(
+    service: Connection, database_url: str, followed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "chunks", partial(parallel.chunks, events=40))
+    (position,) = service.execute(_ERASABLE).fetchall()[0]
+    erase(database_url, position, reason="asked", by=Operator("ann"), dry_run=False)
+    drain(service)
+    live = state_rows(service)
+    made = rebuilt(database_url, followed)
+    assert made.counts.events == made.position == log_head(service)
+    assert state_rows(service) == live
+    assert one(service, "SELECT to_regclass('state.archived_event') IS NULL")
+
+
+def test_the_events_are_those_of_the_archive(
+    owner: Connection, database_url: str, followed: Path
+) -> None:
+    live = state_rows(owner)
+    where = "position = (SELECT min(position) FROM ledger.event_log WHERE body IS NOT NULL)"
+    tamper(owner, f"UPDATE ledger.event_log SET body = '{{}}' WHERE {where}")
+    rebuilt(database_url, followed)
+    assert state_rows(owner) == live
+    rebuild.rebuild(database_url, processes=1, started_at=NOW, on_progress=nothing)
+    assert state_rows(owner) != live
+
+
+def test_a_damaged_or_foreign_archive_leaves_the_live_state(
+    service: Connection, database_url: str, followed: Path, copy: Path
+) -> None:
+    live = state_rows(service)
+    with pytest.raises(ArchiveError, match="another log"):
+        rebuilt(database_url, copy)
+    changed(followed, 0, 9, body=b"x")
+    with pytest.raises(ArchiveDamageError, match="position 10 "):
+        rebuilt(database_url, followed)
+    assert state_rows(service) == live
 
 
 def test_without_pyarrow_it_is_a_sentence(
