@@ -21,6 +21,7 @@ COMMANDS = {
     "rebuild": "Rebuild the state from the log while readers are served.",
     "verify": "Prove that the log is complete and that the state equals the fold.",
     "seal": "Seal the log now, or make a key that signs its checkpoints.",
+    "archive": "Write what is sealed to Parquet files, or check an archive.",
     "prove": "Write a proof that an event is in the log, for who has no Ledger.",
     "reconcile": "Report missing events, or ask support for them.",
     "request": "List support requests, or show or close one.",

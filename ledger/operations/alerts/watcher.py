@@ -15,6 +15,7 @@ from psycopg.sql import SQL
 
 from ledger.errors import LedgerError, one_line
 from ledger.operations.alerts.outbox import note
+from ledger.operations.alerts.seal_watch import SealWatch
 from ledger.operations.alerts.sending import send_due
 from ledger.operations.alerts.wording import Subject
 from ledger.operations.loss_windows import read_windows
@@ -116,9 +117,16 @@ class AlertWatcher:
     """A thread that sends alerts until it is stopped, whatever fails meanwhile."""
 
     def __init__(
-        self, url: str, policy: Policy, channels: Sequence[str], *, spool: Path | None = None
+        self,
+        url: str,
+        policy: Policy,
+        channels: Sequence[str],
+        *,
+        spool: Path | None = None,
+        seals: SealWatch | None = None,
     ) -> None:
         self._spool = spool
+        self._seals = seals
         self._url = url
         self._policy = policy
         self._channels = channels
@@ -141,6 +149,8 @@ class AlertWatcher:
                 found = subjects(reader, self._policy, now)
                 if self._spool:
                     found = chain(found, spool_subjects(self._spool, now))
+                if self._seals:
+                    found = chain(found, self._seals.subjects(reader, now))
                 note(connection, found, self._channels, now)
             send_due(connection, self._channels, datetime.now(UTC))
 

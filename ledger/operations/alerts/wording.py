@@ -11,7 +11,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-Kind = Literal["overdue", "loss_window", "unseen_bill", "parked_bill", "refused_delivery", "spool"]
+Kind = Literal[
+    "overdue", "loss_window", "unseen_bill", "parked_bill", "refused_delivery", "spool", "seal"
+]
 
 LISTED = 10
 """The most subjects of a kind that an alert lists; the others are only counted."""
@@ -87,6 +89,13 @@ _PHRASES: dict[Kind, _Phrase] = {
         "spools that need a look",
         "Deliveries wait on disk, or records were damaged and set aside.",
         "Deliveries wait on disk, or records were damaged and set aside.",
+        "ledger status",
+    ),
+    "seal": _Phrase(
+        "seal that needs a look",
+        "seals that need a look",
+        "Until it is mended, nobody can prove that newer events were not changed.",
+        "Until they are mended, nobody can prove that newer events were not changed.",
         "ledger status",
     ),
     "parked_bill": _Phrase(
