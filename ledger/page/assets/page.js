@@ -83,6 +83,22 @@ function countDown() {
   }
 }
 
+// A file's answer is shown next to the form, so that the file stays chosen; so is a failure.
+function showFailures() {
+  const show = (words) => {
+    const place = document.getElementById("upload-outcome");
+    if (!place) return;
+    place.className = "notice bad";
+    place.setAttribute("role", "alert");
+    place.textContent = words;
+  };
+  document.body.addEventListener("htmx:responseError", (event) => {
+    const page = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
+    show((page.getElementById("main") || page.body).textContent.replace(/\s+/g, " ").trim());
+  });
+  document.body.addEventListener("htmx:sendError", () => show("The server does not answer."));
+}
+
 function start(root) {
   addCopyButtons(root);
   offerOwnZone();
@@ -92,6 +108,7 @@ function start(root) {
 document.addEventListener("DOMContentLoaded", () => {
   start(document);
   allowPause();
+  showFailures();
   addSlider();
   countDown();
   setInterval(countDown, 1000);
