@@ -12,6 +12,7 @@ from ledger.page.expected import ExpectedBillsController
 from ledger.page.guards import provide_caller, provide_operator, require_session
 from ledger.page.imports import ImportsController
 from ledger.page.labs import LabsController
+from ledger.page.live import LiveController
 from ledger.page.log import LogController
 from ledger.page.login import LoginController
 from ledger.page.missing import MissingEventsController
@@ -39,6 +40,7 @@ def make_pages() -> Router:
             LabsController,
             LogController,
             SystemController,
+            LiveController,
         ],
         guards=[require_session],
         dependencies={"caller": Provide(provide_caller), "operator": Provide(provide_operator)},

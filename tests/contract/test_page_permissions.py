@@ -31,6 +31,9 @@ WITH_SESSION = [(method, path) for method, path, options in ROUTES if "scope" in
 WITHOUT_SESSION = {"/login", "/login/link/{token}", "/logout", "/zone", "/assets/{name}"}
 """Paths that need no session: they show nothing of a lab."""
 
+STREAMS = {"/live"}
+"""Paths that answer without an end, and tell nothing but the state's position."""
+
 LAST_OF_B = LAST_OF_A + 1
 REFUSED_OF_A = refused_id("refused1")
 REFUSED_OF_B = refused_id(f"{MARK}refused1", B)
@@ -151,7 +154,7 @@ def filled(path: str) -> str:
 
 
 def test_every_route_is_walked() -> None:
-    assert {path for method, path in WITH_SESSION if method == "GET"} == set(OF_LAB_A)
+    assert {path for method, path in WITH_SESSION if method == "GET"} == set(OF_LAB_A) | STREAMS
     assert {path for method, path in WITH_SESSION if method == "POST"} == set(POSTS)
     assert {path for _, path, options in ROUTES if "scope" not in options} == WITHOUT_SESSION
 
@@ -162,6 +165,8 @@ def test_nobody_sees_anything_without_a_session(server: LedgerServer) -> None:
             response = nobody.get(addresses[0])
             assert response.status_code == 303, path
             assert response.headers["location"].startswith("/login"), path
+        for path in STREAMS:
+            assert nobody.get(path).status_code == 303
         for path, form in POSTS.items():
             response = nobody.post(filled(path), data=form)
             assert response.status_code == 401, path
