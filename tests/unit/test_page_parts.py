@@ -89,11 +89,6 @@ def test_a_window_is_drawn_with_attempts_that_failed_and_one_that_did_not() -> N
     assert len(list(root.iter("circle"))) == 1
 
 
-def test_days_without_deliveries_have_no_chart() -> None:
-    assert not chart.days([("01-20", 0, 0)])
-    assert "<svg" in chart.days([("01-20", 3, 1)])
-
-
 def test_bars_stand_on_each_other_in_the_order_of_their_parts() -> None:
     drawn = chart.bars(
         "x", [("10:00", {"recorded": 99_999, "refused": 1}), ("11:00", {"recorded": 0})]
