@@ -152,7 +152,7 @@ def bars(label: str, rows: Sequence[tuple[str, Mapping[str, int]]]) -> Markup:
             )
         if number % every == 0:
             drawn.append(Markup('<text x="{}" y="160">{}</text>').format(f"{x:.1f}", name))
-    return _svg(label, height, drawn)
+    return _svg(label, height, drawn, kind="scroll latest")
 
 
 def _bar(kind: str, scale: _Scale, begin: datetime, end: datetime, y: int, height: int) -> Markup:
@@ -179,10 +179,11 @@ def _axis(scale: _Scale, height: int, zone: tzinfo) -> Markup:
     return Markup("").join(parts)
 
 
-def _svg(label: str, height: int, parts: Sequence[Markup]) -> Markup:
+def _svg(label: str, height: int, parts: Sequence[Markup], *, kind: str = "scroll") -> Markup:
+    """Join the parts of a drawing. One that is `latest` is scrolled to its end at first."""
     content = Markup("").join(parts)
     drawing = Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{}">'
+        '<div class="{}" tabindex="0" role="region" aria-label="{}">'
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg></div>'
     )
-    return drawing.format(label, WIDTH, height, label, content)
+    return drawing.format(kind, label, WIDTH, height, label, content)

@@ -23,7 +23,9 @@ from ledger.operations.near_losses import read_near_losses
 from ledger.operations.needs import Needs, read_needs
 from ledger.operations.read_models import NearLoss
 from ledger.page.chart import bars
+from ledger.page.needs_list import Need, needs_list
 from ledger.page.render import respond, zone_of
+from ledger.projection.status import StatusRow
 from ledger.spool.folder import Waiting, waiting_in
 
 DAYS = 14
@@ -71,24 +73,17 @@ class OverviewController(Controller):
     async def show(self, request: AnyRequest, services: Services, caller: Caller) -> Response[str]:
         """Show what needs a person now."""
         figures = await _read(services, caller)
-        behind = None
+        status: StatusRow | None = None
         try:
             status = await read_status(services)
-            behind = status.lag_seconds(datetime.now(UTC))
-        except (LedgerError, psycopg.Error):
-            status = None
-        is_admin = caller.scope == SCOPES[-1]
+        except (LedgerError, psycopg.Error) as error:
+            _log.warning("how far the state is could not be read", error=one_line(error))
         return respond(
             request,
             "overview.html",
             position=status.position if status else None,
-            status=status,
-            behind=behind,
-            is_behind=behind is not None and behind > BEHIND_SECONDS,
             figures=figures,
-            needs=figures.needs,
-            refused=figures.needs.refused if figures.needs and is_admin else 0,
-            spooled=_spooled(services, caller),
+            needs=_needs(services, caller, figures, status),
             hours=figures.hours,
             hours_chart=_draw_hours(figures.hours or [], zone_of(request)[1]),
             outcomes=_outcomes(figures.hours or []),
@@ -128,6 +123,27 @@ def _count(connection: Connection, services: Services, caller: Caller) -> _Figur
     needs = read_needs(connection, services.policy, now, labs=caller.labs)
     hours = read_delivery_hours(connection, now, hours=HOURS) if caller.labs is None else None
     return _Figures(now, needs, _late_labs(near_losses), days, hours)
+
+
+def _needs(
+    services: Services, caller: Caller, figures: _Figures, status: StatusRow | None
+) -> list[Need] | None:
+    """Return what needs a person, the oldest first; None if it could not be counted."""
+    if figures.needs is None:
+        return None
+    found = needs_list(figures.needs, figures.at, sees_refused=caller.scope == SCOPES[-1])
+    if waiting := _spooled(services, caller):
+        what = "delivery waits on disk" if waiting.deliveries == 1 else "deliveries wait on disk"
+        more = "the database did not take them yet"
+        found.insert(0, Need(path="/system", number=waiting.deliveries, what=what, more=more))
+    if status is None:
+        what, more = "is how far the state is behind: it is unknown", "the server's log says why"
+        found.insert(0, Need(path="/system", number=None, what=what, more=more))
+    elif (behind := status.lag_seconds(datetime.now(UTC))) > BEHIND_SECONDS:
+        what = "events are not in the state yet"
+        more = f"the oldest waits {behind:.0f} s: is `ledger project` running?"
+        found.insert(0, Need(path="/system", number=status.lag_events, what=what, more=more))
+    return found
 
 
 def _spooled(services: Services, caller: Caller) -> Waiting | None:
