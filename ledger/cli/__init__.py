@@ -34,6 +34,7 @@ COMMANDS = {
     "import": "Append events from a file to the log.",
     "export": "Write the log, or a part of it, to a file that `import` reads.",
     "tokens": "Create, list or revoke webhook tokens.",
+    "flabs": "Look after the account at Flabs: labs, subscriptions, the token.",
     "refused": "List, show, accept or drop deliveries refused for their token.",
     "status": "Show how far the state is behind the log, and which bills are parked.",
     "simulate": "Send a simulated lab day to a receiver, with faults.",
