@@ -42,6 +42,9 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.login_link": {"SELECT", "INSERT", "DELETE"},
         "ledger.webhook_token": APPEND,
         "ledger.refused_delivery": {"SELECT", "DELETE"},
+        "ledger.flabs_check": CHANGE,
+        "ledger.flabs_lab": CHANGE,
+        "ledger.flabs_rotation": APPEND,
         "ledger.alert_subject": CHANGE,
         "ledger.alert": CHANGE,
         "ledger.alert_delivery": CHANGE,
@@ -67,6 +70,9 @@ MAY: dict[str, dict[str, set[str]]] = {
 MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
     "ledger_service": {
         "ledger.seal_tile": {("UPDATE", "hashes")},
+        "ledger.flabs_rotation": {
+            ("UPDATE", name) for name in ("replaced", "token_id", "subscribed_at", "finished_at")
+        },
         "ledger.webhook_token": {
             ("UPDATE", name)
             for name in ("revoked_at", "revoked_by", "revoked_by_key", "last_used_at")

@@ -13,8 +13,9 @@ from psycopg.sql import SQL
 
 from ledger.api.handlers.projection import read_status
 from ledger.api.services import Services
-from ledger.errors import DatabaseUnavailableError, StateError
+from ledger.errors import BusyError, DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
+from ledger.operations.coverage import read_coverage
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
 from ledger.seals.status import STATUS, SealStatus
@@ -57,11 +58,17 @@ _GAUGES = {
     "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
     "ledger_seal_lag_seconds": "How long the oldest event that is not has waited.",
     "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
+    "ledger_flabs_up": "Whether the last look at the account at Flabs succeeded: 1 or 0.",
+    "ledger_flabs_age_seconds": "How long ago the account's labs were last listed.",
+    "ledger_labs_not_subscribed": "Labs of the account that are not subscribed.",
+    "ledger_labs_never_heard": "Labs that are subscribed and were never heard of.",
+    "ledger_labs_not_in_account": "Labs that were heard of and are not in the account.",
+    "ledger_labs_events_not_subscribed": "Labs not subscribed to all expected event types.",
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
-_SEALS = tuple(_GAUGES)[18:]
+_SEALS = tuple(_GAUGES)[18:21]
 
 Values = dict[str, float]
 
@@ -83,6 +90,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _operations(services),
         _refused(services),
         _seals(services),
+        _flabs(services),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
@@ -92,7 +100,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
             values |= part
         elif isinstance(part, (psycopg.OperationalError, DatabaseUnavailableError)):
             values["ledger_database_up"] = 0.0
-        elif not isinstance(part, (psycopg.Error, StateError)):  # the state is missing
+        elif not isinstance(part, (psycopg.Error, StateError, BusyError)):  # the state is missing
             raise part
     return [
         GaugeMetricFamily(name, words, value=values.get(name, nan))
@@ -123,3 +131,15 @@ async def _seals(services: Services) -> Values:
     status = SealStatus(*row)
     numbers = (status.sealed, status.lag_seconds(datetime.now(UTC)), status.signed or 0)
     return dict(zip(_SEALS, numbers, strict=True))
+
+
+async def _flabs(services: Services) -> Values:
+    """Return what is known of the account at Flabs; NaN, by its absence, for what is not."""
+    found = await services.run(lambda connection: read_coverage(connection, services.policy))
+    values = {f"ledger_labs_{finding}": float(number) for finding, number in found.totals.items()}
+    if (last := found.check) is not None:
+        values["ledger_flabs_up"] = float(last.failed_since is None)
+        if last.succeeded_at is not None:
+            age = datetime.now(UTC) - last.succeeded_at
+            values["ledger_flabs_age_seconds"] = age.total_seconds()
+    return values
