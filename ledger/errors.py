@@ -17,6 +17,10 @@ class DatabaseUnavailableError(LedgerError):
     """The database cannot be reached or does not answer in time."""
 
 
+class ReplicaUnavailableError(DatabaseUnavailableError):
+    """The replica that answers the API's reads cannot be reached, is behind, or gave a query up."""
+
+
 class PoolerError(LedgerError):
     """A connection pooler shares our sessions with its other clients."""
 

@@ -44,6 +44,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     database_url: str = ""
     """The PostgreSQL database (15 to 18), as a URL or as `key=value` words. Required."""
 
+    read_database_url: str = ""
+    """A streaming replica of that database, of one server, from which the API's reads are answered.
+    Without it they are answered from the database itself."""
+
     webhook_tokens: tuple[str, ...] = ()
     """Tokens that Flabs may send, separated by commas. All are valid, each for every lab, so that a
     token can be replaced without an interruption. `ledger tokens` keeps more in the database."""
@@ -511,8 +515,20 @@ def _database_url(text: str) -> str:
     return text.strip()
 
 
+def _replica_url(text: str) -> str:
+    url = _database_url(text)
+    host = str(conninfo_to_dict(url).get("host", ""))
+    if "," in host:
+        # Two connections could reach two servers, of which one has not yet what the other showed.
+        raise ValueError(
+            "must name one server: let several replicas serve by one `ledger serve` for each"
+        )
+    return url
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "database_url": _database_url,
+    "read_database_url": _replica_url,
     "webhook_tokens": _tokens,
     "webhook_header": _header,
     "admin_key": _secret,

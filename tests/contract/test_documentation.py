@@ -21,7 +21,10 @@ FILES = [
     ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-DOCUMENTS = "\n".join(file.read_text() for file in FILES)
+# The reference names everything by itself: it is generated.
+DOCUMENTS = "\n".join(
+    file.read_text() for file in FILES if file.parent != ROOT / "docs" / "reference"
+)
 PATHS = sorted(json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())["paths"])
 SETTINGS = sorted(PREFIX + field.name.upper() for field in fields(Settings))
 BLOCKS = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", DOCUMENTS, re.MULTILINE | re.DOTALL)

@@ -37,6 +37,7 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.import_run": {"SELECT", "INSERT", "UPDATE"},
         "ledger.liveness": CHANGE,
         "ledger.refusal": CHANGE,
+        "ledger.delivery_hour": APPEND,
         "ledger.api_key": {"SELECT", "INSERT", "UPDATE"},
         "ledger.session": {"SELECT", "INSERT", "DELETE"},
         "ledger.login_link": {"SELECT", "INSERT", "DELETE"},
@@ -60,6 +61,7 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.repeat_delivery": {"INSERT"},
         "ledger.liveness": {"SELECT", "INSERT", "DELETE"},
         "ledger.refusal": {"SELECT", "INSERT", "UPDATE"},
+        "ledger.delivery_hour": APPEND,
         "ledger.policy": {"SELECT"},
         "ledger.schema_version": {"SELECT"},
     },
@@ -73,6 +75,7 @@ MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
         "ledger.flabs_rotation": {
             ("UPDATE", name) for name in ("replaced", "token_id", "subscribed_at", "finished_at")
         },
+        "ledger.delivery_hour": {("UPDATE", "deliveries")},
         "ledger.webhook_token": {
             ("UPDATE", name)
             for name in ("revoked_at", "revoked_by", "revoked_by_key", "last_used_at")
@@ -87,6 +90,7 @@ MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
             ("SELECT", name) for name in ("position", "received_at", "source")
         },
         "ledger.liveness": {("UPDATE", "alive_until")},
+        "ledger.delivery_hour": {("UPDATE", "deliveries")},
         "ledger.webhook_token": {
             ("UPDATE", "last_used_at"),
             *(
