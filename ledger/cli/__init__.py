@@ -35,6 +35,7 @@ COMMANDS = {
     "import": "Append events from a file to the log.",
     "export": "Write the log, or a part of it, to a file that `import` reads.",
     "tokens": "Create, list or revoke webhook tokens.",
+    "flabs": "Look after the account at Flabs: labs, subscriptions, the token.",
     "refused": "List, show, accept or drop deliveries refused for their token.",
     "doctor": "Look at everything that an installation can have wrong, and say what to do.",
     "status": "Show how far the state is behind the log, and which bills are parked.",

@@ -38,6 +38,7 @@ OBJECTS = (
     ("ledger.operations", "alerts"),
     ("ledger.operations", "reconciliation_run"),
     ("ledger.operations", "webhook_token"),
+    ("ledger.operations", "flabs"),
     ("ledger.operations", "refused_delivery"),
     ("ledger.operations", "knows_lab"),
     ("ledger.operations", "keep_refused_deliveries"),

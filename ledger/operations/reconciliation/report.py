@@ -17,6 +17,7 @@ from psycopg.sql import SQL
 from ledger.errors import QuestionError
 from ledger.model.missing_events import MissingState
 from ledger.model.operators import Labs, as_array
+from ledger.operations.coverage import CoverageFinding, coverage_findings, read_coverage
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import (
     COLUMNS,
@@ -225,6 +226,7 @@ class _Asked:
                 )
             ],
             near_losses=self._near_losses(),
+            coverage=self._coverage(),
         )
 
     def missing_events(self) -> Iterator[MissingEventItem]:
@@ -257,6 +259,14 @@ class _Asked:
             for lab_id, counts in labs.items()
             if counts.keys() - {"waived"}
         ], totals
+
+    def _coverage(self) -> list[CoverageFinding] | None:
+        question = self._question
+        if question.position is not None:
+            return None
+        if question.since:  # nobody notes when a registration went wrong, so none is new
+            return []
+        return coverage_findings(read_coverage(self._connection, self._policy, labs=question.labs))
 
     def _near_losses(self) -> list[NearLoss]:
         last_day = self._now.astimezone(UTC).date()

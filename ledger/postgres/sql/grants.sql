@@ -48,6 +48,10 @@ GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_
     ON ledger.webhook_token
     TO ledger_service;
 GRANT SELECT, DELETE ON ledger.refused_delivery TO ledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.flabs_check, ledger.flabs_lab TO ledger_service;
+GRANT SELECT, INSERT, UPDATE (replaced, token_id, subscribed_at, finished_at)
+    ON ledger.flabs_rotation
+    TO ledger_service;
 GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_service;
 
 -- Sessions and login links never change: they begin and end.
