@@ -88,7 +88,7 @@ def served(url: str, target: str, *, factory: bool = True) -> Iterator[str]:
     command = [sys.executable, "-m", "uvicorn", "--port", str(port)]
     command += [
         "--http",
-        "ledger.intake.protocol:DeliveryProtocol",
+        "ledger.intake.delivery_protocol:DeliveryProtocol",
         "--loop",
         "uvloop",
         "--ws",

@@ -11,8 +11,6 @@ from litestar import Litestar, Response, get
 from litestar.enums import HttpMethod, ScopeType
 from litestar.exceptions import NotFoundException
 from msgspec.json import encode
-from psycopg import AsyncConnection
-from psycopg.types.json import set_json_loads
 
 from ledger import processes
 from ledger.api.authentication import Authenticator
@@ -20,7 +18,6 @@ from ledger.api.bill_endpoint import PREFIX as BILLS_PREFIX
 from ledger.api.bill_endpoint import BillEndpoint
 from ledger.api.bill_reader import BillReader
 from ledger.api.change_feed import ChangeFeed
-from ledger.api.checkpoint_watcher import CheckpointWatcher
 from ledger.api.handlers.changes import read_changes
 from ledger.api.http.known_parameters import known_parameters
 from ledger.api.http.paths import with_slashes_kept
@@ -28,8 +25,7 @@ from ledger.api.http.problems import HANDLERS
 from ledger.api.openapi import document
 from ledger.api.rate_limit import RateLimit
 from ledger.api.routes import make_routes
-from ledger.api.services import Services
-from ledger.api.threads import Threads
+from ledger.api.service_factory import make_services
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.application import SETTLE_SECONDS, Background, make_intake
 from ledger.intake.endpoint import Intake
@@ -38,7 +34,6 @@ from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.page.errors import on_unknown_path
 from ledger.page.routes import make_pages
-from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 from ledger.spool.lane import make_lane
 
@@ -47,9 +42,6 @@ if TYPE_CHECKING:
 
 MAX_JSON = 1024 * 1024
 """The longest body in bytes of a decision. Files have a limit of their own."""
-
-POOL_SIZE = 8
-"""Connections for the API's queries, per process."""
 
 
 def create_app(settings: Settings | None = None) -> "Application":
@@ -75,7 +67,7 @@ def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
     authenticator = Authenticator(url, settings.admin_key)
     rates = RateLimit(settings.read_rate)
     policy = agree_if_reachable(url, settings)
-    reader = BillReader(url, policy)
+    reader = BillReader(settings.read_database_url or url, policy)
     parts = make_intake(settings, url, lane, policy) if lane else None
     litestar = make_litestar(
         settings,
@@ -174,30 +166,22 @@ def make_litestar(
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        pool = make_pool(url, "api", size=POOL_SIZE, configure=_prepare)
-        services = Services(
-            settings=settings,
-            pool=pool,
-            lane=lane,
-            watch=CheckpointWatcher(url),
-            authenticator=authenticator,
-            rates=rates,
-            url=url,
-            policy=policy,
-            reports=Threads("reports", size=2, waiting=30),
-            decisions=Threads("decisions", size=3, waiting=60),
-            pages=Threads("pages", size=1, waiting=60),
+        services = make_services(
+            settings, url, lane, policy, authenticator=authenticator, rates=rates
         )
+        databases = [services, *([services.primary] if services.primary else [])]
         app.state["services"] = services
         app.state["changes"] = ChangeFeed(functools.partial(read_changes, services), services.watch)
-        await pool.open()
+        for one in databases:
+            await one.pool.open()
         if lane:
             lane.start()
             await lane.settle(within=SETTLE_SECONDS)
-        services.watch.start()
+        for one in databases:
+            one.watch.start()
         authenticator.start()
-        for one in background:
-            one.start()
+        for task in background:
+            task.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.
         gc.collect()
@@ -209,14 +193,16 @@ def make_litestar(
             yield
         finally:
             services.close()
-            for one in background:
-                one.stop()
-            await services.watch.stop()
+            for task in background:
+                task.stop()
+            for one in databases:
+                await one.watch.stop()
             await authenticator.stop()
             await reader.stop()
             if lane:
                 await lane.stop()
-            await pool.close()
+            for one in databases:
+                await one.pool.close()
 
     app = Litestar(
         [*make_routes(), make_pages(), get_schema],
@@ -239,14 +225,3 @@ async def get_schema() -> Response[bytes]:
 @functools.cache
 def _schema() -> bytes:
     return encode(document.document())
-
-
-def _as_bytes(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
-
-
-async def _prepare(connection: AsyncConnection) -> None:
-    # JSON stays bytes: its reader decodes it into the right type.
-    set_json_loads(_as_bytes, connection)
-    # A plan that was made while a table was small would be kept when it has grown.
-    await connection.execute("SET enable_seqscan = off")

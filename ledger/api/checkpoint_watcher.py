@@ -1,4 +1,7 @@
-"""Watches the projection's checkpoint, so that requests can wait for a position."""
+"""Watches the projection's checkpoint, so that requests can wait for a position.
+
+It watches the database that the reads are answered from. A replica does not notify, so it is asked.
+"""
 
 import asyncio
 from contextlib import suppress
@@ -12,6 +15,9 @@ from ledger.postgres.connect import connect_async
 
 POLL_SECONDS = 0.5
 """How long a lost notification can delay a waiting request."""
+
+REPLICA_POLL_SECONDS = 0.05
+"""How often a replica is asked, which notifies nobody."""
 
 RETRY_SECONDS = 1.0
 
@@ -29,6 +35,8 @@ class CheckpointWatcher:
             None  # a task without a reference may be collected
         )
         self.position = 0
+        self.answers = False
+        """Whether the database answered lately."""
         self.closed = False
 
     def start(self) -> None:
@@ -72,18 +80,29 @@ class CheckpointWatcher:
             try:
                 connection = await connect_async(self._url, "watch")
                 async with connection:
-                    await connection.execute("LISTEN ledger_state")
+                    pause = await _listen(connection)
                     while True:
                         await self._look(connection)
-                        async for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+                        async for _ in connection.notifies(timeout=pause, stop_after=1):
                             pass
             except (psycopg.Error, LedgerError) as error:
+                self.answers = False
                 _log.debug("checkpoint watcher lost the database", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _look(self, connection: AsyncConnection) -> None:
         cursor = await connection.execute("SELECT position FROM state.checkpoint")
         row = await cursor.fetchone()
+        self.answers = True
         if row and row[0] != self.position:
             self.position = row[0]
             await self._wake_all()
+
+
+async def _listen(connection: AsyncConnection) -> float:
+    """Listen if the database notifies; return for how long to wait until the next look."""
+    cursor = await connection.execute("SELECT pg_is_in_recovery()")
+    if await cursor.fetchone() == (True,):
+        return REPLICA_POLL_SECONDS
+    await connection.execute("LISTEN ledger_state")
+    return POLL_SECONDS

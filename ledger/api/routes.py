@@ -51,7 +51,7 @@ from ledger.api.handlers.webhook_tokens import (
 from ledger.api.http.bodies import provide_operator
 from ledger.api.http.guards import provide_caller, require_scope
 from ledger.api.http.parameters import check_parameters, services_when_reached
-from ledger.api.services import provide_services
+from ledger.api.services import provide_primary, provide_services
 
 
 def make_routes() -> list[Any]:
@@ -128,6 +128,7 @@ def make_routes() -> list[Any]:
         guards=[require_scope],
         before_request=check_parameters,
         dependencies={
+            "services": Provide(provide_primary),
             "operator": Provide(provide_operator),
             "caller": Provide(provide_caller),
         },

@@ -112,6 +112,14 @@ class RebuildProgress(Struct, frozen=True):
     started_at: datetime
 
 
+class Replica(Struct, frozen=True):
+    """The replica that answers the reads of this server."""
+
+    answers: bool
+    position: int
+    lag_events: int
+
+
 class Projection(Struct, frozen=True):
     """How far the projection has followed the log."""
 
@@ -122,6 +130,7 @@ class Projection(Struct, frozen=True):
     lag_seconds: float
     parked: int
     rebuild: RebuildProgress | None
+    replica: Replica | None
 
 
 class Health(Struct, frozen=True):

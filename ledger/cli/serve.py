@@ -20,6 +20,7 @@ from ledger.intake.tls import make_context
 from ledger.logging_setup import configure_logging
 from ledger.operations.webhook_tokens import has_valid
 from ledger.postgres.connect import INTAKE_ROLE, act_as, connect
+from ledger.postgres.replica import check_replica_if_reachable
 from ledger.settings import OFF, Address, Settings, share_metrics_folder
 
 STOP_SECONDS = 8
@@ -60,6 +61,8 @@ def serve(*, end_with_parent: bool) -> None:
         act_as(INTAKE_ROLE)
     Listener.of(settings)  # which a worker would fail to make
     check_schema_if_reachable(url, may_be_newer=True)
+    if settings.read_database_url and api != OFF:
+        check_replica_if_reachable(url, settings.read_database_url)
     if intake != OFF:
         _require_tokens(url, settings)
     descriptors = processes.raise_descriptor_limit()
@@ -140,7 +143,7 @@ def _config(application: str, settings: Settings) -> Config:
 
 
 _OWN_PROTOCOL: dict[str, Any] = {
-    "http": "ledger.intake.protocol:DeliveryProtocol",
+    "http": "ledger.intake.delivery_protocol:DeliveryProtocol",
     "proxy_headers": False,  # the protocol reads them, and Uvicorn's would hide the intake from it
 }
 

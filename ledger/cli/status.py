@@ -8,13 +8,14 @@ import rich_click as click
 
 from ledger import schema
 from ledger.cli.common import json_option, prepared_database
-from ledger.errors import StateError
+from ledger.errors import DatabaseUnavailableError, StateError
 from ledger.model.bill import FOLD_VERSION
 from ledger.operations.refused_deliveries.queries import Counts, count_refused
 from ledger.operations.render.words import count, lasting, shown, utc
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, held
 from ledger.projection.status import PARKED, REBUILD, STATUS, StatusRow
+from ledger.projection.store import read_checkpoint
 from ledger.seals.status import STATUS as SEAL_STATUS
 from ledger.seals.status import SealStatus
 from ledger.settings import Settings
@@ -40,6 +41,8 @@ def status(*, as_json: bool) -> None:
         assert seals  # noqa: S101 -- the query gives one row
         sealed = SealStatus(*seals)
     now = datetime.now(UTC)
+    replica = Settings.from_environment().read_database_url
+    read_at = _position_of(replica) if replica else None
     spool = Settings.from_environment().spool_dir
     spooled = waiting_in(spool) if spool else None
     if as_json:
@@ -52,6 +55,13 @@ def status(*, as_json: bool) -> None:
             "lag_seconds": found.lag_seconds(now),
             "projector": led,
             "parked": found.parked,
+            "replica": {
+                "answers": read_at is not None,
+                "position": read_at,
+                "lag_events": None if read_at is None else max(0, found.head - read_at),
+            }
+            if replica
+            else None,
             "refused": {
                 "deliveries": refused.deliveries,
                 "of_known_labs": refused.of_known_labs,
@@ -78,6 +88,8 @@ def status(*, as_json: bool) -> None:
     click.echo(f"log        {count(found.head, 'event')}")
     click.echo(f"state      at position {found.position:,}, {_behind(found, now)}")
     click.echo(f"projector  {'runs' if led else 'does not run: start `ledger project`'}")
+    if replica:
+        click.echo(f"replica    {_replica(read_at, found)}")
     if found.fold_version != FOLD_VERSION:
         click.echo(
             f"version    the state is of version {found.fold_version} and this is version "
@@ -95,6 +107,23 @@ def status(*, as_json: bool) -> None:
     if spool and spooled:
         click.echo(f"spool      {_spooled(spooled, set_aside_in(spool), now)}")
     click.echo(f"seals      {_sealed(sealed, now)}")
+
+
+def _position_of(replica: str) -> int | None:
+    """Return the position of a replica's state, None if it does not answer."""
+    try:
+        with closing(connect(replica, "status")) as connection:
+            return read_checkpoint(connection).position
+    except (DatabaseUnavailableError, StateError):
+        return None
+
+
+def _replica(position: int | None, found: StatusRow) -> str:
+    if position is None:
+        return "does not answer: check LEDGER_READ_DATABASE_URL and that its server runs"
+    behind = max(0, found.head - position)
+    late = f"{count(behind, 'event')} behind" if behind else "up to date"
+    return f"at position {position:,}, {late}"
 
 
 def _spooled(waiting: Waiting, set_aside: int, now: datetime) -> str:

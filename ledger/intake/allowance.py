@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from ledger.intake.proxies import neighbourhood
+
 if TYPE_CHECKING:
     from litestar.types import Receive
 
@@ -26,10 +28,11 @@ SECONDS = 2.0
 """How long a body may take."""
 
 A_SECOND = 200
-"""Bodies that a worker reads in a second; those of one address at most half of them."""
+"""Bodies that a worker reads in a second; those of one client at most half of them
+(an IPv4 address, or a /64 network of IPv6)."""
 
 LOOK_SECONDS = 0.02
-"""Seconds in each second that a worker spends on what those bodies say; for those of one address at
+"""Seconds in each second that a worker spends on what those bodies say; for those of one client at
 most half of them. Hostile ones take a hundred times as long as Flabs'."""
 
 
@@ -63,9 +66,10 @@ class Allowance:
 
     def spend(self, client: str, seconds: float) -> None:
         """Count time that was spent on a body of a client."""
-        self._spent[client] += round(seconds * 1e6)
+        self._spent[neighbourhood(client)] += round(seconds * 1e6)
 
     def _is_allowed(self, client: str) -> bool:
+        client = neighbourhood(client)
         second = int(time.monotonic())
         if second != self._second:
             self._second = second

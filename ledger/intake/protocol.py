@@ -1,9 +1,8 @@
 """Uvicorn's HTTP protocol, with the limits that the open internet needs.
 
-Only this module and `supervisor` use parts of Uvicorn that Uvicorn does not document. Here they are
-`HttpToolsProtocol`, `FlowControl` and `RequestResponseCycle`, because Uvicorn has no hook between
-its parser and the application. `BoundedProtocol` limits time and memory there; `DeliveryProtocol`
-passes ordinary deliveries to the intake without an ASGI task, which takes a third off their cost.
+This module, `delivery_protocol` and `supervisor` use parts of Uvicorn that Uvicorn does not
+document. Here they are `HttpToolsProtocol`, `FlowControl` and `RequestResponseCycle`, because
+Uvicorn has no hook between its parser and the application.
 
 TLS begins here as well, with the event loop's own protocol for it (`SSLProtocol`, undocumented):
 started by the event loop, it would hide connections that never finish a handshake, which could then
@@ -23,7 +22,6 @@ What a worker holds at most:
 import asyncio
 import resource
 from asyncio.sslproto import SSLProtocol
-from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,11 +44,10 @@ from ledger.intake.connections import (
     WITHOUT_REQUEST,
     ConnectionLimits,
 )
-from ledger.intake.endpoint import Answer, Intake, problem_answer
+from ledger.intake.endpoint import Answer, problem_answer
 from ledger.intake.listener import Listener
 from ledger.intake.proxies import neighbourhood
 from ledger.intake.tls import Certificate
-from ledger.intake.tokens import Token
 
 HEAD_BYTES = 64 * 1024
 """Longest request line with headers; also the longest trailers, and the longest chunk header."""
@@ -85,12 +82,8 @@ PIPELINED_BYTES = 1024 * 1024
 """Most bytes that may come before the request before them is answered. Reading stops with the first
 such byte, so this is reached only by what was on its way."""
 
-DELIVERY_BYTES = 8 * 1024 * 1024
-"""Most bytes of a delivery that count as held: one of the longest that LEDGER_MAX_BODY allows must
-not be too much by itself."""
-
 UPLOAD_BYTES = 4 * 1024 * 1024
-"""Most bytes of any other body that count as held: the API keeps longer ones on disk."""
+"""Most bytes of a body that count as held: the API keeps longer ones on disk."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -133,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     _in_head = True
-    _in_body = False
+    in_body = False
     _body_left: int | None = 0
     """Bytes of the body that have not come; None if it comes in chunks."""
 
@@ -153,7 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _body_held = 0
     """Bytes of the body that are held until all of it has come."""
 
-    _most_held = UPLOAD_BYTES
+    most_held = UPLOAD_BYTES
 
     _unsent = 0
     """Bytes of answers that waited at the last deadline."""
@@ -254,7 +247,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._parse(data)
         except HttpParserError:
             self._refuse(400, "this is no HTTP request that can be understood")
-        if self._in_body and not self._discarding:
+        if self.in_body and not self._discarding:
             self._body_received += len(data)
             if self.deadline == NEVER:
                 self._body_received = 0
@@ -262,7 +255,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's return type
         """Keep a connection of which the peer closed its side until the request is answered."""
-        waits = self._is_owed() and not self._in_body and not self._discarding
+        waits = self._is_owed() and not self.in_body and not self._discarding
         # Once an answer has begun, the end of the input means that nobody reads the rest.
         if not waits or getattr(self.cycle, "response_started", False):
             return False
@@ -272,7 +265,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         start = 0
         while start < len(data) and not self._discarding:
-            if self._in_body:
+            if self.in_body:
                 if not self._body_wanted or len(self.cycle.body) > HIGH_WATER_LIMIT:
                     self.flow.pause_reading()
                     self._keep(data[start:])
@@ -337,7 +330,7 @@ class BoundedProtocol(HttpToolsProtocol):
         end = min(len(data), start + self._body_left, start + HIGH_WATER_LIMIT)
         self._body_left -= end - start
         self.parser.feed_data(memoryview(data)[start:end])
-        if self._in_body and not self._body_left:
+        if self.in_body and not self._body_left:
             raise HttpParserError("the parser does not end a body at its length")
         return end
 
@@ -375,7 +368,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def want_body(self) -> None:
         """Parse the body: the application has asked for it, or for more of it."""
-        if self._in_body and not self._discarding:
+        if self.in_body and not self._discarding:
             self._body_wanted = True
             if self._unparsed:
                 self.data_received(b"")
@@ -401,13 +394,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         if self._is_proxied:
-            self.scope["client"] = (self._client_host(), 0)
+            self.scope["client"] = (self.client_host(), 0)
         super().on_headers_complete()
         self._answers.is_new = True
         self.cycle.transport = self._answers  # type: ignore[assignment]
-        self._begin_body(wanted=False)
+        self.begin_body(wanted=False)
 
-    def _client_host(self) -> str:
+    def client_host(self) -> str:
         """Return the address of the client, which a trusted proxy tells."""
         host = self.client[0] if self.client else "unknown"
         return self._listener.proxies.client_of(host, self.headers) if self._is_proxied else host
@@ -416,7 +409,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a part of the body."""
         super().on_body(body)
         if not self.cycle.response_complete:
-            self._hold_body(min(self._body_held + len(body), self._most_held))
+            self._hold_body(min(self._body_held + len(body), self.most_held))
 
     def _hold_body(self, size: int) -> None:
         """Count what is held of the body."""
@@ -426,11 +419,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Finish the request, unless it is to be parsed again."""
-        if self._in_body:
-            self._end_body()
+        if self.in_body:
+            self.end_body()
             super().on_message_complete()
 
-    def _begin_body(self, *, wanted: bool) -> None:
+    def begin_body(self, *, wanted: bool) -> None:
+        """Expect the body that the headers announce; `wanted`: whether to parse it at once."""
         length: int | None = 0
         for name, value in self.headers:
             if name in _BODY_HEADERS:
@@ -440,12 +434,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._overhead = 0
             self._chunked_tail = b""
             self.headers = _NO_TRAILERS  # the base class adds trailers to its headers
-        self._in_head, self._in_body, self._body_wanted = False, True, wanted
+        self._in_head, self.in_body, self._body_wanted = False, True, wanted
         self._since = self.loop.time()
         self.deadline = NEVER
 
-    def _end_body(self) -> None:
-        self._in_body = False
+    def end_body(self) -> None:
+        """Take the body as complete."""
+        self.in_body = False
         self.deadline = NEVER
         self._hold_body(0)
 
@@ -470,9 +465,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._discarding:
             return
-        if self._in_body and self._unparsed and len(self._unparsed) < HEAD_BYTES:
+        if self.in_body and self._unparsed and len(self._unparsed) < HEAD_BYTES:
             self.want_body()  # to drop it: the application has answered without it
-        if self._in_body:
+        if self.in_body:
             self.finish()
             return
         if self.flow.write_paused:  # its time limit holds, and no request is parsed until then
@@ -494,7 +489,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._discarding or self.transport.is_closing():
             return
-        if self._in_body:
+        if self.in_body:
             self._body_received, self.deadline = 0, self.loop.time() + BODY_SECONDS
         elif self._is_owed():
             self.deadline = NEVER
@@ -510,7 +505,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._discarding:
             return
         self.deadline = self.loop.time() + LINGER_SECONDS
-        still_sends = self._in_body or self._unparsed
+        still_sends = self.in_body or self._unparsed
         # TLS has no half-closed connections; its transport discards what comes after `close`.
         waits = still_sends and not self._half_closed and self.transport.can_write_eof()
         if not waits or self.transport.is_closing():
@@ -527,7 +522,7 @@ class BoundedProtocol(HttpToolsProtocol):
         So it is if the rest of the request would have to be waited for only to be dropped.
         """
         has_come = self._body_left is not None and self._body_left <= len(self._unparsed)
-        ends = self.cycle.keep_alive and self._in_body and not has_come
+        ends = self.cycle.keep_alive and self.in_body and not has_come
         if ends:
             self.cycle.keep_alive = False
         return ends
@@ -549,7 +544,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        self._in_body = True  # how much of it is still to come is not known
+        self.in_body = True  # how much of it is still to come is not known
         self.answer(problem_answer(status, detail), keep_alive=False)
 
     # --- limits -------------------------------------------------------------------------------
@@ -565,7 +560,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return (ENDING, self.deadline)
         if not self._is_owed():
             return (WITHOUT_REQUEST, self._since)
-        return (IN_BODY, self._since) if self._in_body else None
+        return (IN_BODY, self._since) if self.in_body else None
 
     def shed(self) -> None:
         """Close the connection at once."""
@@ -583,7 +578,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._unsent - unsent < WRITE_SECONDS * WRITE_RATE:
                 self.transport.abort()
             self._unsent, self.deadline = unsent, now + WRITE_SECONDS
-        elif self._in_body:
+        elif self.in_body:
             # Reading is paused when it is the application that takes its time.
             if self.flow.read_paused or self._body_received >= BODY_SECONDS * BODY_RATE:
                 self._body_received, self.deadline = 0, now + BODY_SECONDS
@@ -627,88 +622,3 @@ class _AnswerTransport:
             if self._connection.begin_answer():
                 data = data[:-2] + b"connection: close\r\n\r\n"
         self._connection.transport.write(data)
-
-
-class DeliveryProtocol(BoundedProtocol):
-    """Passes ordinary deliveries to the intake, and all other requests to the application.
-
-    For the application a request is a task that is woken for its body and for its outcome, which
-    costs twice as much as the rest of a delivery's way. The application takes deliveries of every
-    form, so what is not plainly an ordinary one is left to it.
-    """
-
-    _intake: Intake | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Find out whether the application has an intake, at this address."""
-        super().connection_made(transport)
-        status_port = getattr(self.app, "status_port", None)
-        if status_port is None or not self.server or self.server[1] != status_port:
-            self._intake = getattr(self.app, "intake", None)
-
-    def on_headers_complete(self) -> None:
-        """Keep an ordinary delivery here."""
-        token = self._token_of_ordinary_delivery()
-        if token is not None:
-            self._begin_body(wanted=True)
-            self.cycle = _Delivery(self, token)
-        else:
-            super().on_headers_complete()
-            if self._intake and self._in_body and self._intake.answers(self.scope["path"]):
-                self._most_held = DELIVERY_BYTES
-            else:
-                self._most_held = UPLOAD_BYTES
-
-    def on_message_complete(self) -> None:
-        """Deliver a complete body."""
-        delivery = self.cycle
-        if self._intake and isinstance(delivery, _Delivery) and self._in_body:
-            self._end_body()
-            self._intake.deliver(
-                bytes(delivery.body),
-                datetime.now(UTC),
-                delivery.token,
-                self._client_host(),
-                delivery.answer,
-            )
-        else:
-            super().on_message_complete()
-
-    def _token_of_ordinary_delivery(self) -> Token | None:
-        if (
-            self._intake is not None
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
-            and self.parser.should_keep_alive()
-            and not self.parser.should_upgrade()
-            and not self.expect_100_continue
-        ):
-            return self._intake.ordinary_token(self.url.decode("latin-1"), self.headers)
-        return None
-
-
-class _Delivery(RequestResponseCycle):
-    """A request that is answered here, with the attributes that Uvicorn and its base class read.
-
-    So the next request on the connection waits for its answer, and so does a stop.
-    """
-
-    message_event = asyncio.Event()  # nobody waits for it
-
-    def __init__(self, connection: DeliveryProtocol, token: Token) -> None:
-        self.token = token
-        self.body = bytearray()
-        self.more_body = True
-        self.response_started = False
-        self.response_complete = False
-        self.disconnected = False
-        self.keep_alive = True
-        self._connection = connection
-
-    def answer(self, answer: Answer) -> None:
-        """Send the answer, unless the sender is gone."""
-        self.response_complete = True
-        if self.disconnected:
-            return
-        self._connection.answer(answer, keep_alive=self.keep_alive)
-        self._connection.on_response_complete()

@@ -31,7 +31,7 @@ async def require_session(connection: AnyConnection, handler: BaseRouteHandler) 
     """
     if connection.scope.get("method") != HttpMethod.GET:
         require_same_origin(connection)
-    services = services_of(connection.app.state)
+    services = services_of(connection.app.state).on_primary
     caller, operator = await _who(connection, services)
     connection.state[_CALLER] = caller
     connection.state[_OPERATOR] = Operator(operator, caller.key_id, caller.labs)

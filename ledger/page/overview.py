@@ -1,12 +1,13 @@
 """The overview: what needs a person now, and how deliveries come in."""
 
 import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 import psycopg
 import structlog
 from litestar import Controller, Request, Response, get
+from markupsafe import Markup
 from msgspec import Struct
 from psycopg import Connection
 
@@ -15,15 +16,18 @@ from ledger.api.http.guards import READ
 from ledger.api.permissions import Caller
 from ledger.api.services import Services
 from ledger.errors import LedgerError, one_line
+from ledger.eventlog.delivery_hours import OUTCOMES, DeliveryOutcome
 from ledger.operations.api_keys import SCOPES
+from ledger.operations.delivery_hours import DeliveryHour, read_delivery_hours
 from ledger.operations.near_losses import read_near_losses
 from ledger.operations.needs import Needs, read_needs
 from ledger.operations.read_models import NearLoss
-from ledger.page.chart import days
-from ledger.page.render import respond
+from ledger.page.chart import bars, days
+from ledger.page.render import respond, zone_of
 from ledger.spool.folder import Waiting, waiting_in
 
 DAYS = 30
+HOURS = 24
 
 TRUSTED_SECONDS = 10.0
 """How old figures may be; the page says how old they are."""
@@ -42,6 +46,8 @@ class _Figures(Struct, frozen=True):
     at: datetime
     needs: Needs | None
     near_losses: list[NearLoss] | None
+    hours: list[DeliveryHour] | None
+    """Of all labs, for a key that is for all."""
 
 
 _figures: dict[tuple[str, tuple[str, ...] | None], tuple[float, _Figures]] = {}
@@ -76,6 +82,9 @@ class OverviewController(Controller):
             needs=figures.needs,
             refused=figures.needs.refused if figures.needs and is_admin else 0,
             spooled=_spooled(services, caller),
+            hours=figures.hours,
+            hours_chart=_draw_hours(figures.hours or [], zone_of(request)[1]),
+            outcomes=_outcomes(figures.hours or []),
             chart=days([(f"{day:%m-%d}", total, late) for day, total, late in by_day]),
             by_day=by_day,
             late_labs=_late_labs(figures.near_losses or []),
@@ -92,7 +101,7 @@ async def _read(services: Services, caller: Caller) -> _Figures:
             found = await services.run(lambda connection: _count(connection, services, caller))
         except (LedgerError, psycopg.Error) as error:
             _log.warning("the overview could not be counted", error=one_line(error))
-            return _Figures(datetime.now(UTC), None, None)
+            return _Figures(datetime.now(UTC), None, None, None)
         if len(_figures) > 1000:  # noqa: PLR2004 -- keys for many sets of labs
             _figures.clear()
         _figures[key] = (began, found)
@@ -106,7 +115,8 @@ def _count(connection: Connection, services: Services, caller: Caller) -> _Figur
         connection, services.policy, first_day=first_day, labs=caller.labs
     )
     needs = read_needs(connection, services.policy, now, labs=caller.labs)
-    return _Figures(now, needs, near_losses)
+    hours = read_delivery_hours(connection, now, hours=HOURS) if caller.labs is None else None
+    return _Figures(now, needs, near_losses, hours)
 
 
 def _spooled(services: Services, caller: Caller) -> Waiting | None:
@@ -116,6 +126,23 @@ def _spooled(services: Services, caller: Caller) -> Waiting | None:
         return None
     waiting = waiting_in(folder)
     return waiting if waiting.bytes else None
+
+
+def _draw_hours(hours: list[DeliveryHour], zone: tzinfo) -> Markup:
+    rows: list[tuple[str, dict[str, int]]] = [
+        (
+            f"{one.hour.astimezone(zone):%H:%M}",
+            {outcome: one.deliveries.get(outcome, 0) for outcome in OUTCOMES},
+        )
+        for one in hours
+    ]
+    return bars("deliveries by hour", rows)
+
+
+def _outcomes(hours: list[DeliveryHour]) -> dict[DeliveryOutcome, int]:
+    """Return how many deliveries had each outcome that any had."""
+    sums = {name: sum(one.deliveries.get(name, 0) for one in hours) for name in OUTCOMES}
+    return {name: number for name, number in sums.items() if number}
 
 
 def _by_day(near_losses: list[NearLoss]) -> list[tuple[date, int, int]]:

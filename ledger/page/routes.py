@@ -3,7 +3,7 @@
 from litestar import Router
 from litestar.di import Provide
 
-from ledger.api.services import provide_services
+from ledger.api.services import provide_primary
 from ledger.page.assets import get_asset
 from ledger.page.bill import BillController
 from ledger.page.bills import BillsController
@@ -40,6 +40,6 @@ def make_pages() -> Router:
     return Router(
         "/",
         route_handlers=[with_session, LoginController, get_asset],
-        dependencies={"services": Provide(provide_services)},
+        dependencies={"services": Provide(provide_primary)},
         exception_handlers=HANDLERS,
     )

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from ledger.eventlog.delivery_hours import DeliveryOutcome
 from ledger.model.bill import State
 from ledger.model.missing_events import MissingState
 from ledger.operations.bill_details import FoldedBill
@@ -28,6 +29,15 @@ FINDINGS = {
     "event_from_future": "An event is from the future",
     "integrator_changed": "The integrator id changed",
     "report_completed_again": "A report was completed again",
+}
+
+OUTCOMES: dict[DeliveryOutcome, str] = {
+    "recorded": "recorded",
+    "duplicate": "repeats",
+    "unreadable": "unreadable",
+    "spooled": "kept on disk first",
+    "refused": "refused (4xx)",
+    "not_stored": "not stored (503)",
 }
 
 ATTEMPTS = ("1st attempt", "2nd attempt", "3rd attempt", "4th attempt")

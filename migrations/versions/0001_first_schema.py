@@ -28,6 +28,7 @@ OBJECTS = (
     ("ledger.eventlog", "event_log_head"),
     ("ledger.eventlog", "liveness"),
     ("ledger.eventlog", "refusal"),
+    ("ledger.eventlog", "delivery_hour"),
     ("ledger.eventlog", "body_as_jsonb"),
     ("ledger.eventlog", "import_run"),
     ("ledger.postgres", "notify_credentials"),

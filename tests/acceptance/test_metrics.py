@@ -37,7 +37,7 @@ GAUGES = {
     "ledger_refused_deliveries_of_known_labs", "ledger_refused_known_labs",
     "ledger_spool_deliveries", "ledger_spool_bytes", "ledger_spool_oldest_seconds",
     "ledger_spool_set_aside", "ledger_sealed_position", "ledger_seal_lag_seconds",
-    "ledger_signed_position",
+    "ledger_signed_position", "ledger_replica_up", "ledger_replica_position",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -66,7 +67,15 @@ def server(
             lambda: len(started.api.get("/v1/missing-events", params=overdue).json()["items"]) > 2,
             "the lost events are overdue",
         )
+        with psycopg.connect(module_database_url, autocommit=True) as connection:
+            wait_until(
+                lambda: connection.execute(COUNTED).fetchone() == (True,),
+                "the deliveries are counted",
+            )
         yield started
+
+
+COUNTED = "SELECT coalesce(sum(deliveries) > 3, false) FROM ledger.delivery_hour"
 
 
 @pytest.fixture
@@ -87,6 +96,19 @@ def page(browser: Browser, server: LedgerServer, request: pytest.FixtureRequest)
     yield tab
     assert problems == []
     context.close()
+
+
+def test_the_overview_draws_deliveries_by_hour_and_outcome(
+    page: Page, server: LedgerServer
+) -> None:
+    page.goto(server.url)
+    chart = page.locator("svg[aria-label='deliveries by hour']")
+    expect(chart.locator("rect.recorded").first).to_be_visible()
+    expect(chart.locator("rect.unreadable").first).to_be_visible()
+    page.locator("summary").first.click()
+    expect(
+        page.locator("section", has_text="Deliveries an hour").locator("tbody tr")
+    ).to_have_count(24)
 
 
 VIOLATIONS = """

@@ -23,6 +23,7 @@ def test_the_projection_says_how_far_it_is(server: LedgerServer, lab: str) -> No
         "lag_seconds": 0.0,
         "parked": 0,
         "rebuild": None,
+        "replica": None,
     }
 
 

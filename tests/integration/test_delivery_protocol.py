@@ -15,9 +15,9 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from ledger.eventlog.group_commit import GroupCommit
+from ledger.intake.delivery_protocol import DeliveryProtocol
 from ledger.intake.endpoint import Intake
 from ledger.intake.listener import Listener
-from ledger.intake.protocol import DeliveryProtocol
 from ledger.intake.proxies import TrustedProxies
 from ledger.intake.tls import Certificate
 from ledger.intake.tokens import WebhookTokens

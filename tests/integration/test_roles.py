@@ -37,6 +37,7 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.import_run": {"SELECT", "INSERT", "UPDATE"},
         "ledger.liveness": CHANGE,
         "ledger.refusal": CHANGE,
+        "ledger.delivery_hour": APPEND,
         "ledger.api_key": {"SELECT", "INSERT", "UPDATE"},
         "ledger.session": {"SELECT", "INSERT", "DELETE"},
         "ledger.login_link": {"SELECT", "INSERT", "DELETE"},
@@ -57,6 +58,7 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.repeat_delivery": {"INSERT"},
         "ledger.liveness": {"SELECT", "INSERT", "DELETE"},
         "ledger.refusal": {"SELECT", "INSERT", "UPDATE"},
+        "ledger.delivery_hour": APPEND,
         "ledger.policy": {"SELECT"},
         "ledger.schema_version": {"SELECT"},
     },
@@ -67,6 +69,7 @@ MAY: dict[str, dict[str, set[str]]] = {
 MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
     "ledger_service": {
         "ledger.seal_tile": {("UPDATE", "hashes")},
+        "ledger.delivery_hour": {("UPDATE", "deliveries")},
         "ledger.webhook_token": {
             ("UPDATE", name)
             for name in ("revoked_at", "revoked_by", "revoked_by_key", "last_used_at")
@@ -81,6 +84,7 @@ MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
             ("SELECT", name) for name in ("position", "received_at", "source")
         },
         "ledger.liveness": {("UPDATE", "alive_until")},
+        "ledger.delivery_hour": {("UPDATE", "deliveries")},
         "ledger.webhook_token": {
             ("UPDATE", "last_used_at"),
             *(

@@ -106,6 +106,18 @@ def test_one_address_gets_half_of_the_bodies_of_a_second(one_second: list[float]
     asyncio.run(use())
 
 
+def test_the_addresses_of_one_ipv6_network_count_as_one_client() -> None:
+    async def use() -> None:
+        allowed = Allowance()
+        flood = [await small(allowed, f"2001:db8:1:2::{number:x}") for number in range(A_SECOND)]
+        assert flood.count(b"{}") == A_SECOND // 2
+        allowed.spend("2001:db8:9:9::1", allowance.LOOK_SECONDS / 2)
+        assert await small(allowed, "2001:db8:9:9::2") is None
+        assert await small(allowed, "2001:db8:1:3::1") == b"{}"
+
+    asyncio.run(use())
+
+
 def test_the_time_that_bodies_take_is_bounded_as_well(one_second: list[float]) -> None:
     async def use() -> None:
         allowed = Allowance()

@@ -92,3 +92,16 @@ def test_a_window_is_drawn_with_attempts_that_failed_and_one_that_did_not() -> N
 def test_days_without_deliveries_have_no_chart() -> None:
     assert not chart.days([("01-20", 0, 0)])
     assert "<svg" in chart.days([("01-20", 3, 1)])
+
+
+def test_bars_stand_on_each_other_in_the_order_of_their_parts() -> None:
+    drawn = chart.bars(
+        "x", [("10:00", {"recorded": 99_999, "refused": 1}), ("11:00", {"recorded": 0})]
+    )
+    bars = [one for one in ET.fromstring(drawn).iter() if one.tag.endswith("rect")]  # noqa: S314 -- our own
+    assert [bar.get("class") for bar in bars] == ["recorded", "refused"]
+    heights = [float(bar.get("height") or 0) for bar in bars]
+    tops = [float(bar.get("y") or 0) for bar in bars]
+    assert heights[1] >= chart.LOWEST_BAR, "one among very many can be seen"
+    assert tops[1] + heights[1] == pytest.approx(tops[0], abs=0.2)
+    assert chart.bars("x", [("10:00", {"recorded": 0})]) == ""

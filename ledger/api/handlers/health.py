@@ -34,12 +34,13 @@ async def get_liveness() -> Health:
 async def get_readiness(services: Services) -> Health:
     """Respond whether a delivery could be made durable now, in the log or in the spool.
 
-    A lag of the projection does not matter.
+    A lag of the projection does not matter. A server that takes no deliveries and reads from a
+    replica is ready while that answers.
     """
     if services.lane and services.lane.is_spooling:
         return Health("ready")
     try:
-        version, read_only = (await services.fetch(_READY))[0]
+        version, read_only = (await services.on_primary.fetch(_READY))[0]
         schema.judge(version, may_be_newer=True)
     except psycopg.errors.UndefinedTable:
         raise _not_ready("the database was not prepared for Ledger: run `ledger migrate`") from None
@@ -50,6 +51,8 @@ async def get_readiness(services: Services) -> Health:
             return Health("ready")
         words = one_line(error)
         raise _not_ready(f"the database does not answer: {words}") from error
+    if services.primary and not services.lane and not services.watch.answers:
+        raise _not_ready("the replica that this server reads from does not answer")
     if read_only and not (services.lane and services.lane.can_spool):
         raise _not_ready("the database takes no writes: it is a standby or set to read only")
     try:

@@ -55,7 +55,7 @@ async def list_loss_windows(
         )
         return position, found
 
-    position, found = await services.run(work)
+    position, found = await services.on_primary.run(work)
     if window_state is not None:
         found = [window for window in found if window.state == window_state]
     begin = after[0] if after else 0

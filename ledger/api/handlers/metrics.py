@@ -57,11 +57,14 @@ _GAUGES = {
     "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
     "ledger_seal_lag_seconds": "How long the oldest event that is not has waited.",
     "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
+    "ledger_replica_up": "Whether the replica that answers reads does: 1 or 0. NaN: there is none.",
+    "ledger_replica_position": "The log position that its state reflects.",
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
-_SEALS = tuple(_GAUGES)[18:]
+_SEALS = tuple(_GAUGES)[18:21]
+_REPLICA = tuple(_GAUGES)[21:]
 
 Values = dict[str, float]
 
@@ -78,15 +81,19 @@ async def get_metrics(services: Services) -> Response[bytes]:
 
 async def _gauges(services: Services) -> Iterable[Metric]:
     # At the same time, so that a scrape does not wait for two time-outs.
+    primary = services.on_primary
     found = await asyncio.gather(
-        _projection(services),
-        _operations(services),
-        _refused(services),
-        _seals(services),
+        _projection(primary),
+        _operations(primary),
+        _refused(primary),
+        _seals(primary),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
     values = {"ledger_database_up": 1.0, **await services.pages.run(lambda: measure(folder))}
+    if services.primary:
+        watch = services.watch
+        values |= dict(zip(_REPLICA, (float(watch.answers), float(watch.position)), strict=True))
     for part in found:
         if isinstance(part, dict):
             values |= part

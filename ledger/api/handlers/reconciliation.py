@@ -62,4 +62,4 @@ async def get_reconciliation(
                 lambda file: write_report(report, missing_events, form, file),
             )
 
-    return (await services.run(work)).response()
+    return (await services.on_primary.run(work)).response()

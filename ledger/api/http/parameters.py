@@ -60,11 +60,18 @@ async def services_when_reached(
 ) -> Services:
     """Provide the services once the projection has reached `min_position`, else raise a 503."""
     services = services_of(request.app.state)
-    if min_position is None or await services.watch.reached(min_position, wait_ms / 1000):
+    if min_position is None:
         return services
+    if await services.watch.reached(min_position, wait_ms / 1000):
+        return (
+            msgspec.structs.replace(services, needed=min_position) if services.primary else services
+        )
+    who = "the projection"
+    if services.primary:
+        who = "the replica" if services.watch.answers else "the replica does not answer; it"
     raise ProblemError(
         503,
-        f"the projection is at position {services.watch.position} and has not reached "
+        f"{who} is at position {services.watch.position} and has not reached "
         f"{min_position} within {wait_ms} ms; see GET /v1/projection",
         {"Retry-After": "1", "Ledger-Position": str(services.watch.position)},
     )

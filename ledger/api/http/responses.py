@@ -12,6 +12,9 @@ from ledger.api.services import Services
 
 POSITION_HEADER = "Ledger-Position"
 
+REPLICA_SECONDS = 2.0
+"""How long the answer to a decision waits at the most until a replica has it."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,6 +38,8 @@ async def decide(
 ) -> Response[bytes]:
     """Run an operator's decision in a thread; respond with its result and its log position."""
     result, position = await services.decide(partial(decision, *arguments, **named))
+    if services.primary:  # who decided should find it in the next read, which a replica answers
+        await services.watch.reached(position, REPLICA_SECONDS)
     return answer(encode(result), position)
 
 

@@ -215,6 +215,11 @@ PROPERTIES = {
     "BillItem.position": "The last of the bill's positions in the log.",
     "ChangeItem.position": "The last of the bill's positions in the log.",
     "Projection.position": "The log position that the projection reflects.",
+    "Projection.replica": "The replica that answers this server's reads, at a position of its "
+    "own; null if there is none.",
+    "Replica.position": "The log position that the replica's state reflects.",
+    "Replica.lag_events": "Events of the log that are not in the replica's state yet.",
+    "answers": "Whether the replica answers now; if not, the rest is as it was last seen.",
     "Reconciliation.position": "The log position that the report reflects.",
     "ImportReport.position": "The log position that the report reflects.",
     "ImportReport.import_id": "The number of the import, by which `ledger export --import` finds "

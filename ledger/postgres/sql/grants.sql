@@ -41,6 +41,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE
         ledger.reconciliation_run
     TO ledger_service;
 
+GRANT SELECT, INSERT, UPDATE (deliveries) ON ledger.delivery_hour TO ledger_service, ledger_intake;
+
 -- A token's digest and labs never change. What comes into the box is bounded by the function.
 GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_at)
     ON ledger.webhook_token
