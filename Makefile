@@ -48,6 +48,7 @@ pictures: $(READY) ## draw the pictures of docs/concepts from the functions that
 
 reference: $(READY) ## write docs/reference from the code
 	$(VENV)/bin/python -m docs.reference_pages
+	$(VENV)/bin/python -m docs.metrics_page
 
 docs: $(READY) ## build the documentation as a site into site/
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
