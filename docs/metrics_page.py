@@ -32,7 +32,7 @@ def metrics_page(scrape: str) -> str:
         if family.name.startswith("ledger_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             rows.append(f"| `{name}` | {family.type} | {family.documentation} |\n")
-    return _HEAD + "".join(rows)
+    return _HEAD + "".join(sorted(rows))
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ _GAUGES = {
     "ledger_head": "The last position of the log.",
     "ledger_position": "The log position that the projection reflects.",
     "ledger_lag_events": "Events of the log that the projection has not folded yet.",
-    "ledger_lag_seconds": "How long the oldest of them has waited.",
+    "ledger_lag_seconds": "How long the oldest event that is not folded has waited.",
     "ledger_parked_bills": "Bills whose events could not be folded.",
     "ledger_overdue_events": "Missing events that are overdue and not asked for.",
     "ledger_requested_events": "Missing events that a support request asks for.",
@@ -51,14 +51,14 @@ _GAUGES = {
     "ledger_alerts_waiting": "Alerts that a channel has not accepted yet.",
     "ledger_alerts_given_up": "Alerts that a channel did not accept for a day.",
     "ledger_refused_deliveries": "Deliveries with a wrong token that wait for a decision.",
-    "ledger_refused_deliveries_of_known_labs": "Those of them whose lab the log knows.",
-    "ledger_refused_known_labs": "How many such labs there are.",
+    "ledger_refused_deliveries_of_known_labs": "Refused deliveries whose lab the log knows.",
+    "ledger_refused_known_labs": "Labs that the log knows and that have refused deliveries.",
     **SPOOL_GAUGES,
     "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
-    "ledger_seal_lag_seconds": "How long the oldest event that is not has waited.",
+    "ledger_seal_lag_seconds": "How long the oldest event that is not sealed has waited.",
     "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
     "ledger_replica_up": "Whether the replica that answers reads does: 1 or 0. NaN: there is none.",
-    "ledger_replica_position": "The log position that its state reflects.",
+    "ledger_replica_position": "The log position that the replica reflects.",
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
