@@ -9,6 +9,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    generate_latest,
     start_http_server,
 )
 
@@ -54,6 +55,10 @@ class ProjectorMetrics(Observer):
             raise SettingsError(
                 f"LEDGER_LISTEN_PROJECTOR {at} cannot be listened at: {error.strerror or error}"
             ) from error
+
+    def exposition(self) -> str:
+        """Return all of it in Prometheus' text format."""
+        return generate_latest(self._registry).decode()
 
     def leads(self, *, now: bool) -> None:
         """Set the gauge."""
