@@ -58,10 +58,10 @@ up: $(RUN) ## run everything on an embedded PostgreSQL
 	$(VENV)/bin/ledger up --port $(PORT)
 
 test: lint ## run every check and every test
-	$(VENV)/bin/pytest -n $(JOBS)
+	$(VENV)/bin/pytest -n $(JOBS) --dist worksteal
 
 test-fast: lint ## run every check and the tests that are not slow
-	$(VENV)/bin/pytest -n $(JOBS) -m "not slow"
+	$(VENV)/bin/pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 lint: $(READY) ## check format, rules, types, import directions and the checked-in schemas
 	$(VENV)/bin/ruff format --check .

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +114,7 @@ def test_an_event_is_lost_if_no_instance_was_alive_at_any_of_its_attempts(
     assert loss_windows(found, interval=interval * unit, count=count) == canonical(lost, unit)
 
 
+@pytest.mark.slow
 @at_leisure
 @given(st.lists(st.tuples(moments, moments), min_size=1, max_size=5), st.integers(5, 100))
 def test_many_retries_are_as_exact_as_few(a: Spans, count: int) -> None:

@@ -183,6 +183,7 @@ late = st.lists(st.integers(0, 60), min_size=0, max_size=3)
 seeds = st.randoms(use_true_random=False)
 
 
+@pytest.mark.slow
 @at_leisure
 @given(interval=intervals, first=st.integers(30, 300), late=late, chance=seeds, draw=st.data())
 def test_attempts_are_told_whatever_the_skew(

@@ -187,6 +187,7 @@ def test_the_explanation_of_an_event_builds_what_msgspec_builds(value: Any) -> N
     assert (None if isinstance(found, Unreadable) else found) == expected
 
 
+@pytest.mark.slow
 @settings(at_leisure, max_examples=300)
 @given(st.sampled_from(DECISIONS).flatmap(lambda one: mutated(json.loads(write_decision(one)))))
 def test_a_decision_is_explained_exactly_if_msgspec_refuses_it(value: Any) -> None:  # noqa: ANN401
