@@ -14,9 +14,12 @@ from ledger.model.loss_windows import (
     outages,
     union,
 )
+from tests.support.examples import examples
 
 # How fast the machine is today is no property of the arithmetic.
-at_leisure = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+at_leisure = settings(
+    deadline=None, max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow]
+)
 
 START = datetime(2024, 1, 20, 10, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
