@@ -4,8 +4,8 @@
 
 PYTHON ?= python3
 UV ?= uv
-# Tests run in this many processes; `make test JOBS=0` runs them in one.
-JOBS ?= 2
+# Tests run in this many processes, which wait some of the time; `make test JOBS=0` runs them in one.
+JOBS ?= 3
 # Properties are tried with this part of the examples that they name.
 EXAMPLES ?= 0.5
 # In order, for most modules share a server; who has no tests left takes some of the other's.
