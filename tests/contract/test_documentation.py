@@ -99,6 +99,7 @@ def curl_lines() -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_every_curl_line_does_what_it_says(server: LedgerServer) -> None:
     lines = curl_lines()
     assert lines
@@ -121,6 +122,7 @@ def test_every_curl_line_does_what_it_says(server: LedgerServer) -> None:
             server.settle()
 
 
+@pytest.mark.slow
 def test_the_readme_brings_a_lost_event_back(server: LedgerServer, tmp_path: Path) -> None:
     """The server's retries are over at once, so that nothing has to be waited for."""
     readme = (ROOT / "README.md").read_text()
