@@ -8,6 +8,7 @@ import rich_click as click
 from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
 from ledger.cli.seal_settings import read_time_stamps
+from ledger.flabs.watcher import FlabsWatcher
 from ledger.logging_setup import configure_logging
 from ledger.operations.alerts.channels import check_channels
 from ledger.operations.alerts.seal_watch import SealWatch
@@ -27,7 +28,8 @@ def project(*, end_with_parent: bool) -> None:
     Several projectors may run: one leads, the others stand by. With LEDGER_ALERT_URLS the command
     also sends alerts about overdue events, loss windows, unseen bills, parked bills and seals that
     stand still. It seals the log: with LEDGER_SEAL_KEY it signs checkpoints, with
-    LEDGER_SEAL_PUBLISH it publishes them.
+    LEDGER_SEAL_PUBLISH it publishes them. With LEDGER_FLABS_CLIENT_ID and its secret it lists the
+    labs of the account at Flabs.
     """
     configure_logging()
     if end_with_parent:
@@ -40,6 +42,7 @@ def project(*, end_with_parent: bool) -> None:
     check_schema_if_reachable(url)
     projector = Projector(url)
     policy = agree_if_reachable(url, settings)
+    flabs = FlabsWatcher(url, settings, policy)
     sealer = Sealer(
         url,
         key=key,
@@ -54,10 +57,12 @@ def project(*, end_with_parent: bool) -> None:
         projector.stop()
         alerts.stop()
         sealer.stop()
+        flabs.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     if settings.alert_urls:
         alerts.start()
     sealer.start()
+    flabs.start()
     projector.run()

@@ -12,6 +12,7 @@ from ledger.cli.seal_settings import read_public_key
 from ledger.errors import SealError
 from ledger.eventlog import read
 from ledger.postgres.connect import connect
+from ledger.projection.verification import record_verification
 from ledger.projection.verify import verify as run
 from ledger.seals.comparison import Compared, compare, read_signed
 from ledger.seals.notes import PublicKey
@@ -48,6 +49,7 @@ def verify(*, processes: int, against: Path | None, public_key: str | None) -> N
         click.echo(compared.words)
     with progress("verify") as tell:
         verified = run(url, processes=processes, on_progress=tell)
+    record_verification(url, verified)
     if verified.difference:
         click.echo(f"DIFFERENT: {verified.difference.words}")
         sys.exit(3)

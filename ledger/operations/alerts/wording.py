@@ -12,7 +12,15 @@ from typing import Literal
 from msgspec import Struct
 
 Kind = Literal[
-    "overdue", "loss_window", "unseen_bill", "parked_bill", "refused_delivery", "spool", "seal"
+    "overdue",
+    "loss_window",
+    "unseen_bill",
+    "parked_bill",
+    "refused_delivery",
+    "spool",
+    "seal",
+    "flabs_coverage",
+    "flabs_check",
 ]
 
 LISTED = 10
@@ -97,6 +105,20 @@ _PHRASES: dict[Kind, _Phrase] = {
         "Until it is mended, nobody can prove that newer events were not changed.",
         "Until they are mended, nobody can prove that newer events were not changed.",
         "ledger status",
+    ),
+    "flabs_coverage": _Phrase(
+        "lab not registered as it should be",
+        "labs not registered as they should be",
+        "The account at Flabs, what was subscribed and what was heard of do not agree.",
+        "The account at Flabs, what was subscribed and what was heard of do not agree.",
+        "ledger flabs coverage",
+    ),
+    "flabs_check": _Phrase(
+        "account at Flabs that cannot be used",
+        "failures of the account at Flabs",
+        "Whether all labs are registered is not known meanwhile. Webhooks are received as ever.",
+        "Whether all labs are registered is not known meanwhile. Webhooks are received as ever.",
+        "ledger flabs check",
     ),
     "parked_bill": _Phrase(
         "parked bill",
