@@ -7,6 +7,7 @@ import rich_click as click
 
 from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
+from ledger.cli.seal_settings import read_time_stamps
 from ledger.flabs.watcher import FlabsWatcher
 from ledger.logging_setup import configure_logging
 from ledger.operations.alerts.channels import check_channels
@@ -42,7 +43,13 @@ def project(*, end_with_parent: bool) -> None:
     projector = Projector(url, _observer(settings))
     policy = agree_if_reachable(url, settings)
     flabs = FlabsWatcher(url, settings, policy)
-    sealer = Sealer(url, key=key, publish_to=settings.seal_publish, interval=settings.seal_interval)
+    sealer = Sealer(
+        url,
+        key=key,
+        publish_to=settings.seal_publish,
+        interval=settings.seal_interval,
+        time_stamps=read_time_stamps(settings, settings.seal_publish),
+    )
     seals = SealWatch(lambda: sealer.trouble)
     alerts = AlertWatcher(url, policy, settings.alert_urls, spool=settings.spool_dir, seals=seals)
 
