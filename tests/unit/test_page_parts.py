@@ -78,8 +78,8 @@ def test_a_time_line_of_one_moment_can_be_drawn() -> None:
 
 def test_the_axis_is_in_the_reader_s_zone() -> None:
     rows = [chart.Row("one", AT, AT + MINUTE)]
-    assert ">10:00:00<" in chart.timeline(rows)
-    assert ">15:30:00<" in chart.timeline(rows, ZoneInfo("Asia/Kolkata"))
+    assert ">10:00:00 UTC<" in chart.timeline(rows)
+    assert ">15:30:00 IST<" in chart.timeline(rows, ZoneInfo("Asia/Kolkata"))
 
 
 def test_a_window_is_drawn_with_attempts_that_failed_and_one_that_did_not() -> None:
