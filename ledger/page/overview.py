@@ -82,6 +82,7 @@ class OverviewController(Controller):
             request,
             "overview.html",
             position=status.position if status else None,
+            status=status,
             figures=figures,
             needs=_needs(services, caller, figures, status),
             hours=figures.hours,
