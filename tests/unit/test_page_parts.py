@@ -114,9 +114,9 @@ def test_what_needs_somebody_is_listed_the_oldest_first() -> None:
     listed = needs_list(needs, AT, sees_refused=True)
     assert [(one.figure, one.what, one.more) for one in listed] == [
         ("3", "deliveries with a wrong token wait for a decision", "the first 4 minutes ago"),
-        ("2", "events may be lost", "likely, not proven; overdue for 3 minutes"),
+        ("2", "events may be lost", "likely, not proven; the oldest overdue for 3 minutes"),
         ("more than 10,000", "expected bills were never seen", "the first was due 2 minutes ago"),
-        ("1", "event is lost for certain", "overdue for 1 minute"),
+        ("1", "event is lost for certain", "the oldest overdue for 1 minute"),
         ("1", "event of the last day cannot be read", "kept as they came, not folded"),
     ]
     assert [one.path for one in needs_list(needs, AT, sees_refused=False)].count("/refused") == 0
