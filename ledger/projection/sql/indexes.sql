@@ -78,3 +78,5 @@ CREATE INDEX unreadable_event_lab_idx ON unreadable_event (lab_id, position);
 CREATE INDEX unreadable_event_reason_idx ON unreadable_event (reason, position);
 
 ALTER TABLE parked_bill ADD CONSTRAINT parked_bill_pkey PRIMARY KEY (lab_id, bill_id);
+ALTER TABLE flabs_subscription
+    ADD CONSTRAINT flabs_subscription_pkey PRIMARY KEY (lab_id, position);
