@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from openpyxl import load_workbook
 
 from ledger.model.missing_events import Evidence
+from ledger.operations.coverage import CoverageFinding
 from ledger.operations.read_models import (
     LabTotals,
     LossWindow,
@@ -129,6 +130,10 @@ REPORT = ReconciliationReport(
     near_losses=[
         NearLoss("lab_1", date(2024, 1, 20), 100, [90, 5, 3, 2], 0, 0.02, -3),
         NearLoss("lab_2", date(2024, 1, 20), 100, [100, 0, 0, 0], 0, 0.0, None),
+    ],
+    coverage=[
+        CoverageFinding("lab_6", "not_subscribed", []),
+        CoverageFinding("lab_1", "events_not_subscribed", ["bill.deleted"]),
     ],
 )
 EMPTY = ReconciliationReport(AS_OF, 0, {}, [], [], [], [])
@@ -360,7 +365,7 @@ def test_json_has_the_keys_of_the_contract_in_their_order() -> None:
 
     assert list(report) == [
         "as_of", "position", "totals", "labs", "missing_events", "loss_windows", "unseen_bills",
-        "near_losses",
+        "near_losses", "coverage",
     ]  # fmt: skip
     assert {key: report[key] for key in HEAD} == HEAD
     assert report["totals"] == {"overdue": 2, "requested": 1, "awaiting_retry": 4, "waived": 5}
@@ -451,7 +456,8 @@ def test_xlsx_has_a_sheet_to_each_list() -> None:
     book = book_of(render("xlsx"))
 
     assert book.sheetnames == [
-        "Missing events", "Labs", "Loss windows", "Unseen bills", "Near losses", "About",
+        "Missing events", "Labs", "Loss windows", "Unseen bills", "Near losses",
+        "Registration at Flabs", "About",
     ]  # fmt: skip
     for sheet in book:
         assert sheet.freeze_panes == "A2"
