@@ -131,10 +131,6 @@ REPORT = ReconciliationReport(
         NearLoss("lab_1", date(2024, 1, 20), 100, [90, 5, 3, 2], 0, 0.02, -3),
         NearLoss("lab_2", date(2024, 1, 20), 100, [100, 0, 0, 0], 0, 0.0, None),
     ],
-    coverage=[
-        CoverageFinding("lab_6", "not_subscribed", []),
-        CoverageFinding("lab_1", "events_not_subscribed", ["bill.deleted"]),
-    ],
 )
 EMPTY = ReconciliationReport(AS_OF, 0, {}, [], [], [], [])
 
@@ -358,6 +354,19 @@ def test_without_possible_events_the_option_is_not_mentioned(form: Format) -> No
 
 
 # --- JSON -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "json"])
+def test_each_form_says_which_labs_are_not_registered_as_they_should_be(form: Format) -> None:
+    coverage = [
+        CoverageFinding("lab_6", "not_subscribed", []),
+        CoverageFinding("lab_1", "events_not_subscribed", ["bill.deleted"]),
+    ]
+    written = render(form, report=replace(REPORT, coverage=coverage)).decode()
+    plain = render(form).decode()
+    for words in ("lab_6", "bill.deleted"):
+        assert words in written
+        assert words not in plain
 
 
 def test_json_has_the_keys_of_the_contract_in_their_order() -> None:
