@@ -35,6 +35,7 @@ TABLES = (
     "flabs_rotation",
     "refused_delivery",
     "api_key",
+    "verification",
     "seal_tile",
     "seal_checkpoint",
 )

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
 from ledger.model.request_lines import LineState
 from ledger.operations.coverage import CoverageFinding
@@ -29,7 +30,7 @@ class MissingEventItem(Struct, frozen=True):
     lab_id: str
     bill_id: str
     integrator_id: str | None
-    event_type: str
+    event_type: EventType
     test_id: str | None
     certainty: Certainty
     count: int
@@ -162,7 +163,7 @@ class RequestLine(Struct, frozen=True):
     lab_id: str
     bill_id: str
     integrator_id: str | None
-    event_type: str
+    event_type: EventType
     test_id: str | None
     certainty: Certainty
     count: int

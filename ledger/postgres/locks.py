@@ -35,6 +35,9 @@ class Lock(IntEnum):
     FLABS = 31
     """Held for a session by who subscribes at Flabs or rotates its token; others are refused."""
 
+    ARCHIVE = 8
+    """Held for a session by the process that writes an archive of the log."""
+
     REFUSED_BOX = 21
     """Its holder alone adds refused deliveries to the box, until its transaction ends."""
 

@@ -44,6 +44,7 @@ OBJECTS = (
     ("ledger.operations", "keep_refused_deliveries"),
     ("ledger.operations", "api_key"),
     ("ledger.operations", "session"),
+    ("ledger.projection", "verification"),
     ("ledger.seals", "seal_tile"),
     ("ledger.seals", "seal_checkpoint"),
 )

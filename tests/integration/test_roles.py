@@ -50,6 +50,7 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.alert": CHANGE,
         "ledger.alert_delivery": CHANGE,
         "ledger.reconciliation_run": CHANGE,
+        "ledger.verification": APPEND,
         "ledger.seal_tile": APPEND,
         "ledger.seal_checkpoint": APPEND,
         "ledger.current_policy": {"SELECT"},

@@ -16,6 +16,7 @@ from psycopg.sql import SQL
 from ledger.errors import LedgerError, one_line
 from ledger.model.coverage import FINDINGS, Finding
 from ledger.operations.alerts.outbox import note
+from ledger.operations.alerts.seal_watch import SealWatch
 from ledger.operations.alerts.sending import send_due
 from ledger.operations.alerts.wording import Subject
 from ledger.operations.coverage import LabCoverage, read_coverage
@@ -155,9 +156,16 @@ class AlertWatcher:
     """A thread that sends alerts until it is stopped, whatever fails meanwhile."""
 
     def __init__(
-        self, url: str, policy: Policy, channels: Sequence[str], *, spool: Path | None = None
+        self,
+        url: str,
+        policy: Policy,
+        channels: Sequence[str],
+        *,
+        spool: Path | None = None,
+        seals: SealWatch | None = None,
     ) -> None:
         self._spool = spool
+        self._seals = seals
         self._url = url
         self._policy = policy
         self._channels = channels
@@ -180,6 +188,8 @@ class AlertWatcher:
                 found = subjects(reader, self._policy, now)
                 if self._spool:
                     found = chain(found, spool_subjects(self._spool, now))
+                if self._seals:
+                    found = chain(found, self._seals.subjects(reader, now))
                 note(connection, found, self._channels, now)
             send_due(connection, self._channels, datetime.now(UTC))
 

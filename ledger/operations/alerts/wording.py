@@ -18,6 +18,7 @@ Kind = Literal[
     "parked_bill",
     "refused_delivery",
     "spool",
+    "seal",
     "flabs_coverage",
     "flabs_check",
 ]
@@ -96,6 +97,13 @@ _PHRASES: dict[Kind, _Phrase] = {
         "spools that need a look",
         "Deliveries wait on disk, or records were damaged and set aside.",
         "Deliveries wait on disk, or records were damaged and set aside.",
+        "ledger status",
+    ),
+    "seal": _Phrase(
+        "seal that needs a look",
+        "seals that need a look",
+        "Until it is mended, nobody can prove that newer events were not changed.",
+        "Until they are mended, nobody can prove that newer events were not changed.",
         "ledger status",
     ),
     "flabs_coverage": _Phrase(

@@ -61,6 +61,8 @@ GRANT SELECT, INSERT, DELETE ON ledger.session, ledger.login_link TO ledger_serv
 GRANT SELECT, INSERT, UPDATE (hashes) ON ledger.seal_tile TO ledger_service;
 GRANT SELECT, INSERT ON ledger.seal_checkpoint TO ledger_service;
 
+GRANT SELECT, INSERT ON ledger.verification TO ledger_service;
+
 GRANT SELECT ON ledger.logged_event, ledger.current_policy, ledger.schema_version TO ledger_service;
 
 -- The intake appends and recognises repeats. It cannot read what it appended.
