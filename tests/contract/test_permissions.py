@@ -527,7 +527,7 @@ def test_a_stream_brings_changes_of_lab_a_alone(labs: Labs) -> None:
 
 NAMES_ANEW = {"erased_at", "decision",
     "number", "request", "previous", "import_id", "position", "received_position", "made_at",
-    "key", "key_id", "token", "token_id", "created_at",
+    "key", "key_id", "token", "token_id", "created_at", "last_received_at", "subscribed_at",
     "previous_valid_until", "revoked_at", "last_used_at",
 }  # fmt: skip
 """What differs between two servers because of the time, or because numbers are of all labs."""
