@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Controller, Request, Response, get
 from psycopg.sql import SQL
 
-from ledger.api.handlers.events import ALL, ALL_UNREADABLE, OF_LABS
+from ledger.api.handlers.events import ALL, ALL_UNREADABLE, of_labs_query
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import LAST_POSITION
 from ledger.api.permissions import Caller
@@ -54,7 +54,9 @@ class LogController(Controller):
         if caller.labs is None:
             rows = await services.fetch(ALL, [after, most])
         else:
-            rows = await services.fetch(OF_LABS, [list(caller.labs), after, most, most])
+            rows = await services.fetch(
+                of_labs_query(services), [list(caller.labs), after, most, most]
+            )
         found = [delivery_of(row) for row in rows if row[1] is not None]
         policy = services.policy
         events = [
