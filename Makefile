@@ -27,7 +27,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-picture page-pictures up test test-fast lint sql-schema format bench bench-quick recall faults audit lock dist sbom image clean
+.PHONY: help setup demo demo-picture page-pictures pictures reference docs up test test-fast lint sql-schema format bench bench-quick recall faults audit lock dist sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,17 @@ demo-picture: $(READY) ## draw docs/demo.svg from a real demo
 
 page-pictures: $(READY) ## draw the pictures of docs/page.md from a real demo; needs Chromium
 	$(VENV)/bin/python -m docs.draw_page
+
+pictures: $(READY) ## draw the pictures of docs/concepts from the functions that they show
+	$(VENV)/bin/python -m docs.draw_concepts
+
+reference: $(READY) sql-schema ## write docs/reference and api_schema from the code
+	$(VENV)/bin/ledger openapi --output api_schema
+	$(VENV)/bin/python -m docs.reference_pages
+	$(VENV)/bin/python -m docs.metrics_page
+
+docs: $(READY) ## build the documentation as a site into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 up: $(RUN) ## run everything on an embedded PostgreSQL
 	$(VENV)/bin/ledger up --port $(PORT)
@@ -109,7 +120,7 @@ image: ## build the container's image as IMAGE (ledger) on BASE (needs docker)
 		--tag $(IMAGE):$(VERSION) --tag $(IMAGE):latest .
 
 clean: ## remove .venv and what the tools left
-	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): pyproject.toml requirements-run.lock

@@ -16,6 +16,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -115,7 +116,7 @@ def check_consistency(  # noqa: C901 -- the algorithm of the RFC in one piece
         raise wrong
 
 
-def check(proof: dict, key: str) -> str:
+def check(proof: dict[str, Any], key: str) -> str:
     """Check a proof and return what it proves. Raises `WrongError`."""
     path = [bytes.fromhex(each) for each in proof["path"]]
     if proof["format"] == "ledger consistency proof 1":

@@ -69,6 +69,14 @@ class ForkError(SealError):
     """A checkpoint was published of a log that continued otherwise than this one."""
 
 
+class ArchiveError(LedgerError):
+    """An archive cannot be written or read, or is not of this log."""
+
+
+class ArchiveDamageError(ArchiveError):
+    """An archive does not hold what was sealed; the message names the first position."""
+
+
 class ImportFileError(LedgerError):
     """A file to import cannot be read."""
 
@@ -95,6 +103,34 @@ class UnauthenticatedError(LedgerError):
 
 class ForbiddenError(LedgerError):
     """The caller is known and may not do this."""
+
+
+class FlabsError(LedgerError):
+    """Flabs could not be asked. `brief` is the message without a word of what Flabs answered."""
+
+    def __init__(self, message: str, *, brief: str | None = None) -> None:
+        super().__init__(message)
+        self.brief = message if brief is None else brief
+
+
+class FlabsUnavailableError(FlabsError):
+    """Flabs cannot be reached, does not answer in time, or answers that it failed (5xx)."""
+
+
+class FlabsRefusedError(FlabsError):
+    """Flabs refuses a call; asking again changes nothing. `status` is that of its answer."""
+
+    def __init__(self, message: str, *, status: int, brief: str | None = None) -> None:
+        super().__init__(message, brief=brief)
+        self.status = status
+
+
+class FlabsLoginError(FlabsRefusedError):
+    """Flabs refuses the client id or its secret."""
+
+
+class UndocumentedAnswerError(FlabsError):
+    """Flabs answered something that its documentation does not describe."""
 
 
 class SimulationError(LedgerError):

@@ -67,14 +67,16 @@ def raise_descriptor_limit() -> int:
 
 
 @contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
+def temporary_folder(prefix: str, within: Path | None = None) -> Iterator[Path]:
     """Give a folder that is deleted at the end, or, if this process is killed, by a later one.
 
-    The folder's owner holds a lock on it, so a folder of this prefix without a lock is a leftover.
+    It lies in `within`, by default where temporary files lie. The folder's owner holds a lock on
+    it, so a folder of this prefix without a lock is a leftover.
     """
-    _delete_leftovers(prefix)
+    within = within or Path(tempfile.gettempdir())
+    _delete_leftovers(prefix, within)
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=within))
         descriptor = os.open(folder, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if folder.exists():  # else it was taken for a leftover before it was locked
@@ -87,8 +89,8 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _delete_leftovers(prefix: str) -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+def _delete_leftovers(prefix: str, within: Path) -> None:
+    for folder in within.glob(f"{prefix}*"):
         with suppress(OSError):  # of somebody else, in use, or already gone
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:

@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -154,7 +154,20 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     public_url: str = ""
     """The address at which Flabs reaches this server, such as `https://ledger.example`. Support
-    requests name the webhook's endpoint there, never its token."""
+    requests name the webhook's endpoint there, never its token. Subscriptions need https."""
+
+    flabs_url: str = "https://v2.flabs.in"
+    """The base address of Flabs' account API: https, or http for a sandbox on this machine."""
+
+    flabs_client_id: str = ""
+    """The client id of the account at Flabs. With the secret, `ledger project` looks regularly
+    whether the account's labs are subscribed, and `ledger flabs` can subscribe them."""
+
+    flabs_client_secret: str = ""
+    """The secret of the client id."""
+
+    flabs_interval: int = 900
+    """Seconds between two times that `ledger project` logs in at Flabs and lists the labs."""
 
     max_body: int = 1024 * 1024
     """The longest body in bytes; a longer one is answered with 413."""
@@ -408,6 +421,36 @@ def _public_url(text: str) -> str:
     return url
 
 
+def _flabs_url(text: str) -> str:
+    url = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        usable = bool(host) and parts.port != 0 and not parts.username
+    except ValueError:
+        usable = False
+    else:
+        # The client's secret travels there, so it is encrypted unless it stays on this machine.
+        usable = usable and (
+            parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+        )
+        usable = usable and url.isascii() and url.isprintable() and not set(url) & set(" ?#")
+    if not usable:
+        raise ValueError(
+            "must be the base address of Flabs' API, such as https://v2.flabs.in, without a query "
+            "or a password; http is for a sandbox on this machine alone"
+        )
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is certainly this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _switch(text: str) -> bool:
     word = text.strip().lower()
     if word not in {"on", "off"}:
@@ -517,6 +560,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "sender_organisation": _one_line,
     "sender_contact": _one_line,
     "public_url": _public_url,
+    "flabs_url": _flabs_url,
+    "flabs_client_id": _secret,
+    "flabs_client_secret": _secret,
+    "flabs_interval": _whole_number(1, 86_400),
     "max_body": _whole_number(1, 64 * 1024 * 1024),
     "refused_rows": _whole_number(0, 100_000),
     "refused_bytes": _whole_number(0, 1024**3),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,17 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
-from ledger.simulator import Progress, SimulationOptions, SimulationSummary, simulate
+from ledger.simulator import (
+    Progress,
+    SimulationOptionError,
+    SimulationOptions,
+    SimulationSummary,
+    simulate,
+)
+from ledger.simulator.history import lab_ids
+from ledger.simulator.sandbox import Account, Options, Sandbox
+
+_LAST_PORT = 65_535
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -29,6 +40,40 @@ async def run(options: SimulationOptions, console: Console) -> SimulationSummary
             loop.add_signal_handler(number, stop.set)
     with _progress(options.bills, console) as on_progress:
         return await simulate(options, stop=stop, on_progress=on_progress)
+
+
+def make_sandbox(where: str, labs: int, account: Options) -> Sandbox:
+    """Return a sandbox at `host:port` with the simulation's labs.
+
+    Raises `SimulationOptionError` or `SimulationError`.
+    """
+    host, _, port = where.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise SimulationOptionError("serve", f"takes an address like 127.0.0.1:9000, not {where}")
+    return Sandbox(Account(lab_ids(labs), account), host=host, port=int(port))
+
+
+def run_sandbox(sandbox: Sandbox, options: SimulationOptions, console: Console) -> None:
+    """Serve until a signal; simulate as soon as somebody has subscribed."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with sandbox:
+        console.print(
+            f"The sandbox of Flabs is {sandbox.url}; it waits for POST /client/events/subscribe.",
+            soft_wrap=True,
+        )
+        if sandbox.wait_for_subscription(stop):
+            summary = asyncio.run(run(options, console))
+            print_summary(summary, console)
+            if summary.failure is not None:  # a signal
+                return
+            # The simulation had handlers of its own, and they are gone.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stop.set())
+            console.print("The sandbox goes on until it is stopped.")
+        stop.wait()
 
 
 @contextmanager

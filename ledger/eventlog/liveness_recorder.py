@@ -1,4 +1,4 @@
-"""Records a process's liveness, from a thread and on a connection of its own.
+"""Records a process's liveness and counts, from a thread and on a connection of its own.
 
 Whatever keeps the records from being written must not keep a delivery from being stored, so the
 event loop and its connection have no part in it. What could not be written is written later.
@@ -6,6 +6,7 @@ event loop and its connection have no part in it. What could not be written is w
 
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import psycopg
 import structlog
@@ -13,6 +14,7 @@ from psycopg import Connection
 
 from ledger.errors import LedgerError, one_line
 from ledger.eventlog import liveness as liveness_module
+from ledger.eventlog.delivery_hours import DeliveryHours
 from ledger.eventlog.liveness import Liveness
 from ledger.postgres.connect import connect
 from ledger.postgres.session import KEEP_COMMITS_DURABLE
@@ -29,6 +31,7 @@ class LivenessRecorder:
     def __init__(self, url: str, liveness: Liveness) -> None:
         self._url = url
         self._liveness = liveness
+        self._hours = DeliveryHours()
         self._connection: Connection | None = None
         self._hurried = threading.Event()
         self._has_recorded = threading.Event()
@@ -63,6 +66,7 @@ class LivenessRecorder:
         self._close()
 
     def _write(self) -> None:
+        self._hours.note(datetime.now(UTC))
         changes = self._liveness.take_changes()
         if not changes:
             return
@@ -80,6 +84,8 @@ class LivenessRecorder:
         else:
             self._is_failing = False
             self._has_recorded.set()
+            with suppress(psycopg.Error):  # counted all the same, and added the next time
+                self._hours.record(connection)
 
     def _connected(self) -> Connection:
         if self._connection is None:

@@ -10,8 +10,10 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
 from ledger.model.request_lines import LineState
+from ledger.operations.coverage import CoverageFinding
 
 WindowState = Literal["open", "requested", "closed"]
 ExpectedState = Literal["awaited", "unseen", "seen"]
@@ -28,7 +30,7 @@ class MissingEventItem(Struct, frozen=True):
     lab_id: str
     bill_id: str
     integrator_id: str | None
-    event_type: str
+    event_type: EventType
     test_id: str | None
     certainty: Certainty
     count: int
@@ -115,6 +117,8 @@ class ReconciliationReport(Struct, frozen=True):
     """A reconciliation without its missing events, which can be many.
 
     `totals` counts the missing events of all labs by state; `labs` lists the labs that have some.
+    `coverage` says what is wrong with labs' registration at Flabs now; null in the report of an
+    earlier position, for which it is not known.
     """
 
     as_of: datetime
@@ -124,6 +128,7 @@ class ReconciliationReport(Struct, frozen=True):
     loss_windows: list[LossWindow]
     unseen_bills: list[UnseenBill]
     near_losses: list[NearLoss]
+    coverage: list[CoverageFinding] | None = None
 
 
 class Reconciliation(ReconciliationReport, frozen=True, kw_only=True):
@@ -158,7 +163,7 @@ class RequestLine(Struct, frozen=True):
     lab_id: str
     bill_id: str
     integrator_id: str | None
-    event_type: str
+    event_type: EventType
     test_id: str | None
     certainty: Certainty
     count: int

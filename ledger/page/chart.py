@@ -1,6 +1,6 @@
 """Charts as SVG. Everything here is pure; each page also shows the data as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from markupsafe import Markup
@@ -14,8 +14,10 @@ LABELS = 250
 
 ROW = 28
 
-FEWEST_DAYS = 14
-"""That the bars leave room for, so that one day alone is no wall."""
+
+LOWEST_BAR = 1.5
+"""That one delivery among very many still has."""
+
 _TOP = 28
 _TICKS = 4
 _RIGHT = 20
@@ -120,39 +122,37 @@ def _attempt(scale: _Scale, at: datetime, y: int, outages: Sequence[Interval]) -
     return Markup('<circle class="came" cx="{}" cy="{}" r="5"/>').format(x, y)
 
 
-def days(rows: Sequence[tuple[str, int, int]]) -> Markup:
-    """Draw a bar for each day: deliveries that came at the first attempt, and later ones on top.
+def bars(label: str, rows: Sequence[tuple[str, Mapping[str, int]]]) -> Markup:
+    """Draw a bar for each row: its parts, by their kind, stand on each other in their order.
 
-    A row is the day's name, all deliveries, and how many of them needed another attempt.
+    Nothing is drawn where all is zero. A part that is not zero can be seen.
     """
-    most = max((total for _, total, _ in rows), default=0)
+    most = max((sum(parts.values()) for _, parts in rows), default=0)
     if not most:
         return Markup("")
     height, base = 170, 140
-    step = (WIDTH - 70) / max(len(rows), FEWEST_DAYS)
-    parts = [
+    step = (WIDTH - 70) / len(rows)
+    drawn = [
         Markup('<line class="grid" x1="60" y1="{0}" x2="{1}" y2="{0}"/>').format(base, WIDTH),
         Markup('<text x="52" y="24" text-anchor="end">{}</text>').format(f"{most:,}"),
         Markup('<text x="52" y="{}" text-anchor="end">0</text>').format(base + 4),
     ]
     every = max(1, len(rows) // 7)
-    for number, (name, total, late) in enumerate(rows):
-        x, width = 64 + step * number, step * 0.8
-        first = (total - late) / most * 120
-        second = late / most * 120
-        parts.append(
-            Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
-                "first", f"{x:.1f}", f"{base - first:.1f}", f"{width:.1f}", f"{first:.1f}"
+    for number, (name, parts) in enumerate(rows):
+        x, y = 64 + step * number, float(base)
+        for kind, count in parts.items():
+            if not count:
+                continue
+            tall = max(count / most * 120, LOWEST_BAR)
+            y -= tall
+            drawn.append(
+                Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
+                    kind, f"{x:.1f}", f"{y:.1f}", f"{step * 0.8:.1f}", f"{tall:.1f}"
+                )
             )
-        )
-        parts.append(
-            Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
-                "late", f"{x:.1f}", f"{base - first - second:.1f}", f"{width:.1f}", f"{second:.1f}"
-            )
-        )
         if number % every == 0:
-            parts.append(Markup('<text x="{}" y="160">{}</text>').format(f"{x:.1f}", name))
-    return _svg("deliveries by day", height, parts)
+            drawn.append(Markup('<text x="{}" y="160">{}</text>').format(f"{x:.1f}", name))
+    return _svg(label, height, drawn, kind="scroll latest")
 
 
 def _bar(kind: str, scale: _Scale, begin: datetime, end: datetime, y: int, height: int) -> Markup:
@@ -179,10 +179,11 @@ def _axis(scale: _Scale, height: int, zone: tzinfo) -> Markup:
     return Markup("").join(parts)
 
 
-def _svg(label: str, height: int, parts: Sequence[Markup]) -> Markup:
+def _svg(label: str, height: int, parts: Sequence[Markup], *, kind: str = "scroll") -> Markup:
+    """Join the parts of a drawing. One that is `latest` is scrolled to its end at first."""
     content = Markup("").join(parts)
     drawing = Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{}">'
+        '<div class="{}" tabindex="0" role="region" aria-label="{}">'
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg></div>'
     )
-    return drawing.format(label, WIDTH, height, label, content)
+    return drawing.format(kind, label, WIDTH, height, label, content)

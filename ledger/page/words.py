@@ -2,10 +2,12 @@
 
 from datetime import datetime, timedelta
 
+from ledger.eventlog.delivery_hours import DeliveryOutcome
 from ledger.model.bill import State
 from ledger.model.missing_events import MissingState
 from ledger.operations.bill_details import FoldedBill
 from ledger.operations.read_models import MissingEventItem
+from ledger.operations.refused_deliveries.keep import Refusal
 from ledger.operations.render.words import count, happened, how_known, lasting
 
 STATES: dict[State, str] = {
@@ -28,6 +30,21 @@ FINDINGS = {
     "event_from_future": "An event is from the future",
     "integrator_changed": "The integrator id changed",
     "report_completed_again": "A report was completed again",
+}
+
+OUTCOMES: dict[DeliveryOutcome, str] = {
+    "recorded": "recorded",
+    "duplicate": "repeats",
+    "unreadable": "unreadable",
+    "spooled": "kept on disk first",
+    "refused": "refused (4xx)",
+    "not_stored": "not stored (503)",
+}
+
+REFUSALS: dict[Refusal, str] = {
+    "wrong": "the token was wrong",
+    "missing": "there was no token",
+    "foreign_lab": "the token is for other labs",
 }
 
 ATTEMPTS = ("1st attempt", "2nd attempt", "3rd attempt", "4th attempt")

@@ -94,6 +94,15 @@ def bills(history: History) -> Iterator[list[Event]]:
         yield list(itertools.takewhile(_has_happened_by(history.end), bill.events()))
 
 
+def lab_ids(labs: int) -> list[str]:
+    """Return the ids of the simulated labs."""
+    return [_lab_id(index) for index in range(labs)]
+
+
+def _lab_id(index: int) -> str:
+    return f"lab_{1 + index:04}"
+
+
 def events(history: History) -> Iterator[Event]:
     """Yield the events of all bills in order of event time."""
     for _, event in merge(
@@ -139,7 +148,7 @@ class _Bill:
         self._prompt = history.days is not None
         self._delta = history.test_data == "delta"
         self._time = history.start + int((index + self._chance()) * spacing)
-        self._lab_id = f"lab_{1 + self._below(history.labs):04}"
+        self._lab_id = _lab_id(self._below(history.labs))
         self._bill_id = f"bill_{tag}_{index + 1}"
         self._tests: dict[str, str | None] = {}
         self._add_tests(1 + self._below(MAX_TESTS))

@@ -11,6 +11,7 @@ from ledger.errors import SimulationOptionError
 from ledger.simulator.history import History, TestData
 from ledger.simulator.outages import Outage, Outages, draw_outages
 from ledger.simulator.plan import Faults
+from ledger.simulator.sender import Route, Target
 
 EARLIEST, LATEST = 946_684_800, 4_102_444_800
 """Unix times of 2000-01-01 and 2100-01-01: events outside are unreadable."""
@@ -20,7 +21,7 @@ EARLIEST, LATEST = 946_684_800, 4_102_444_800
 class SimulationOptions:
     """What happens in the simulated labs, which faults occur, and where the webhooks are sent.
 
-    Either `url` or `output` must be given. Raises SimulationOptionError for a bad value.
+    One of `url`, `output` and `route` must be given. Raises SimulationOptionError for a bad value.
     """
 
     # What happens.
@@ -42,6 +43,7 @@ class SimulationOptions:
     url: str | None = None
     token: str | None = field(default=None, repr=False)  # sent as `Authorization: Bearer ...`
     output: Path | None = None  # payloads as JSON Lines instead of sending; "-": standard output
+    route: Route | None = field(default=None, repr=False)  # where a sandbox's subscribers want it
     received: bool = False  # output in the form of `ledger export`, with times of reception
     truth: Path | None = None  # file for the fate of each event, JSON Lines; overwritten
     # How the sender behaves.
@@ -73,7 +75,9 @@ class SimulationOptions:
         self._check_start()
 
     def _check_way(self) -> None:
-        if (self.url is None) == (self.output is None):
+        if self.route is not None and (self.url is not None or self.output is not None):
+            _refuse("route", "goes with neither url nor output")
+        if self.route is None and (self.url is None) == (self.output is None):
             _refuse(
                 "url",
                 "or output: give one of them, the address to send to or the file to write to",
@@ -118,6 +122,13 @@ class SimulationOptions:
             test_data=self.test_data,
             days=self.days,
         )
+
+    def routed(self) -> Route:
+        """Return where events go. Only for a simulation that sends them."""
+        if self.route is not None:
+            return self.route
+        target = Target(self.url or "", self.token)
+        return lambda _: (target,)
 
     def all_outages(self) -> Outages:
         """Return the given outages and the drawn ones. `start` must be set."""

@@ -11,8 +11,9 @@ The file is JSON Lines. One line per event is written when its delivery has ende
 
 `number`      in order of sending, from 1
 `state`       `delivered`: a delivery was answered with 2xx; `dropped`: never sent, because the
-              simulation was asked to drop it; `lost`: no attempt was answered with 2xx, as in an
-              outage of the receiver; `unfinished`: the simulation was stopped first
+              simulation was asked to drop it, or nobody had subscribed to it; `lost`: no attempt
+              was answered with 2xx, as in an outage of the receiver; `unfinished`: the simulation
+              was stopped first
 `delivered`   whether the state is `delivered`
 `outcome`     the receiver's answer to the delivery that it acknowledged first; null if none
 `fate`        the planned faults: `attempt` is the first that is not lost on the way; `bill_lost`

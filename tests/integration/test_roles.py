@@ -37,15 +37,20 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.import_run": {"SELECT", "INSERT", "UPDATE"},
         "ledger.liveness": CHANGE,
         "ledger.refusal": CHANGE,
+        "ledger.delivery_hour": APPEND,
         "ledger.api_key": {"SELECT", "INSERT", "UPDATE"},
         "ledger.session": {"SELECT", "INSERT", "DELETE"},
         "ledger.login_link": {"SELECT", "INSERT", "DELETE"},
         "ledger.webhook_token": APPEND,
         "ledger.refused_delivery": {"SELECT", "DELETE"},
+        "ledger.flabs_check": CHANGE,
+        "ledger.flabs_lab": CHANGE,
+        "ledger.flabs_rotation": APPEND,
         "ledger.alert_subject": CHANGE,
         "ledger.alert": CHANGE,
         "ledger.alert_delivery": CHANGE,
         "ledger.reconciliation_run": CHANGE,
+        "ledger.verification": APPEND,
         "ledger.seal_tile": APPEND,
         "ledger.seal_checkpoint": APPEND,
         "ledger.current_policy": {"SELECT"},
@@ -57,6 +62,7 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.repeat_delivery": {"INSERT"},
         "ledger.liveness": {"SELECT", "INSERT", "DELETE"},
         "ledger.refusal": {"SELECT", "INSERT", "UPDATE"},
+        "ledger.delivery_hour": APPEND,
         "ledger.policy": {"SELECT"},
         "ledger.schema_version": {"SELECT"},
     },
@@ -67,6 +73,10 @@ MAY: dict[str, dict[str, set[str]]] = {
 MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
     "ledger_service": {
         "ledger.seal_tile": {("UPDATE", "hashes")},
+        "ledger.flabs_rotation": {
+            ("UPDATE", name) for name in ("replaced", "token_id", "subscribed_at", "finished_at")
+        },
+        "ledger.delivery_hour": {("UPDATE", "deliveries")},
         "ledger.webhook_token": {
             ("UPDATE", name)
             for name in ("revoked_at", "revoked_by", "revoked_by_key", "last_used_at")
@@ -81,6 +91,7 @@ MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
             ("SELECT", name) for name in ("position", "received_at", "source")
         },
         "ledger.liveness": {("UPDATE", "alive_until")},
+        "ledger.delivery_hour": {("UPDATE", "deliveries")},
         "ledger.webhook_token": {
             ("UPDATE", "last_used_at"),
             *(
@@ -93,7 +104,15 @@ MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
 """What a role may do with single columns, beyond what it may do with the whole table."""
 
 MAY_RUN = {
-    "ledger_service": {"append_events", "event_log_head", "erase_body", "keep_refused_deliveries"},
+    "ledger_service": {
+        "append_events",
+        "event_log_head",
+        "erase_body",
+        "keep_refused_deliveries",
+        "is_logged",
+        "last_position",
+        "received_after",
+    },
     "ledger_intake": {"append_events", "keep_refused_deliveries"},
     "ledger_reader": set[str](),
 }

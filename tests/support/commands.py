@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from tests.support.forked import ForkedProcess, may_fork
 from tests.support.server import KEY, ROOT, TOKEN, environment
 
 
@@ -33,15 +34,8 @@ def run_on_terminal(
 ) -> tuple[int, str]:
     """Run a command on a terminal on which something was typed; return its code and the screen."""
     ours, its = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "ledger", *arguments],
-        env=environment({"TERM": "xterm", "COLUMNS": "60", **settings}),
-        cwd=ROOT,
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        start_new_session=True,
-    ) as process:
+    env = environment({"TERM": "xterm", "COLUMNS": "60", **settings})
+    with _start(arguments, env, its) as process:
         os.close(its)
         os.write(ours, typed.encode())
         screen = b""
@@ -49,6 +43,23 @@ def run_on_terminal(
             screen += part
         os.close(ours)
         return process.wait(60), screen.decode()
+
+
+def _start(
+    arguments: tuple[str, ...], env: dict[str, str], terminal: int
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    if may_fork():
+        streams = (terminal, terminal, terminal)
+        return ForkedProcess(arguments, env=env, cwd=ROOT, streams=streams, session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "ledger", *arguments],
+        env=env,
+        cwd=ROOT,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
 
 
 def _read(terminal: int) -> bytes:

@@ -16,9 +16,12 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from tests.support.forked import ForkedProcess, may_fork, run_forked
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
+
 TOKEN = "webhook-token-of-the-tests"
 KEY = "api-key-of-the-tests"
 START_SECONDS = 30.0
@@ -58,11 +61,15 @@ def run_ledger(
     stdin: bytes = b"",
     timeout: float = 60.0,
     cwd: Path = ROOT,
+    fresh: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command of Ledger to its end."""
+    """Run a command of Ledger to its end; `fresh`: in an interpreter that has loaded nothing."""
+    env = environment(settings or {})
+    if may_fork() and not fresh:
+        return run_forked(arguments, env=env, cwd=cwd, stdin=stdin, timeout=timeout)
     return subprocess.run(
         [sys.executable, "-m", "ledger", *arguments],
-        env=environment(settings or {}),
+        env=env,
         cwd=cwd,
         input=stdin,
         capture_output=True,
@@ -83,13 +90,21 @@ class Process:
         open_files: int | None = None,
     ) -> None:
         self._output = output
+        self._popen: subprocess.Popen[bytes] | ForkedProcess
+        env = environment(settings)
         limited = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh"] if open_files else []
-        with output.open("ab") as file:
+        with output.open("ab") as file, Path(os.devnull).open("rb") as nothing:
+            if may_fork() and not limited:
+                streams = (nothing.fileno(), file.fileno(), file.fileno())
+                self._popen = ForkedProcess(
+                    arguments, env=env, cwd=cwd, streams=streams, session=True
+                )
+                return
             self._popen = subprocess.Popen(
                 [*limited, sys.executable, "-m", "ledger", *arguments],
-                env=environment(settings),
+                env=env,
                 cwd=cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -1,0 +1,83 @@
+"""Deliveries by hour and outcome: counted once, in their hour, also after the database was away."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from ledger.eventlog.delivery_hours import LOCK_TIMEOUT, DeliveryHours
+from ledger.metrics import DELIVERIES, REFUSED
+from ledger.operations.delivery_hours import read_delivery_days, read_delivery_hours
+from ledger.postgres.connect import connect
+
+pytestmark = pytest.mark.slow
+
+NOON = datetime(2024, 1, 20, 12, 59, 59, tzinfo=UTC)
+
+
+@pytest.fixture
+def intake(database_url: str) -> Iterator[Connection]:
+    """Give a connection as the intake has it."""
+    with closing(connect(database_url, "test")) as connection:
+        connection.execute("SET ROLE ledger_intake")
+        yield connection
+
+
+def test_what_is_counted_is_added_in_its_hour(intake: Connection) -> None:
+    hours = DeliveryHours()
+    DELIVERIES.labels("recorded").inc(3)
+    REFUSED.labels("401").inc()
+    REFUSED.labels("413").inc()
+    hours.note(NOON)
+    hours.record(intake)
+    DELIVERIES.labels("recorded").inc(2)
+    REFUSED.labels("503").inc()
+    hours.note(NOON)
+    hours.note(NOON + timedelta(seconds=1))  # nothing new
+    hours.record(intake)
+    hours.record(intake)
+    eleven, twelve, one = read_delivery_hours(intake, NOON + timedelta(hours=1), hours=3)
+    assert (eleven.total, one.total) == (0, 0)
+    assert twelve.deliveries == {"recorded": 5, "refused": 2, "not_stored": 1}
+    assert twelve.hour == datetime(2024, 1, 20, 12, tzinfo=UTC)
+
+
+def test_what_could_not_be_added_is_added_later_in_its_own_hour(
+    intake: Connection, database_url: str
+) -> None:
+    hours = DeliveryHours()
+    DELIVERIES.labels("spooled").inc()
+    hours.note(NOON)
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE ledger.delivery_hour IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            hours.record(intake)
+    DELIVERIES.labels("spooled").inc()
+    hours.note(NOON + timedelta(hours=1))
+    hours.record(intake)
+    counted = read_delivery_hours(intake, NOON + timedelta(hours=1), hours=2)
+    assert [one.deliveries for one in counted] == [{"spooled": 1}, {"spooled": 1}]
+    assert LOCK_TIMEOUT < 1_000
+
+
+def test_processes_add_to_the_same_hour(intake: Connection) -> None:
+    first, second = DeliveryHours(), DeliveryHours()  # each reads the counters of its own process
+    DELIVERIES.labels("duplicate").inc(4)
+    for one in (first, second):
+        one.note(NOON)
+        one.record(intake)
+    assert read_delivery_hours(intake, NOON, hours=1)[0].deliveries == {"duplicate": 8}
+
+
+def test_days_without_deliveries_are_days_too(database_url: str) -> None:
+    with closing(connect(database_url, "test")) as connection:
+        today = NOON.date()
+        yesterday = today - timedelta(days=1)
+        for lab, day, number in (("a", today, 1), ("a", yesterday, 2), ("b", yesterday, 4)):
+            connection.execute("INSERT INTO state.delay VALUES (%s, %s, 0, %s)", (lab, day, number))
+        found = read_delivery_days(connection, today, days=3, labs=None)
+        assert found == [(yesterday - timedelta(days=1), 0), (yesterday, 6), (today, 1)]
+        assert read_delivery_days(connection, today, days=1, labs=("b",)) == [(today, 0)]
