@@ -66,7 +66,7 @@ class LogController(Controller):
             event_type=filters["type"],
             source=choice_of(request, "source", Source),
         )
-        query, values = search_query(wanted)
+        query, values = search_query(wanted, on_cluster=services.watch.is_distributed)
         done = found(wanted, await services.fetch(query, values))
         events = sorted(done.events[:PART], key=lambda one: one.position)
         return respond(

@@ -17,6 +17,7 @@ from ledger.eventlog import read
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill_history import LoggedEvent
 from ledger.model.operator_events import LoggedDecision
+from ledger.postgres.cluster import is_distributed
 from ledger.postgres.connect import CONTENT_ERRORS, connect
 from ledger.postgres.locks import Lock, lock_transaction, try_lock_session
 from ledger.projection import delivery_stats, expected_bills, store
@@ -81,9 +82,12 @@ def follow_once(
         projected = Projected.nothing()
         touched: dict[Key, BillEvents] = {}
         position, events = checkpoint.position, 0
+        may_have_gaps = is_distributed(connection)
         for row in read.after(connection, checkpoint.position, upto, limit):
             if projected.memory > BATCH_MEMORY:
                 continue  # left to the next batch
+            if may_have_gaps and row.position != position + 1:
+                continue  # what a node has not committed yet comes first
             position, events = row.position, events + 1
             _take(projected, touched, row)
         if not events:
