@@ -13,6 +13,7 @@ from msgspec import Struct
 from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
 from ledger.model.request_lines import LineState
+from ledger.operations.coverage import CoverageFinding
 
 WindowState = Literal["open", "requested", "closed"]
 ExpectedState = Literal["awaited", "unseen", "seen"]
@@ -116,6 +117,8 @@ class ReconciliationReport(Struct, frozen=True):
     """A reconciliation without its missing events, which can be many.
 
     `totals` counts the missing events of all labs by state; `labs` lists the labs that have some.
+    `coverage` says what is wrong with labs' registration at Flabs now; null in the report of an
+    earlier position, for which it is not known.
     """
 
     as_of: datetime
@@ -125,6 +128,7 @@ class ReconciliationReport(Struct, frozen=True):
     loss_windows: list[LossWindow]
     unseen_bills: list[UnseenBill]
     near_losses: list[NearLoss]
+    coverage: list[CoverageFinding] | None = None
 
 
 class Reconciliation(ReconciliationReport, frozen=True, kw_only=True):

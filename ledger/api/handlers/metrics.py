@@ -13,8 +13,9 @@ from psycopg.sql import SQL
 
 from ledger.api.handlers.projection import read_status
 from ledger.api.services import Services
-from ledger.errors import DatabaseUnavailableError, StateError
+from ledger.errors import BusyError, DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
+from ledger.operations.coverage import read_coverage
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
 from ledger.seals.status import STATUS, SealStatus
@@ -59,12 +60,18 @@ _GAUGES = {
     "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
     "ledger_replica_up": "Whether the replica that answers reads does: 1 or 0. NaN: there is none.",
     "ledger_replica_position": "The log position that the replica reflects.",
+    "ledger_flabs_up": "Whether the last look at the account at Flabs succeeded: 1 or 0.",
+    "ledger_flabs_age_seconds": "How long ago the account's labs were last listed.",
+    "ledger_labs_not_subscribed": "Labs of the account that are not subscribed.",
+    "ledger_labs_never_heard": "Labs that are subscribed and were never heard of.",
+    "ledger_labs_not_in_account": "Labs that were heard of and are not in the account.",
+    "ledger_labs_events_not_subscribed": "Labs not subscribed to all expected event types.",
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
 _SEALS = tuple(_GAUGES)[18:21]
-_REPLICA = tuple(_GAUGES)[21:]
+_REPLICA = tuple(_GAUGES)[21:23]
 
 Values = dict[str, float]
 
@@ -87,6 +94,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _operations(primary),
         _refused(primary),
         _seals(primary),
+        _flabs(primary),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
@@ -99,7 +107,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
             values |= part
         elif isinstance(part, (psycopg.OperationalError, DatabaseUnavailableError)):
             values["ledger_database_up"] = 0.0
-        elif not isinstance(part, (psycopg.Error, StateError)):  # the state is missing
+        elif not isinstance(part, (psycopg.Error, StateError, BusyError)):  # the state is missing
             raise part
     return [
         GaugeMetricFamily(name, words, value=values.get(name, nan))
@@ -130,3 +138,15 @@ async def _seals(services: Services) -> Values:
     status = SealStatus(*row)
     numbers = (status.sealed, status.lag_seconds(datetime.now(UTC)), status.signed or 0)
     return dict(zip(_SEALS, numbers, strict=True))
+
+
+async def _flabs(services: Services) -> Values:
+    """Return what is known of the account at Flabs; NaN, by its absence, for what is not."""
+    found = await services.run(lambda connection: read_coverage(connection, services.policy))
+    values = {f"ledger_labs_{finding}": float(number) for finding, number in found.totals.items()}
+    if (last := found.check) is not None:
+        values["ledger_flabs_up"] = float(last.failed_since is None)
+        if last.succeeded_at is not None:
+            age = datetime.now(UTC) - last.succeeded_at
+            values["ledger_flabs_age_seconds"] = age.total_seconds()
+    return values

@@ -60,12 +60,20 @@ _STREAM = {
     }
 }
 
+ASKS_FLABS = {"ListAccountLabs", "CheckAccount", "SubscribeLabs", "RotateToken"}
+"""Operations that call Flabs."""
+
+_OF_FLABS = {
+    "409": "A setting that this needs is missing; the problem says which.",
+    "502": "Flabs refuses, fails or cannot be reached; in its words and ours.",
+}
+
 HAS_SUBJECT = {
     "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
     "MakeSupportRequest", "GetEventProof",
     "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
     "RevokeWebhookToken", "GetRefusedDelivery", "AcceptRefusedDeliveries", "DropRefusedDeliveries",
-    "RotateKey", "RevokeKey", "EraseBody",
+    "RotateKey", "RevokeKey", "EraseBody", "GetTokenRotation", "RotateToken",
 }  # fmt: skip
 """Operations on one subject, which may not exist."""
 
@@ -254,6 +262,7 @@ def _add_common_responses(operation: dict[str, Any], handler: HTTPRouteHandler) 
         problems["429"] = "The API key reads more often than LEDGER_READ_RATE allows."
     if operation["operationId"] in HAS_SUBJECT:
         problems["404"] = "The subject does not exist; the problem says what does."
+    problems |= _OF_FLABS if operation["operationId"] in ASKS_FLABS else {}
     if "format" in names:
         problems["406"] = "None of the available formats is accepted."
         responses["200"]["content"] |= _DOCUMENTS

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from msgspec import Struct, field
 
+from ledger.operations.coverage import CoverageFinding
 from ledger.operations.read_models import (
     LabTotals,
     LossWindow,
@@ -28,6 +29,7 @@ from ledger.operations.render.words import (
     labs_of,
     lasting,
     only_possible,
+    registration,
     up_to,
     utc,
 )
@@ -48,6 +50,7 @@ class _LabFindings(Struct):
 
     windows: list[LossWindow] = field(default_factory=list)
     unseen: list[UnseenBill] = field(default_factory=list)
+    coverage: list[CoverageFinding] = field(default_factory=list)
     late: list[NearLoss] = field(default_factory=list)
 
 
@@ -116,6 +119,8 @@ def _by_lab(report: ReconciliationReport) -> dict[str | None, _LabFindings]:
     for near_loss in report.near_losses:
         if any(near_loss.attempts[1:]):
             labs.setdefault(near_loss.lab_id, _LabFindings()).late.append(near_loss)
+    for found in report.coverage or ():
+        labs.setdefault(found.lab_id, _LabFindings()).coverage.append(found)
     return labs
 
 
@@ -163,6 +168,11 @@ def _section(
         "Near losses, events that did not reach us on the first attempt:",
         _LATE,
         map(_near_loss, findings.late),
+    )
+    yield from _table(
+        "Registration at Flabs, which is not as it should be now:",
+        ("What is wrong",),
+        ((registration(found),) for found in findings.coverage),
     )
 
 
