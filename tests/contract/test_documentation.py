@@ -51,7 +51,9 @@ def _shown(default: int | str) -> str:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_default_in_the_table_is_the_one_of_the_code(name: str) -> None:
     (row,) = (
-        line for line in DOCUMENTS.splitlines() if line.startswith("| ") and f"`{name}`" in line
+        line
+        for line in DOCUMENTS.splitlines()
+        if line.startswith("| ") and f"`{name}`" in line.split("|")[1]
     )
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     default = getattr(Settings(), name.removeprefix(PREFIX).lower())
