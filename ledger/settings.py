@@ -112,6 +112,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Where an intake with an address of its own also answers `/health/ready`, `/health/live` and
     `/metrics`, as `host:port`. Private; it takes no deliveries. Without it, or `off`, nowhere."""
 
+    listen_projector: Address | None = None
+    """Where `ledger project` answers `/metrics`, as `host:port`. Private. Without it, nowhere."""
+
     tls_certificate: Path | None = None
     """A file with the certificate and its chain (PEM). With it, every address of `ledger serve`
     speaks TLS 1.2 or 1.3. Read again when it changes."""
@@ -573,6 +576,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "listen_intake": _address,
     "listen_api": _address,
     "listen_status": _address,
+    "listen_projector": _address,
     "tls_certificate": _path,
     "tls_key": _path,
     "trusted_proxies": _networks,
