@@ -43,13 +43,14 @@ from tests.support.decisions import (
     subscribed,
     waived,
 )
+from tests.support.examples import examples
 from tests.support.histories import RECEIVED, body, deliveries
 from tests.support.sessions import drain, one
 
 pytestmark = pytest.mark.slow
 
 few = settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -243,6 +243,7 @@ class Nowhere(io.RawIOBase):
         return len(bytes(data))  # type: ignore[call-overload]  # a buffer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", get_args(Format))
 def test_memory_does_not_grow_with_the_missing_events(form: Format) -> None:
     to: BinaryIO = Nowhere()  # type: ignore[assignment]  # it is one in all we use
