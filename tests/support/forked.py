@@ -39,7 +39,6 @@ MODULES: Final = (
     "jinja2",
     "litestar",
     "litestar.openapi",
-    "litestar.plugins.pydantic",
     "sqlalchemy.dialects.postgresql.psycopg",
     "uvicorn.supervisors",
     "uvloop",
