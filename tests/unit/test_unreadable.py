@@ -355,7 +355,8 @@ def decision(**fields: object) -> bytes:
             (
                 "decision must be one of bill.expected, body.erased, deliveries.accepted, "
                 "deliveries.dropped, event.closed, event.requested, event.unwaived, "
-                "event.waived, request.closed, request.made, subscription.set, window.closed"
+                "event.waived, flabs.subscribed, flabs.token_rotated, request.closed, "
+                "request.made, subscription.set, window.closed"
             ),
         ),
         (
