@@ -36,7 +36,7 @@ configure_logging(Settings.from_environment())
 log = structlog.get_logger("some")
 log.info("before")
 follow_request([(b"traceparent", b"%s")])
-log.warning("failed", path="/x\\n\\x1b[2J fake line")
+log.warning("failed", path="/x\\x1b[2J", name="some\\nfake line")
 """
 
 
