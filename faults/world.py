@@ -133,14 +133,17 @@ def at_port(url: str, port: int) -> str:
 @contextmanager
 def small_disk() -> Iterator[tuple[Path, str | None]]:
     """Give a folder on a file system of its own; or on any, and why it is on any."""
-    with folder_for_postgres() as folder:
+    with folder_for_postgres() as parent:
+        # Below a folder that is held: nobody holds the root of what is mounted.
+        folder = parent / "disk"
+        folder.mkdir()
         image = Path(tempfile.mkstemp(prefix="ledger-disk-")[1])
         try:
             reason = _mount(image, folder)
             yield folder, reason
-            if reason is None:
-                subprocess.run(["umount", "--lazy", folder], check=False)  # noqa: S607
         finally:
+            if folder.is_mount():
+                subprocess.run(["umount", "--lazy", folder], check=False)  # noqa: S607
             image.unlink(missing_ok=True)
 
 
