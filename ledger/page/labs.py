@@ -69,7 +69,8 @@ class LabsController(Controller):
         following = write_cursor(found[PART - 1].lab_id) if len(found) > PART else None
         return respond(
             request, "labs.html", position=position, labs=found[:PART], habits=habits,
-            following=following, silent_since=now - timedelta(days=1), check=coverage.check if coverage else None,
+            following=following, silent_since=now - timedelta(days=1),
+            check=coverage.check if coverage else None,
             wrong=wrong[:PART], wrong_count=len(wrong),
         )  # fmt: skip
 
