@@ -65,6 +65,7 @@ class WebhookTokens:
     def __init__(self, of_settings: Iterable[str] = ()) -> None:
         self._of_settings = Secrets(of_settings)
         self._stored: dict[bytes, Token] = {}
+        self._revoked: frozenset[bytes] = frozenset()
         self._used: set[str] = set()
         self.complete = False
         """Whether those of the database are known. Until then a token that is not found may be
@@ -79,15 +80,25 @@ class WebhookTokens:
         the rest of it, nor choose what digest a guess has.
         """
         digest = sha256(presented).digest()
-        if self._of_settings.accept_digest(digest):
-            return _OF_SETTINGS
+        of_settings = self._of_settings.accept_digest(digest)
         token = self._stored.get(digest)
         if token is not None:
             self._used.add(token.token_id)
-        return token
+            return token
+        return _OF_SETTINGS if of_settings and digest not in self._revoked else None
 
-    def replace_stored(self, valid: Iterable[ValidToken]) -> None:
-        """Make these the valid tokens of the database, at once for whoever looks next."""
+    @property
+    def digests_of_settings(self) -> list[bytes]:
+        """The SHA-256 of each token of the settings."""
+        return self._of_settings.digests
+
+    def replace_stored(self, valid: Iterable[ValidToken], revoked: Iterable[bytes] = ()) -> None:
+        """Make these the valid tokens of the database, at once for whoever looks next.
+
+        `revoked` are the digests of tokens that are refused although the settings have them: a
+        rotation has replaced them.
+        """
+        self._revoked = frozenset(revoked)
         self._stored = {
             one.digest: Token(one.token_id, None if one.labs is None else frozenset(one.labs))
             for one in valid
@@ -155,7 +166,10 @@ class TokenWatcher:
             stamp = webhook_tokens.stamp(connection)
             if stamp == self._stamp and self._tokens.complete:
                 return
-            self._tokens.replace_stored(webhook_tokens.read_valid(connection))
+            self._tokens.replace_stored(
+                webhook_tokens.read_valid(connection),
+                webhook_tokens.read_revoked(connection, self._tokens.digests_of_settings),
+            )
         # A change between the two statements is read again: the stamp is the older one.
         self._stamp = stamp
 

@@ -37,7 +37,7 @@ def needs_list(needs: Needs, now: datetime, *, sees_refused: bool) -> list[Need]
         Need(
             path="/missing-events?state=overdue&certainty=certain", number=needs.overdue,
             what=_of(needs.overdue, "{event is} lost for certain"),
-            more="overdue for {}", since=needs.overdue_since,
+            more="the oldest overdue for {}", since=needs.overdue_since,
         ),
         Need(
             path="/loss-windows?state=open", number=needs.windows,
@@ -67,7 +67,8 @@ def needs_list(needs: Needs, now: datetime, *, sees_refused: bool) -> list[Need]
         Need(
             path="/missing-events?state=overdue&certainty=possible", number=needs.possible,
             what=_of(needs.possible, "{event} may be lost"),
-            more="likely, not proven; overdue for {}", since=needs.possible_since, tone="warn",
+            more="likely, not proven; the oldest overdue for {}",
+            since=needs.possible_since, tone="warn",
         ),
     ]  # fmt: skip
     found = [_with_age(line, now) for line in lines if line.number]

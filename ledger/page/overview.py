@@ -82,6 +82,7 @@ class OverviewController(Controller):
             request,
             "overview.html",
             position=status.position if status else None,
+            status=status,
             figures=figures,
             needs=_needs(services, caller, figures, status),
             hours=figures.hours,
@@ -117,7 +118,7 @@ def _count(connection: Connection, services: Services, caller: Caller) -> _Figur
     now = datetime.now(UTC)
     first_day = now.date() - timedelta(days=LATE_DAYS - 1)
     near_losses = read_near_losses(
-        connection, services.policy, first_day=first_day, labs=caller.labs
+        connection, services.policy, first_day=first_day, labs=caller.labs, only_late=True
     )
     days = read_delivery_days(connection, now.date(), days=DAYS, labs=caller.labs)
     needs = read_needs(connection, services.policy, now, labs=caller.labs)

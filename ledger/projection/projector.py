@@ -5,6 +5,7 @@ them leads, by an advisory lock of its session, and the others wait for their tu
 """
 
 import threading
+import time
 
 import psycopg
 import structlog
@@ -162,11 +163,25 @@ def _replace_one_by_one(
             store.replace_bills(connection, schema, [key], rows)
 
 
+class Observer:
+    """Is told what a projector does; this one does nothing with it."""
+
+    def leads(self, *, now: bool) -> None:
+        """Take that the projector leads now, or no longer does."""
+
+    def folded(self, batch: Batch, seconds: float) -> None:
+        """Take what one transaction did, and how long it took."""
+
+    def failed(self) -> None:
+        """Take that the projector begins anew after an error."""
+
+
 class Projector:
     """Follows the log until `stop`, also across outages of the database."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, observer: Observer | None = None) -> None:
         self._url = url
+        self._observer = observer or Observer()
         self._stop = threading.Event()
         self._last_words = ""
 
@@ -180,6 +195,8 @@ class Projector:
             try:
                 self._lead()
             except (psycopg.Error, LedgerError) as error:
+                self._observer.leads(now=False)
+                self._observer.failed()
                 self._say_once(error)
                 self._stop.wait(RETRY_SECONDS)
         _log.info("projector stopped")
@@ -194,6 +211,7 @@ class Projector:
                     return
             connection.execute("LISTEN ledger_event_log")
             self._say_once(None, "projector leads")
+            self._observer.leads(now=True)
             while not self._stop.is_set():
                 self._drain(connection)
                 for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
@@ -212,6 +230,7 @@ class Projector:
                 "`ledger rebuild`"
             )
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 batch = follow_once(connection, head)
             except CheckpointError:
@@ -219,6 +238,7 @@ class Projector:
                 continue
             if not batch.events:
                 return
+            self._observer.folded(batch, time.monotonic() - began)
             _log.debug("folded", events=batch.events, bills=batch.bills, position=batch.position)
 
     def _say_once(self, error: Exception | None, words: str = "") -> None:

@@ -36,13 +36,14 @@ from tests.support.decisions import (
     waived,
     window_closed,
 )
+from tests.support.examples import examples
 from tests.support.histories import RECEIVED, body
 from tests.support.sessions import drain, one, state_rows
 
 pytestmark = pytest.mark.slow
 
 few = settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

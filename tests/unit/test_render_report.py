@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from openpyxl import load_workbook
 
 from ledger.model.missing_events import Evidence
+from ledger.operations.coverage import CoverageFinding
 from ledger.operations.read_models import (
     LabTotals,
     LossWindow,
@@ -242,6 +243,7 @@ class Nowhere(io.RawIOBase):
         return len(bytes(data))  # type: ignore[call-overload]  # a buffer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", get_args(Format))
 def test_memory_does_not_grow_with_the_missing_events(form: Format) -> None:
     to: BinaryIO = Nowhere()  # type: ignore[assignment]  # it is one in all we use
@@ -355,12 +357,25 @@ def test_without_possible_events_the_option_is_not_mentioned(form: Format) -> No
 # --- JSON -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "json"])
+def test_each_form_says_which_labs_are_not_registered_as_they_should_be(form: Format) -> None:
+    coverage = [
+        CoverageFinding("lab_6", "not_subscribed", []),
+        CoverageFinding("lab_1", "events_not_subscribed", ["bill.deleted"]),
+    ]
+    written = render(form, report=replace(REPORT, coverage=coverage)).decode()
+    plain = render(form).decode()
+    for words in ("lab_6", "bill.deleted"):
+        assert words in written
+        assert words not in plain
+
+
 def test_json_has_the_keys_of_the_contract_in_their_order() -> None:
     report = json.loads(render("json"))
 
     assert list(report) == [
         "as_of", "position", "totals", "labs", "missing_events", "loss_windows", "unseen_bills",
-        "near_losses",
+        "near_losses", "coverage",
     ]  # fmt: skip
     assert {key: report[key] for key in HEAD} == HEAD
     assert report["totals"] == {"overdue": 2, "requested": 1, "awaiting_retry": 4, "waived": 5}
@@ -456,7 +471,8 @@ def test_xlsx_has_a_sheet_to_each_list() -> None:
     book = book_of(render("xlsx"))
 
     assert book.sheetnames == [
-        "Missing events", "Labs", "Loss windows", "Unseen bills", "Near losses", "About",
+        "Missing events", "Labs", "Loss windows", "Unseen bills", "Near losses",
+        "Registration at Flabs", "About",
     ]  # fmt: skip
     for sheet in book:
         assert sheet.freeze_panes == "A2"

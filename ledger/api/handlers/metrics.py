@@ -1,6 +1,7 @@
 """The metrics for Prometheus, open to everybody."""
 
 import asyncio
+import platform
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import nan
@@ -11,14 +12,21 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import GaugeMetricFamily, Metric
 from psycopg.sql import SQL
 
+from ledger import __version__, schema
 from ledger.api.handlers.projection import read_status
 from ledger.api.services import Services
+from ledger.certificates import end_of_certificate
 from ledger.errors import BusyError, DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
+from ledger.model.bill import FOLD_VERSION
 from ledger.operations.coverage import read_coverage
+from ledger.operations.gauges import GAUGES as DESK_GAUGES
+from ledger.operations.gauges import measure as measure_desk
+from ledger.operations.gauges import missing_unknown
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
 from ledger.seals.status import STATUS, SealStatus
+from ledger.settings import Settings
 from ledger.spool.gauges import GAUGES as SPOOL_GAUGES
 from ledger.spool.gauges import measure
 
@@ -66,6 +74,8 @@ _GAUGES = {
     "ledger_labs_never_heard": "Labs that are subscribed and were never heard of.",
     "ledger_labs_not_in_account": "Labs that were heard of and are not in the account.",
     "ledger_labs_events_not_subscribed": "Labs not subscribed to all expected event types.",
+    "ledger_certificate_expiry_timestamp_seconds": "When the certificate ends. NaN: there is none.",
+    **DESK_GAUGES,
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
@@ -95,6 +105,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _refused(primary),
         _seals(primary),
         _flabs(primary),
+        _desk(primary),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
@@ -102,17 +113,48 @@ async def _gauges(services: Services) -> Iterable[Metric]:
     if services.primary:
         watch = services.watch
         values |= dict(zip(_REPLICA, (float(watch.answers), float(watch.position)), strict=True))
+    values |= _certificate(services.settings)
+    missing: Metric = missing_unknown()
     for part in found:
         if isinstance(part, dict):
             values |= part
+        elif isinstance(part, tuple):
+            values |= part[0]
+            missing = part[1]
         elif isinstance(part, (psycopg.OperationalError, DatabaseUnavailableError)):
             values["ledger_database_up"] = 0.0
         elif not isinstance(part, (psycopg.Error, StateError, BusyError)):  # the state is missing
             raise part
     return [
-        GaugeMetricFamily(name, words, value=values.get(name, nan))
-        for name, words in _GAUGES.items()
+        _build(),
+        missing,
+        *(
+            GaugeMetricFamily(name, words, value=values.get(name, nan))
+            for name, words in _GAUGES.items()
+        ),
     ]
+
+
+def _build() -> Metric:
+    family = GaugeMetricFamily(
+        "ledger_build_info",
+        "Always 1; the labels say which version runs.",
+        labels=["version", "fold_version", "schema", "python"],
+    )
+    python = platform.python_version()
+    family.add_metric([__version__, str(FOLD_VERSION), schema.SCHEMA_VERSION, python], 1)
+    return family
+
+
+def _certificate(settings: Settings) -> Values:
+    """Return when the certificate ends; nothing if there is none, or it cannot be read."""
+    if settings.tls_certificate is None:
+        return {}
+    try:
+        ends = end_of_certificate(settings.tls_certificate)
+    except (OSError, ValueError):
+        return {}
+    return {"ledger_certificate_expiry_timestamp_seconds": ends.timestamp()}
 
 
 async def _projection(services: Services) -> Values:
@@ -138,6 +180,11 @@ async def _seals(services: Services) -> Values:
     status = SealStatus(*row)
     numbers = (status.sealed, status.lag_seconds(datetime.now(UTC)), status.signed or 0)
     return dict(zip(_SEALS, numbers, strict=True))
+
+
+async def _desk(services: Services) -> tuple[Values, GaugeMetricFamily]:
+    now = datetime.now(UTC)
+    return await services.run(lambda connection: measure_desk(connection, services.policy, now))
 
 
 async def _flabs(services: Services) -> Values:
