@@ -1,6 +1,7 @@
 """The same commands on a Citus cluster: the log lies on the nodes, and the answers are the same."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -194,6 +195,32 @@ def test_the_projector_stops_before_what_a_node_has_not_committed_yet(cluster: s
         while follow_once(connection, head + 2).events:  # or the module's projector was quicker
             pass
         assert one(connection, "SELECT position FROM state.checkpoint") == head + 2
+
+
+def test_an_intake_appends_and_notes_repeats_with_its_own_role(cluster: str) -> None:
+    with psycopg.connect(cluster, autocommit=True) as login:
+        login.execute("SET ROLE ledger_intake")
+        deliveries = [_delivery(f"intake{number}", "b") for number in range(5)]
+        first = append(login, deliveries)
+        later = [
+            Delivery.of(each.body, received_at=datetime.now(UTC), source="webhook")
+            for each in (*deliveries, deliveries[0])
+        ]
+        assert [each.recorded for each in first] == [True] * 5
+        again = append(login, later)
+        places = [each.position for each in first]
+        assert [each.position for each in again] == [*places, places[0]]
+        assert not any(each.recorded for each in again)
+        for statement in (
+            "SELECT body FROM ledger.event_log",
+            "DELETE FROM ledger.event_log",
+            "UPDATE ledger.repeat_delivery SET source = 'import'",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                login.execute(statement)
+    with connect(cluster, "test") as connection:
+        repeats = "SELECT count(*) FROM ledger.repeat_delivery WHERE lab_id LIKE 'intake%'"
+        assert one(connection, repeats) == 6
 
 
 def test_an_installed_log_is_distributed_in_one_step(tmp_path: Path) -> None:

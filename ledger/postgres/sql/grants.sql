@@ -87,6 +87,7 @@ DO $$
 BEGIN
     IF to_regclass('ledger.log_head') IS NOT NULL THEN
         GRANT SELECT, UPDATE (position) ON ledger.log_head TO ledger_service, ledger_intake;
+        GRANT SELECT (lab_id) ON ledger.repeat_delivery TO ledger_intake;
     END IF;
 END $$;
 

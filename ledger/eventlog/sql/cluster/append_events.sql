@@ -69,6 +69,7 @@ BEGIN
         SELECT e.lab_id, e.bill_id, e.digest, e.position, e.received_at, e.source
         FROM ledger.event_log e
         JOIN delivery d ON e.lab_id = d.lab_id AND e.bill_id = d.bill_id AND e.digest = d.digest
+        WHERE e.lab_id = ANY (lab_ids)  -- only the shards of these labs are asked
     )
     SELECT
         array_agg(k.position ORDER BY d.nth),
@@ -166,6 +167,7 @@ BEGIN
                 AND r.position = d.position
                 AND r.received_at = d.received_at
                 AND r.source = d.source
+            WHERE r.lab_id = ANY (lab_ids)
         )
         INSERT INTO ledger.repeat_delivery (lab_id, position, received_at, source)
         SELECT d.lab_id, d.position, d.received_at, d.source
