@@ -197,10 +197,12 @@ def test_what_was_measured_of_deliveries_and_of_the_processes(
 ) -> None:
     with LedgerServer(database_url, tmp_path, settings={"LEDGER_WORKERS": "2"}) as server:
         server.record(*distinct(lab, 5))
+        wait_until(
+            lambda: value(scrape(server), "ledger_receivers_alive") == 2, "both workers live"
+        )
         found = scrape(server)
         assert value(found, "ledger_commit_seconds_count") >= 1
         assert value(found, "ledger_delivery_seconds_count") >= 1
-        assert value(found, "ledger_receivers_alive") == 2
         wait_until(lambda: value(scrape(server), "ledger_resident_memory_bytes"), "memory")
         assert value(scrape(server), "ledger_resident_memory_bytes") > 2 * 20e6
         assert value(scrape(server), "ledger_cpu_seconds_total") > 0.1
