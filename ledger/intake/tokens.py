@@ -119,6 +119,7 @@ class TokenWatcher:
         self._tokens = tokens
         self._stamp: object = None
         self._note_at = 0.0
+        self._revoked: set[bytes] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhook tokens", daemon=True)
 
@@ -166,9 +167,13 @@ class TokenWatcher:
             stamp = webhook_tokens.stamp(connection)
             if stamp == self._stamp and self._tokens.complete:
                 return
-            self._tokens.replace_stored(
-                webhook_tokens.read_valid(connection),
-                webhook_tokens.read_revoked(connection, self._tokens.digests_of_settings),
+            revoked = webhook_tokens.read_revoked(connection, self._tokens.digests_of_settings)
+            self._tokens.replace_stored(webhook_tokens.read_valid(connection), revoked)
+        if revoked != self._revoked:
+            self._revoked = revoked
+            _log.warning(
+                "tokens of LEDGER_WEBHOOK_TOKENS are refused, for they were revoked: remove them",
+                tokens=len(revoked),
             )
         # A change between the two statements is read again: the stamp is the older one.
         self._stamp = stamp

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ledger import schema
 from tests.support.payloads import distinct, event
 from tests.support.postgres import PrivateServer
-from tests.support.server import LedgerServer, wait_until
+from tests.support.server import LedgerServer, is_worker, wait_until
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -140,11 +140,6 @@ def test_a_killed_worker_leaves_its_counts_and_no_gauge(
             assert later.keys() == first.keys()
             assert value(later, "ledger_deliveries_total", "recorded") == 8
             assert value(later, "ledger_head") == 8
-
-
-def is_worker(pid: int) -> bool:
-    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b"spawn_main" in command
 
 
 def test_during_an_outage_of_the_database_every_series_stays(

@@ -33,6 +33,7 @@ from tests.support.decisions import (
     some_events,
     span,
     subscribed,
+    subscribed_at_flabs,
     waived,
     window_closed,
 )
@@ -194,6 +195,7 @@ def fill(connection: Connection) -> None:
             decided(request_closed()),
             decided(window_closed(span(RECEIVED, RECEIVED, "L"))),
             decided(subscribed("L", ["bill.created"])),
+            decided(subscribed_at_flabs("L", "bill.created")),
             decided(expected_bill()),
             decided(expected_bill("never", lab="L")),
             decided(expected_bill("never", 5, when=5)),

@@ -82,6 +82,15 @@ def run_ledger(
     )
 
 
+def is_worker(pid: int) -> bool:
+    """Tell whether a child of a server is a worker that runs; another child tracks resources."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return bool(command) and b"resource_tracker" not in command
+
+
 class Process:
     """A command of Ledger in the background, leader of a process group of its own."""
 
