@@ -13,7 +13,7 @@ from psycopg.sql import SQL
 
 from ledger.api.handlers.projection import read_status
 from ledger.api.services import Services
-from ledger.errors import DatabaseUnavailableError, StateError
+from ledger.errors import BusyError, DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
@@ -57,6 +57,9 @@ _GAUGES = {
     "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
     "ledger_seal_lag_seconds": "How long the oldest event that is not has waited.",
     "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
+    "ledger_labs": "Labs that a webhook was received from.",
+    "ledger_quiet_labs": "Those not heard of for longer than their habits make likely.",
+    "ledger_silent_labs": "Those not heard of for longer than their habits explain.",
     "ledger_replica_up": "Whether the replica that answers reads does: 1 or 0. NaN: there is none.",
     "ledger_replica_position": "The log position that its state reflects.",
 }
@@ -64,7 +67,8 @@ _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
 _SEALS = tuple(_GAUGES)[18:21]
-_REPLICA = tuple(_GAUGES)[21:]
+_LABS = tuple(_GAUGES)[21:24]
+_REPLICA = tuple(_GAUGES)[24:]
 
 Values = dict[str, float]
 
@@ -87,6 +91,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _operations(primary),
         _refused(primary),
         _seals(primary),
+        _labs(primary),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
@@ -99,7 +104,8 @@ async def _gauges(services: Services) -> Iterable[Metric]:
             values |= part
         elif isinstance(part, (psycopg.OperationalError, DatabaseUnavailableError)):
             values["ledger_database_up"] = 0.0
-        elif not isinstance(part, (psycopg.Error, StateError)):  # the state is missing
+        # The state is missing, or reports keep the threads busy.
+        elif not isinstance(part, (psycopg.Error, StateError, BusyError)):
             raise part
     return [
         GaugeMetricFamily(name, words, value=values.get(name, nan))
@@ -130,3 +136,12 @@ async def _seals(services: Services) -> Values:
     status = SealStatus(*row)
     numbers = (status.sealed, status.lag_seconds(datetime.now(UTC)), status.signed or 0)
     return dict(zip(_SEALS, numbers, strict=True))
+
+
+async def _labs(services: Services) -> Values:
+    hearings = await services.run(
+        lambda connection: services.hearings.read(connection, datetime.now(UTC))
+    )
+    states = [hearing.state for hearing in hearings.values()]
+    numbers = (len(states), states.count("quiet"), states.count("silent"))
+    return dict(zip(_LABS, numbers, strict=True))

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from msgspec import Struct, field
 
 from ledger.operations.read_models import (
+    LabSilence,
     LabTotals,
     LossWindow,
     MissingEventItem,
@@ -49,6 +50,7 @@ class _LabFindings(Struct):
     windows: list[LossWindow] = field(default_factory=list)
     unseen: list[UnseenBill] = field(default_factory=list)
     late: list[NearLoss] = field(default_factory=list)
+    silences: list[LabSilence] = field(default_factory=list)
 
 
 def write_report_markdown(
@@ -116,6 +118,8 @@ def _by_lab(report: ReconciliationReport) -> dict[str | None, _LabFindings]:
     for near_loss in report.near_losses:
         if any(near_loss.attempts[1:]):
             labs.setdefault(near_loss.lab_id, _LabFindings()).late.append(near_loss)
+    for silence in report.silences:
+        labs.setdefault(silence.lab_id, _LabFindings()).silences.append(silence)
     return labs
 
 
@@ -163,6 +167,11 @@ def _section(
         "Near losses, events that did not reach us on the first attempt:",
         _LATE,
         map(_near_loss, findings.late),
+    )
+    yield from _table(
+        "Silence, longer than usual for the time of the week:",
+        ("State", "Last event received (UTC)", "Odds"),
+        ((one.state, clock(one.last_heard_at), one.odds) for one in findings.silences),
     )
 
 

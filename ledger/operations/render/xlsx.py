@@ -90,6 +90,20 @@ def write_report_spreadsheet(
             ((bill.integrator_id, bill.lab_id, bill.expected_by) for bill in report.unseen_bills),
         )
         book.add("Near losses", *_near_losses(report.near_losses))
+        book.add(
+            "Silences",
+            (
+                ("Lab", 20),
+                ("State", 10),
+                ("Last heard of (UTC)", 20),
+                ("Silent for (h)", 14),
+                ("Odds", 60),
+            ),
+            (
+                (one.lab_id, one.state, one.last_heard_at, one.hours, one.odds)
+                for one in report.silences
+            ),
+        )
         about: list[tuple[str, Value]] = [
             ("As of (UTC)", report.as_of),
             ("Log position", report.position),
