@@ -27,6 +27,9 @@ IDLE = 0.25
 REST = 3
 """The idle hours in a row that part two sessions; a lunch break is shorter."""
 
+BUSY = 8
+"""The usual events of an hour that is as busy as any: it is not empty by chance."""
+
 EDGE = 1.5
 """The most surprise of an hour next to one that is often empty, as at the ends of a session. Labs
 open late and close early, and clocks are changed twice a year."""
@@ -101,12 +104,12 @@ def _chances(usual: list[int], total: list[float], empty: list[float]) -> list[f
     # hour of the week, too few to tell rare from never.
     shared_total: dict[int, float] = defaultdict(float)
     shared_empty: dict[int, float] = defaultdict(float)
-    for slot, events in enumerate(usual):
-        shared_total[events.bit_length()] += total[slot]
-        shared_empty[events.bit_length()] += empty[slot]
+    classes = [min(events, BUSY).bit_length() for events in usual]
+    for slot, busy in enumerate(classes):
+        shared_total[busy] += total[slot]
+        shared_empty[busy] += empty[slot]
     chances = []
-    for slot, events in enumerate(usual):
-        busy = events.bit_length()
+    for slot, busy in enumerate(classes):
         prior = (shared_empty[busy] + 0.5) / (shared_total[busy] + 1) if busy else 1.0
         chances.append(
             min(1.0, (PRIOR * prior + max(0.0, empty[slot])) / (PRIOR + max(0.0, total[slot])))

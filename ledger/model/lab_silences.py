@@ -25,8 +25,11 @@ CERTAIN = 10.0
 NOTICED = 3.0
 """The surprise at which a lab is quiet: twenty to one."""
 
-OPENED = 0.3
-"""The share of its usual events that a session has at the least if the lab works that day."""
+OPENED = 0.15
+"""The share of its usual events that comes at the least while a lab works as usual."""
+
+LATELY = 6
+"""The hours that are looked at for that."""
 
 MISSED = 0.5
 """The share of a session's surprise that a lab has to miss, to have missed the session."""
@@ -162,7 +165,7 @@ def _measure_all(
 
 
 def _opened(counts: Mapping[int, int], habit: Habit, last: int) -> bool:
-    """Return whether the lab worked as usual in its session, up to the hour `last`.
+    """Return whether the lab worked as usual in the last hours of its session, up to `last`.
 
     On a holiday some labs send a few events, which do not mean that they work.
     """
@@ -170,7 +173,7 @@ def _opened(counts: Mapping[int, int], habit: Habit, last: int) -> bool:
     if session < 0:  # it may be early
         return habit.session[hour_of_week(last + 1)] >= 0
     events = usual = 0
-    for hour in range(last, last - 24, -1):
+    for hour in range(last, last - LATELY, -1):
         if habit.session[hour_of_week(hour)] != session:
             break
         events += counts.get(hour, 0)

@@ -36,11 +36,14 @@ FACTOR = 1.4
 """How much greater than the second greatest of the quarter a silence must be. The greatest may
 have been a loss, and must not hide the next one."""
 
-LONGEST_HOLIDAY = 2.0
-"""Missed sessions of an earlier silence that count: a later one is told in the third at last."""
+LONGEST_HOLIDAY = 2.75
+"""Sessions that a lab must miss that has missed a whole one in the quarter before."""
 
 YOUNG = 4.0
 """Weeks of a lab's history below which more surprise is asked for, up to half as much again."""
+
+TOLD = 1.2
+"""How much more surprise is asked for where the quarter had a silence that was told."""
 
 TOGETHER = 3
 """Labs that must be silent at once, and be at least half of those expected to be heard of."""
@@ -154,7 +157,8 @@ def _judge(past: Past, until: float, unobserved: AbstractSet[int]) -> _Found:
 
 
 def _caution(past: Past) -> float:
-    return max(1.0, min(1.5, YOUNG / past.weeks))
+    told = past.stopped[0] >= CERTAIN or past.missed[0] >= 1
+    return max(1.0, min(1.5, YOUNG / past.weeks)) * (TOLD if told else 1.0)
 
 
 def _has_stopped(past: Past, silence: Silence) -> bool:
@@ -168,7 +172,7 @@ def _has_stopped(past: Past, silence: Silence) -> bool:
 def _bearable(past: Past) -> float:
     """Return how many sessions the lab may miss before that is told."""
     greatest, second = past.missed
-    habitual = FACTOR * greatest if greatest < NEARLY_ALL else min(greatest, LONGEST_HOLIDAY) + 0.75
+    habitual = FACTOR * greatest if greatest < NEARLY_ALL else LONGEST_HOLIDAY
     return _caution(past) * max(1.0, FACTOR * second, habitual)
 
 
@@ -191,6 +195,8 @@ def _odds(found: _Found, now: datetime, unobserved: AbstractSet[int]) -> str:
     if found.hours < SHORTEST:
         return "heard of lately"
     length, longest = _length(found.hours), _length(past.longest)
+    if found.state == "usual":
+        return f"silent for {length}, as usual"
     if past.habit is None:
         return f"silent for {length}, at the most {longest} before; no habit known before two weeks"
     weeks = silent = 0

@@ -21,6 +21,7 @@ from ledger.model.silence import (
 )
 from ledger.operations.loss_windows import position_at, read_outages
 from ledger.operations.read_models import LabSilence
+from ledger.operations.refused_deliveries.decide import BATCH
 from ledger.projection.delivery_stats import HourKey
 
 # An import may be of events that are older than all that a lab sent, so it counts for nothing.
@@ -117,7 +118,8 @@ def read_hearings_then(
     `since_then` counts what was received after that position.
     """
     unobserved = unobserved_hours(read_outages(connection, now), now)
-    upto = min(position, position_at(connection, now + timedelta(minutes=1)))
+    # It may be a batch too early, and what is too late is left out by its time.
+    upto = min(position, position_at(connection, now + timedelta(minutes=1)) + BATCH)
     changed = {lab_id for lab_id, _, _ in since_then}
     lasts: dict[str, datetime] = {}
     values = {"now": now, "labs": as_array(labs)}
