@@ -46,8 +46,10 @@ page-pictures: $(READY) ## draw the pictures of docs/page.md from a real demo; n
 pictures: $(READY) ## draw the pictures of docs/concepts from the functions that they show
 	$(VENV)/bin/python -m docs.draw_concepts
 
-reference: $(READY) ## write docs/reference from the code
+reference: $(READY) sql-schema ## write docs/reference and api_schema from the code
+	$(VENV)/bin/ledger openapi --output api_schema
 	$(VENV)/bin/python -m docs.reference_pages
+	$(VENV)/bin/python -m docs.metrics_page
 
 docs: $(READY) ## build the documentation as a site into site/
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict

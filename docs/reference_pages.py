@@ -135,7 +135,8 @@ def _calls(openapi: Schema) -> Iterator[str]:
                     f"{_type(content.get('schema', {}))} as `{kind}`"
                     for kind, content in body["content"].items()
                 ]
-                yield f"Body: {', or '.join(kinds)}.\n"
+                words = f" {body['description']}" if "description" in body else ""
+                yield f"Body: {', or '.join(kinds)}.{words}\n"
             yield "| Status | Answer |\n|---|---|"
             for status, response in sorted(operation["responses"].items()):
                 yield f"| {status} | {_answer(response, openapi)} |"

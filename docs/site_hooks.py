@@ -25,6 +25,27 @@ _FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 _TEST = re.compile(r"`(tests/([\w/]+)\.py)::(test_\w+)`")
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the pages that the navigation does not name under their own heading."""
+    named = set(_named(config.nav))
+    folder = Path(config.docs_dir)
+    pages = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
+    more = [page for page in pages if page not in named]
+    config.nav = [*(config.nav or []), *([{"More": more}] if more else [])]
+    return config
+
+
+def _named(nav: object) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    elif isinstance(nav, dict):
+        for part in nav.values():
+            yield from _named(part)
+    elif isinstance(nav, list):
+        for part in nav:
+            yield from _named(part)
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the first page, the page of tests, and each file that a page links to."""
     files.append(File.generated(config, "index.md", content=_read("README.md")))

@@ -69,6 +69,14 @@ class ForkError(SealError):
     """A checkpoint was published of a log that continued otherwise than this one."""
 
 
+class ArchiveError(LedgerError):
+    """An archive cannot be written or read, or is not of this log."""
+
+
+class ArchiveDamageError(ArchiveError):
+    """An archive does not hold what was sealed; the message names the first position."""
+
+
 class ImportFileError(LedgerError):
     """A file to import cannot be read."""
 

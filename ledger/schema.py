@@ -30,8 +30,12 @@ TABLES = (
     "alert_delivery",
     "reconciliation_run",
     "webhook_token",
+    "flabs_check",
+    "flabs_lab",
+    "flabs_rotation",
     "refused_delivery",
     "api_key",
+    "verification",
     "seal_tile",
     "seal_checkpoint",
 )

@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,12 @@ from tests.support.postgres import (
 )
 
 FUZZ_SEED = "LEDGER_TEST_FUZZ_SEED"
+
+
+# Without bytecode, each process that runs tests compiles all modules and rewrites all assertions
+# again, half a minute of them, and each command of a test compiles Ledger.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure() -> None:

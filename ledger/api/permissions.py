@@ -87,6 +87,14 @@ class Caller(Struct, frozen=True):
                 "makes names some of these in labs"
             )
 
+    def require_all_labs(self) -> None:
+        """Raise `ForbiddenError` unless the key is for all labs."""
+        if self.labs is not None:
+            raise ForbiddenError(
+                f"the API key {self.key_id} is for labs {', '.join(self.labs)}, and this concerns "
+                "the account at Flabs as a whole"
+            )
+
     def require_grant(self, grant: Grant) -> None:
         """Raise `ForbiddenError` if a key with this grant could do more than this one."""
         self.require(grant.scope)

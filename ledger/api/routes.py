@@ -15,6 +15,14 @@ from ledger.api.handlers.expected_bills import (
     list_expected_bills,
     stop_expecting_bill,
 )
+from ledger.api.handlers.flabs import (
+    check_account,
+    get_coverage,
+    get_token_rotation,
+    list_account_labs,
+    rotate_token,
+    subscribe_labs,
+)
 from ledger.api.handlers.health import get_liveness, get_readiness
 from ledger.api.handlers.imports import import_events
 from ledger.api.handlers.keys import create_key, list_keys, revoke_key, rotate_key
@@ -126,6 +134,12 @@ def make_routes() -> list[Any]:
             accept_refused_deliveries,
             drop_refused_deliveries,
             erase_body,
+            list_account_labs,
+            get_coverage,
+            check_account,
+            subscribe_labs,
+            get_token_rotation,
+            rotate_token,
         ],
         guards=[require_scope],
         before_request=check_parameters,

@@ -150,12 +150,19 @@ def shown_body(body: bytes) -> tuple[msgspec.Raw, str | None]:
 
 
 def attempt(row: LoggedDelivery, interval: timedelta, count: int) -> int | None:
+    """Return the sender's attempt that brought a webhook, as `attempt_of` does."""
+    return attempt_of(row.source, row.event_time, row.received_at, interval, count)
+
+
+def attempt_of(
+    source: str, event_time: datetime | None, received_at: datetime, interval: timedelta, count: int
+) -> int | None:
     """Return the sender's attempt that brought a webhook, 0 to `count`; None if it is unclear.
 
     Attempts are `interval` apart, so the nearest multiple of it tells the attempt. A delay outside
     that range means that the event was sent late, or that the clocks differ.
     """
-    if row.event_time is None or row.source != "webhook":
+    if event_time is None or source != "webhook":
         return None
-    nearest = round((row.received_at - row.event_time) / interval)
+    nearest = round((received_at - event_time) / interval)
     return nearest if 0 <= nearest <= count else None

@@ -41,6 +41,7 @@ def make_services(
         policy=policy,
         reports=Threads("reports", size=2, waiting=30),
         decisions=Threads("decisions", size=3, waiting=60),
+        flabs=Threads("flabs", size=1, waiting=4),
         pages=Threads("pages", size=1, waiting=60),
         hearings=Hearings(),
     )

@@ -1,8 +1,8 @@
 """What the handlers share: database connections, threads, the checkpoint watcher, the policy."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -71,6 +71,8 @@ class Services(Struct, frozen=True):
     """For reads that need more than one query. Few, because each competes with the event loop."""
     decisions: Threads
     """For operators' decisions and imports, so that no report holds them up."""
+    flabs: Threads
+    """For calls to Flabs, which may be slow, or away."""
     pages: Threads
     """For writing long pages of the log."""
     hearings: Hearings
@@ -150,13 +152,19 @@ class Services(Struct, frozen=True):
         except (psycopg.OperationalError, DatabaseUnavailableError) as error:
             raise _of_replica(error) from error
 
+    @contextmanager
+    def connected(self, purpose: str) -> Iterator[Connection]:
+        """Give a thread a connection of its own."""
+        with closing(connect(self.url, purpose)) as connection:
+            yield connection
+
     async def decide(self, work: Callable[[], T]) -> T:
         """Record a decision in a thread. Raises `BusyError`."""
         return await self.decisions.run(work)
 
     def close(self) -> None:
         """Start no more work in threads."""
-        for threads in (self.reports, self.decisions, self.pages):
+        for threads in (self.reports, self.decisions, self.flabs, self.pages):
             threads.close()
 
     async def _fetch(

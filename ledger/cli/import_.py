@@ -2,11 +2,14 @@
 
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import rich_click as click
 
+from ledger.archive.folder import Archive
+from ledger.archive.restore import ArchivedLog
 from ledger.cli.common import dry_run_option, operator_option, prepared_database
-from ledger.eventlog.import_export import Options
+from ledger.eventlog.import_export import ImportSource, Options
 from ledger.eventlog.import_files import ImportFile, Limits, open_import_file
 from ledger.model.operators import Operator
 from ledger.operations.expected_bills import expect, read_expectations
@@ -27,7 +30,13 @@ SHOWN = 100
 
 
 @click.command("import")
-@click.argument("file")
+@click.argument("file", required=False)
+@click.option(
+    "--archive",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Import an archive that `ledger archive` wrote, instead of FILE.",
+)
 @click.option(
     "--expected-bills",
     is_flag=True,
@@ -42,37 +51,56 @@ SHOWN = 100
 @dry_run_option
 @operator_option
 def import_(
-    *, file: str, expected_bills: bool, keep_unreadable: bool, dry_run: bool, by: Operator
+    *,
+    file: str | None,
+    archive: Path | None,
+    expected_bills: bool,
+    keep_unreadable: bool,
+    dry_run: bool,
+    by: Operator,
 ) -> None:
-    """Import events from FILE, - for standard input.
+    """Import events from FILE, - for standard input, or from an archive.
 
     FILE holds payloads of Flabs as support sends them (JSON Lines, a JSON array, or JSON values
     one after the other) or what `ledger export` wrote; in UTF-8, UTF-16 or UTF-32, plain or packed
     by gzip or zip. Any other file is refused as a whole. What is in the log already is not recorded
     again, so an interrupted import is simply repeated. Reports which lines of which support
-    requests the file settled.
+    requests the file settled. An archive is checked first; into an empty log, each event gets its
+    position again.
     """
-    if expected_bills and (keep_unreadable or dry_run):
-        raise click.UsageError("--expected-bills takes neither --keep-unreadable nor --dry-run.")
+    if (file is None) == (archive is None):
+        raise click.UsageError("Name either a FILE or --archive DIR.")
+    if expected_bills and (archive or keep_unreadable or dry_run):
+        raise click.UsageError(
+            "--expected-bills takes neither --archive nor --keep-unreadable nor --dry-run."
+        )
     url = prepared_database()
+    options = Options(by=by, exports=True, keep_unreadable=keep_unreadable)
+    if archive:
+        _import(url, ArchivedLog(Archive(archive)), options, dry_run=dry_run)
+        return
+    assert file is not None  # noqa: S101 -- one of both is given
     limits = Limits().with_bodies_of(Settings.from_environment().max_body)
     with open_import_file(file, sys.stdin.buffer, limits=limits) as opened:
         if expected_bills:
             _expect(url, opened, by)
-            return
-        options = Options(by=by, exports=True, keep_unreadable=keep_unreadable)
-        with closing(connect(url, "import")) as connection:
-            if dry_run:
-                report = preview_file(connection, opened, options)
-            else:
-                report = import_file(
-                    url,
-                    connection,
-                    opened,
-                    options,
-                    patience=PATIENCE,
-                    on_progress=_show_progress if sys.stderr.isatty() else lambda _: None,
-                )
+        else:
+            _import(url, opened, options, dry_run=dry_run)
+
+
+def _import(url: str, source: ImportSource, options: Options, *, dry_run: bool) -> None:
+    with closing(connect(url, "import")) as connection:
+        if dry_run:
+            report = preview_file(connection, source, options)
+        else:
+            report = import_file(
+                url,
+                connection,
+                source,
+                options,
+                patience=PATIENCE,
+                on_progress=_show_progress if sys.stderr.isatty() else lambda _: None,
+            )
     _show(report)
     if not report.complete or _is_all_unreadable(report):
         sys.exit(1)

@@ -7,8 +7,10 @@ import rich_click as click
 
 from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
+from ledger.flabs.watcher import FlabsWatcher
 from ledger.logging_setup import configure_logging
 from ledger.operations.alerts.channels import check_channels
+from ledger.operations.alerts.seal_watch import SealWatch
 from ledger.operations.alerts.watcher import AlertWatcher
 from ledger.operations.policy import agree_if_reachable
 from ledger.projection.projector import Projector
@@ -23,8 +25,10 @@ def project(*, end_with_parent: bool) -> None:
     """Fold new events into the state until stopped.
 
     Several projectors may run: one leads, the others stand by. With LEDGER_ALERT_URLS the command
-    also sends alerts about overdue events, loss windows, unseen bills and parked bills. It seals
-    the log: with LEDGER_SEAL_KEY it signs checkpoints, with LEDGER_SEAL_PUBLISH it publishes them.
+    also sends alerts about overdue events, loss windows, unseen bills, parked bills and seals that
+    stand still. It seals the log: with LEDGER_SEAL_KEY it signs checkpoints, with
+    LEDGER_SEAL_PUBLISH it publishes them. With LEDGER_FLABS_CLIENT_ID and its secret it lists the
+    labs of the account at Flabs.
     """
     configure_logging()
     if end_with_parent:
@@ -37,17 +41,21 @@ def project(*, end_with_parent: bool) -> None:
     check_schema_if_reachable(url)
     projector = Projector(url)
     policy = agree_if_reachable(url, settings)
-    alerts = AlertWatcher(url, policy, settings.alert_urls, spool=settings.spool_dir)
+    flabs = FlabsWatcher(url, settings, policy)
     sealer = Sealer(url, key=key, publish_to=settings.seal_publish, interval=settings.seal_interval)
+    seals = SealWatch(lambda: sealer.trouble)
+    alerts = AlertWatcher(url, policy, settings.alert_urls, spool=settings.spool_dir, seals=seals)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         projector.stop()
         alerts.stop()
         sealer.stop()
+        flabs.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     if settings.alert_urls:
         alerts.start()
     sealer.start()
+    flabs.start()
     projector.run()

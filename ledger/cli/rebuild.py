@@ -2,9 +2,13 @@
 
 import time
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import rich_click as click
 
+from ledger.archive.folder import Archive
+from ledger.archive.rebuild import rebuild_from
 from ledger.cli.common import (
     dry_run_option,
     go_ahead,
@@ -22,42 +26,61 @@ from ledger.projection.rebuild import rebuild_bill
 @click.option(
     "--bill", nargs=2, metavar="LAB BILL", help="Fold only this bill again, in the live state."
 )
+@click.option(
+    "--from",
+    "archive",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Read the events from an archive of this log, and from the log only what came after it.",
+)
 @processes_option
 @yes_option
 @dry_run_option
-def rebuild(*, bill: tuple[str, str] | None, processes: int, yes: bool, dry_run: bool) -> None:
+def rebuild(
+    *,
+    bill: tuple[str, str] | None,
+    archive: Path | None,
+    processes: int,
+    yes: bool,
+    dry_run: bool,
+) -> None:
     """Rebuild the state from the log next to the live one, then swap them.
 
     Readers are served from the old state until the new one is complete. Interrupted, it leaves the
     old state untouched; run it again.
     """
+    if bill and archive:
+        raise click.UsageError("--bill folds one bill again from the log: it does not take --from")
     url = prepared_database()
     if bill:
         _one(url, bill)
     else:
-        _all(url, processes, yes=yes, dry_run=dry_run)
+        _all(url, processes, Archive(archive) if archive else None, yes=yes, dry_run=dry_run)
 
 
 def _one(url: str, key: tuple[str, str]) -> None:
-
     error = rebuild_bill(url, key)
     if error is not None:
         raise click.ClickException(error)
     click.echo(f"Bill {key[1]} of lab {key[0]} was folded again.")
 
 
-def _all(url: str, processes: int, *, yes: bool, dry_run: bool) -> None:
-
+def _all(url: str, processes: int, archive: Archive | None, *, yes: bool, dry_run: bool) -> None:
     head = query_one(url, "SELECT ledger.event_log_head()")[0]
+    archived = ""
+    if archive:
+        last = archive.whole()[-1].last
+        archived = f", those up to position {last:,} from {archive.path},"
     what = (
-        f"The state will be rebuilt from {head:,} events by {processes} processes. "
+        f"The state will be rebuilt from {head:,} events{archived} by {processes} processes. "
         "Readers are served meanwhile."
     )
     if not go_ahead(what, yes=yes, dry_run=dry_run):
         return
     began = time.monotonic()
     with progress("rebuild") as tell:
-        made = run(url, processes=processes, started_at=datetime.now(UTC), on_progress=tell)
+        work = partial(rebuild_from, archive=archive) if archive else run
+        made = work(url, processes=processes, started_at=datetime.now(UTC), on_progress=tell)
     seconds = time.monotonic() - began
     counts = made.counts
     click.echo(

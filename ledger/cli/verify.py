@@ -6,16 +6,15 @@ from pathlib import Path
 
 import rich_click as click
 
-from ledger.cli.common import prepared_database, processes_option
+from ledger.cli.common import prepared_database, processes_option, read_public_key
 from ledger.cli.progress import progress
 from ledger.errors import SealError
 from ledger.eventlog import read
 from ledger.postgres.connect import connect
+from ledger.projection.verification import record_verification
 from ledger.projection.verify import verify as run
 from ledger.seals.comparison import Compared, compare, read_signed
-from ledger.seals.key_file import read_key_file
 from ledger.seals.notes import PublicKey
-from ledger.settings import Settings
 
 
 @click.command()
@@ -42,13 +41,14 @@ def verify(*, processes: int, against: Path | None, public_key: str | None) -> N
         raise click.UsageError("--public-key belongs to --against")
     url = prepared_database()
     if against:
-        compared = _compare(url, against, _key(public_key))
+        compared = _compare(url, against, read_public_key(public_key))
         if compared.verdict != "as sealed":
             click.echo(f"{compared.verdict.upper()}: {compared.words}")
             sys.exit(3)
         click.echo(compared.words)
     with progress("verify") as tell:
         verified = run(url, processes=processes, on_progress=tell)
+    record_verification(url, verified)
     if verified.difference:
         click.echo(f"DIFFERENT: {verified.difference.words}")
         sys.exit(3)
@@ -57,20 +57,6 @@ def verify(*, processes: int, against: Path | None, public_key: str | None) -> N
         f"The state is what the fold says of it up to position {verified.position:,}: "
         f"{verified.bills:,} bills."
     )
-
-
-def _key(given: str | None) -> PublicKey:
-    if given is None:
-        file = Settings.from_environment().seal_key
-        if file is None:
-            raise click.UsageError(
-                "who signed the checkpoints? Name the key with --public-key, or set LEDGER_SEAL_KEY"
-            )
-        return read_key_file(file).public
-    try:
-        return PublicKey.read(Path(given).read_text("ascii", "replace"))
-    except OSError:  # it is the key itself
-        return PublicKey.read(given)
 
 
 def _compare(url: str, against: Path, key: PublicKey) -> Compared:

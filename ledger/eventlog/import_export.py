@@ -9,7 +9,7 @@ follow, see `liveness_transfer`. Any other value is a payload of Flabs, as suppo
 import base64
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -26,7 +26,7 @@ from ledger.eventlog.erased_events import (
     erased_event,
     is_restorable,
 )
-from ledger.eventlog.import_files import ImportFile, Reading
+from ledger.eventlog.json_values import Value
 from ledger.eventlog.liveness_transfer import LivenessRecord, read_record, store_records
 from ledger.model.digest import is_json
 from ledger.model.event import read_event
@@ -119,6 +119,28 @@ class Entry(NamedTuple):
         return len(self.value) if isinstance(self.value, bytes) else 0
 
 
+class ReadValues(Protocol):
+    """The values of a file."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the file ends inside a value or an array."""
+
+    def values(self) -> Iterator[Value]:
+        """Yield the values."""
+
+
+class ImportSource(Protocol):
+    """What can be imported: a file of values, or an archive."""
+
+    @property
+    def name(self) -> str | None:
+        """How it is called; None if it has no name."""
+
+    def read(self, is_wanted: Callable[[bytes], bool], /) -> ReadValues:
+        """Look through the whole source. Raises `LedgerError` if it is not accepted."""
+
+
 class Options(Struct, frozen=True, kw_only=True):
     """How to import a file.
 
@@ -145,7 +167,7 @@ _RANGES_APART = 100_000
 
 def import_events(
     connection: Connection,
-    file: ImportFile,
+    file: ImportSource,
     options: Options,
     *,
     on_progress: Callable[[int], None],
@@ -192,7 +214,7 @@ def import_events(
     return imported
 
 
-def preview_import(connection: Connection, file: ImportFile, options: Options) -> Imported:
+def preview_import(connection: Connection, file: ImportSource, options: Options) -> Imported:
     """Return what an import would count, without a change that lasts."""
     reading = file.read(_holds_event)
     _check_labs(reading, options)
@@ -256,14 +278,11 @@ def export_lines(
         copy.set_types(("int8", "timestamptz", "text", "bytea", *erased_events.TYPES))
         for position, received_at, source, body, *erased in copy.rows():
             moment = received_at.astimezone(UTC)
-            if body is not None:
-                yield _line(position, moment, source, body)
-            else:
-                what = erased_event(ErasedColumns(*erased))
-                yield msgspec.json.encode(ExportLine(position, moment, source, erased=what)) + b"\n"
+            what = body if body is not None else erased_event(ErasedColumns(*erased))
+            yield export_line(position, moment, source, what)
 
 
-def _check_labs(reading: Reading, options: Options) -> None:
+def _check_labs(reading: ReadValues, options: Options) -> None:
     labs = options.by.labs
     if labs is None:
         return
@@ -278,7 +297,12 @@ def _check_labs(reading: Reading, options: Options) -> None:
                 )
 
 
-def _line(position: int, received_at: datetime, source: Source, body: bytes) -> bytes:
+def export_line(
+    position: int, received_at: datetime, source: Source, body: bytes | ErasedEvent
+) -> bytes:
+    """Return the line of an event, with its line end; `received_at` in UTC."""
+    if isinstance(body, ErasedEvent):
+        return msgspec.json.encode(ExportLine(position, received_at, source, erased=body)) + b"\n"
     fits_a_line = body == body.strip() and b"\n" not in body and b"\r" not in body
     if fits_a_line and is_json(body):
         line = msgspec.json.encode(
@@ -301,14 +325,14 @@ def _positions_of_import(connection: Connection, import_id: int) -> list[tuple[i
     return rows
 
 
-def _nothing_yet(reading: Reading) -> Imported:
+def _nothing_yet(reading: ReadValues) -> Imported:
     return Imported(unreadable_lines=[], ranges=[], keys=set(), complete=not reading.cut_off)
 
 
 class _Run:
     """The row of `ledger.import_run` of an import; there is none until something was recorded."""
 
-    def __init__(self, connection: Connection, file: ImportFile, options: Options) -> None:
+    def __init__(self, connection: Connection, file: ImportSource, options: Options) -> None:
         self._connection = connection
         self._name = file.name
         self._by = options.by
@@ -384,7 +408,7 @@ def _digests_of_new(connection: Connection, batch: list[Entry]) -> set[bytes]:
     return {digest for (digest,) in connection.execute(_PREVIEW, parameters)}
 
 
-def _batches(reading: Reading, options: Options) -> Iterator[list[Entry]]:
+def _batches(reading: ReadValues, options: Options) -> Iterator[list[Entry]]:
     batch: list[Entry] = []
     size = 0
     for number, text in reading.values():

@@ -19,7 +19,7 @@ from ledger.model.missing_events import MissingEvent, missing_events
 from ledger.model.operator_events import LoggedDecision
 from ledger.model.request_lines import Line, apply_decisions
 
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 """Raise it whenever the same events would give another state, words included, or the state tables
 get another shape. State of another version is served but not updated until `ledger rebuild`."""
 

@@ -27,7 +27,7 @@ IDLE = 0.25
 REST = 3
 """The idle hours in a row that part two sessions; a lunch break is shorter."""
 
-BUSY = 8
+BUSY = 16
 """The usual events of an hour that is as busy as any: it is not empty by chance."""
 
 EDGE = 1.5

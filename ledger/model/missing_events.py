@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from ledger.event_types import EventType
 from ledger.model.bill_history import BillHistory, LoggedEvent, by_reception
 from ledger.model.event import is_completed
 
@@ -35,7 +36,7 @@ class MissingEvent(Struct, frozen=True):
     events were requested or waived; the two times are set only when all of them were.
     """
 
-    event_type: str
+    event_type: EventType
     test_id: str | None
     certainty: Certainty
     count: int
@@ -108,7 +109,7 @@ def _bill_completed(history: BillHistory) -> Iterable[MissingEvent]:
 
 
 def _missing(
-    event_type: str,
+    event_type: EventType,
     certainty: Certainty,
     evidence: LoggedEvent,
     *,

@@ -8,7 +8,7 @@ body a decision: a webhook that looks like one is an ordinary event.
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -143,6 +143,36 @@ class SubscriptionSet(Decision, frozen=True, kw_only=True, tag="subscription.set
     events: list[EventType] | None
 
 
+class FlabsSubscribed(Decision, frozen=True, kw_only=True, tag="flabs.subscribed"):
+    """Event types of a lab (null: of all labs) were subscribed at Flabs, or were so already.
+
+    `party` is `corporateUser:ID` or `organization:ID`. `in_path` says that the endpoint is
+    completed by a secret token. `token_id` is the webhook token that Flabs was given; null for one
+    of the settings.
+    """
+
+    lab_id: Identifier | None
+    party: Name | None
+    events: list[Identifier]
+    endpoint: Words
+    in_path: bool
+    token_id: Name | None
+    outcome: Literal["subscribed", "already"]
+
+
+class FlabsTokenRotated(Decision, frozen=True, kw_only=True, tag="flabs.token_rotated"):
+    """A rotation of the webhook token that Flabs has reached a step.
+
+    `begun`: the token `token_id` is valid; `subscribed`: Flabs has it for every subscription;
+    `finished`: the tokens `replaced` are dropped.
+    """
+
+    rotation: Number
+    step: Literal["begun", "subscribed", "finished"]
+    token_id: Name
+    replaced: list[Name]
+
+
 class DeliveriesAccepted(Decision, frozen=True, kw_only=True, tag="deliveries.accepted"):
     """Refused deliveries entered the log: how many, those recorded anew, and all their positions.
 
@@ -202,6 +232,8 @@ AnyDecision = (
     | WindowClosed
     | BillExpected
     | SubscriptionSet
+    | FlabsSubscribed
+    | FlabsTokenRotated
     | DeliveriesAccepted
     | DeliveriesDropped
     | BodyErased

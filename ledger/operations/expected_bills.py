@@ -3,11 +3,11 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
-from typing import IO, Annotated, Any, LiteralString
+from typing import IO, Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,7 +27,7 @@ from ledger.model.event import Identifier
 from ledger.model.operator_events import BillExpected, Moment, is_storable
 from ledger.model.operators import Operator, as_array
 from ledger.operations.decisions import catch_up, deciding, record, see
-from ledger.operations.read_models import ExpectedState
+from ledger.operations.expected_bill_list import LIST, ExpectedItem, item_of
 from ledger.operations.spreadsheet_cells import original
 from ledger.postgres.connect import connect
 from ledger.projection import store
@@ -46,20 +46,6 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True):
     lab_id: Annotated[Identifier | None, Meta(description="The lab, where it is known.")] = None
 
 
-class ExpectedItem(Struct, frozen=True):
-    """A bill that is or was expected.
-
-    It is `awaited` until `expected_by`, `unseen` after that, and `seen` as soon as an event with
-    its integrator id has been received, at whatever time: from its lab, or from any if none is
-    named.
-    """
-
-    integrator_id: str
-    lab_id: str | None
-    expected_by: datetime
-    state: ExpectedState
-
-
 class Refused(Struct, frozen=True):
     """A line of a file that is no expectation, and why."""
 
@@ -72,36 +58,6 @@ class ExpectedBillsReport(Struct, frozen=True):
 
     expected: int
     refused: list[Refused]
-
-
-LIST: LiteralString = """
-SELECT c.position, e.integrator_id, e.lab_id, e.expected_by, e.is_seen
-FROM state.checkpoint c
-LEFT JOIN LATERAL (
-    SELECT e.*
-    FROM state.expected_bill e
-    WHERE e.expected_by IS NOT NULL AND {where}
-    ORDER BY e.expected_by, e.integrator_id, e.lab_id
-    LIMIT %(limit)s
-) e ON true
-ORDER BY e.expected_by, e.integrator_id, e.lab_id
-"""
-"""A page of the list; an empty page is one row of nulls except for the position."""
-
-IN_STATE: dict[ExpectedState, LiteralString] = {
-    "awaited": "NOT e.is_seen AND e.expected_by > %(now)s",
-    "unseen": "NOT e.is_seen AND e.expected_by <= %(now)s",
-    "seen": "e.is_seen",
-}
-
-
-def item_of(row: Sequence[Any], now: datetime) -> ExpectedItem:
-    """Return the item of a row of `LIST`."""
-    _, integrator_id, lab_id, expected_by, is_seen = row
-    state: ExpectedState = "awaited" if expected_by > now else "unseen"
-    return ExpectedItem(
-        integrator_id, lab_id or None, expected_by.astimezone(UTC), "seen" if is_seen else state
-    )
 
 
 def expect_one(

@@ -87,6 +87,7 @@ class Needs(Struct, frozen=True):
     overdue: int
     overdue_since: datetime | None
     possible: int
+    possible_since: datetime | None
     windows: int
     windows_since: datetime | None
     unseen: int
@@ -108,7 +109,9 @@ def read_needs(connection: Connection, policy: Policy, now: datetime, *, labs: L
     ]
     since = position_at(connection, now - DAY)
     overdue, oldest = count_overdue(connection, policy, now, Filter(labs=labs, certainty="certain"))
-    possible, _ = count_overdue(connection, policy, now, Filter(labs=labs, certainty="possible"))
+    possible, likely = count_overdue(
+        connection, policy, now, Filter(labs=labs, certainty="possible")
+    )
     unseen = _one(connection, _UNSEEN, values)
     unreadable = _one(connection, _UNREADABLE, {**values, "since": since})
     refused = _one(connection, _REFUSED, values)
@@ -116,6 +119,7 @@ def read_needs(connection: Connection, policy: Policy, now: datetime, *, labs: L
         overdue=overdue,
         overdue_since=oldest,
         possible=possible,
+        possible_since=likely,
         windows=len(windows),
         windows_since=windows[0].begin if windows else None,
         unseen=unseen[0],

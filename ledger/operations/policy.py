@@ -79,22 +79,24 @@ def agree(url: str, settings: Settings, *, adopt: bool = True) -> Policy:
     given = given_policy(settings)
     with connect(url, "policy") as connection:
         stored = read(connection)
-        differing = [name for name, value in given.items() if stored.values[name] != value]
-        if differing and stored.set_by == _DEFAULT:
+        if _differing(stored, given) and stored.set_by == _DEFAULT:
             if not adopt:
                 return _policy(stored.values)
             store(connection, given, by=getpass.getuser())
             stored = read(connection)
-            differing = [name for name, value in given.items() if stored.values[name] != value]
-    if differing:
-        name = differing[0]
-        raise SettingsError(
-            f"{PREFIX}{name.upper()} is {_shown(given[name])} here and "
-            f"{_shown(stored.values[name])} in the database, set by {stored.set_by} at "
-            f"{stored.set_at:%F %T} UTC. All processes must agree: remove it from this "
-            "environment, or run `ledger migrate` with it to change it for all, and restart them"
-        )
+    _refuse(stored, given)
     return _policy(stored.values)
+
+
+def check(connection: Connection, settings: Settings) -> None:
+    """Raise `SettingsError` if `settings` set something else than the database's policy.
+
+    A database that still has the default would adopt it.
+    """
+    stored = read(connection)
+    given = given_policy(settings)
+    if stored.set_by != _DEFAULT:
+        _refuse(stored, given)
 
 
 def agree_if_reachable(url: str, settings: Settings, *, adopt: bool = True) -> Policy:
@@ -130,6 +132,21 @@ def store(connection: Connection, given: Mapping[str, Any], *, by: str) -> None:
         if values != stored.values:
             row = {**values, "events": list(values["events"])}
             connection.execute(_STORE, {**row, "set_at": datetime.now(UTC), "set_by": by})
+
+
+def _differing(stored: StoredPolicy, given: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in given.items() if stored.values[name] != value]
+
+
+def _refuse(stored: StoredPolicy, given: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` naming the first setting that differs."""
+    for name in _differing(stored, given):
+        raise SettingsError(
+            f"{PREFIX}{name.upper()} is {_shown(given[name])} here and "
+            f"{_shown(stored.values[name])} in the database, set by {stored.set_by} at "
+            f"{stored.set_at:%F %T} UTC. All processes must agree: remove it from this "
+            "environment, or run `ledger migrate` with it to change it for all, and restart them"
+        )
 
 
 def _policy(values: dict[str, Any]) -> Policy:

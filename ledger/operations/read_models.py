@@ -10,9 +10,11 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
 from ledger.model.request_lines import LineState
 from ledger.model.silence import HearingState
+from ledger.operations.coverage import CoverageFinding
 
 WindowState = Literal["open", "requested", "closed"]
 ExpectedState = Literal["awaited", "unseen", "seen"]
@@ -29,7 +31,7 @@ class MissingEventItem(Struct, frozen=True):
     lab_id: str
     bill_id: str
     integrator_id: str | None
-    event_type: str
+    event_type: EventType
     test_id: str | None
     certainty: Certainty
     count: int
@@ -132,6 +134,8 @@ class ReconciliationReport(Struct, frozen=True):
     """A reconciliation without its missing events, which can be many.
 
     `totals` counts the missing events of all labs by state; `labs` lists the labs that have some.
+    `coverage` says what is wrong with labs' registration at Flabs now; null in the report of an
+    earlier position, for which it is not known.
     """
 
     as_of: datetime
@@ -142,6 +146,7 @@ class ReconciliationReport(Struct, frozen=True):
     unseen_bills: list[UnseenBill]
     near_losses: list[NearLoss]
     silences: list[LabSilence]
+    coverage: list[CoverageFinding] | None = None
 
 
 class Reconciliation(ReconciliationReport, frozen=True, kw_only=True):
@@ -176,7 +181,7 @@ class RequestLine(Struct, frozen=True):
     lab_id: str
     bill_id: str
     integrator_id: str | None
-    event_type: str
+    event_type: EventType
     test_id: str | None
     certainty: Certainty
     count: int

@@ -10,11 +10,10 @@ from psycopg import Connection
 from ledger.api.http.guards import READ
 from ledger.api.http.paths import identifier
 from ledger.api.permissions import Caller
-from ledger.api.schemas import attempt
+from ledger.api.schemas import attempt_of
 from ledger.api.services import Services
 from ledger.errors import UnknownSubjectError
 from ledger.eventlog import read
-from ledger.eventlog.read import LoggedDelivery
 from ledger.operations.bill_details import BillDetails, LoggedItem, read_bill
 from ledger.operations.policy import Policy
 from ledger.operations.render.words import shown
@@ -82,19 +81,9 @@ class BillController(Controller):
 
 
 def _attempt(one: LoggedItem, policy: Policy) -> int | None:
-    delivery = LoggedDelivery(
-        one.position,
-        one.event_type,
-        one.event_time,
-        one.received_at,
-        one.source,
-        "",
-        "",
-        None,
-        is_erasable=False,
-        erased_at=None,
+    return attempt_of(
+        one.source, one.event_time, one.received_at, policy.retry_interval, policy.retry_count
     )
-    return attempt(delivery, policy.retry_interval, policy.retry_count)
 
 
 def _rows(details: BillDetails, known: list[LoggedItem]) -> list[Row]:

@@ -14,8 +14,6 @@ LABELS = 250
 
 ROW = 28
 
-FEWEST_DAYS = 14
-"""That the bars leave room for, so that one day alone is no wall."""
 
 LOWEST_BAR = 1.5
 """That one delivery among very many still has."""
@@ -124,19 +122,7 @@ def _attempt(scale: _Scale, at: datetime, y: int, outages: Sequence[Interval]) -
     return Markup('<circle class="came" cx="{}" cy="{}" r="5"/>').format(x, y)
 
 
-def days(rows: Sequence[tuple[str, int, int]]) -> Markup:
-    """Draw a bar for each day: deliveries that came at the first attempt, and later ones on top.
-
-    A row is the day's name, all deliveries, and how many of them needed another attempt.
-    """
-    return bars(
-        "deliveries by day",
-        [(name, {"first": total - late, "late": late}) for name, total, late in rows],
-        room_for=FEWEST_DAYS,
-    )
-
-
-def bars(label: str, rows: Sequence[tuple[str, Mapping[str, int]]], *, room_for: int = 1) -> Markup:
+def bars(label: str, rows: Sequence[tuple[str, Mapping[str, int]]]) -> Markup:
     """Draw a bar for each row: its parts, by their kind, stand on each other in their order.
 
     Nothing is drawn where all is zero. A part that is not zero can be seen.
@@ -145,7 +131,7 @@ def bars(label: str, rows: Sequence[tuple[str, Mapping[str, int]]], *, room_for:
     if not most:
         return Markup("")
     height, base = 170, 140
-    step = (WIDTH - 70) / max(len(rows), room_for)
+    step = (WIDTH - 70) / len(rows)
     drawn = [
         Markup('<line class="grid" x1="60" y1="{0}" x2="{1}" y2="{0}"/>').format(base, WIDTH),
         Markup('<text x="52" y="24" text-anchor="end">{}</text>').format(f"{most:,}"),
@@ -166,7 +152,7 @@ def bars(label: str, rows: Sequence[tuple[str, Mapping[str, int]]], *, room_for:
             )
         if number % every == 0:
             drawn.append(Markup('<text x="{}" y="160">{}</text>').format(f"{x:.1f}", name))
-    return _svg(label, height, drawn)
+    return _svg(label, height, drawn, kind="scroll latest")
 
 
 def _bar(kind: str, scale: _Scale, begin: datetime, end: datetime, y: int, height: int) -> Markup:
@@ -193,10 +179,11 @@ def _axis(scale: _Scale, height: int, zone: tzinfo) -> Markup:
     return Markup("").join(parts)
 
 
-def _svg(label: str, height: int, parts: Sequence[Markup]) -> Markup:
+def _svg(label: str, height: int, parts: Sequence[Markup], *, kind: str = "scroll") -> Markup:
+    """Join the parts of a drawing. One that is `latest` is scrolled to its end at first."""
     content = Markup("").join(parts)
     drawing = Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{}">'
+        '<div class="{}" tabindex="0" role="region" aria-label="{}">'
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg></div>'
     )
-    return drawing.format(label, WIDTH, height, label, content)
+    return drawing.format(kind, label, WIDTH, height, label, content)

@@ -32,7 +32,7 @@ async def require_session(connection: AnyConnection, handler: BaseRouteHandler) 
     if connection.scope.get("method") != HttpMethod.GET:
         require_same_origin(connection)
     services = services_of(connection.app.state).on_primary
-    caller, operator = await _who(connection, services)
+    caller, operator = await who(connection, services)
     connection.state[_CALLER] = caller
     connection.state[_OPERATOR] = Operator(operator, caller.key_id, caller.labs)
     caller.require(handler.opt["scope"])
@@ -61,7 +61,11 @@ def require_same_origin(connection: AnyConnection) -> None:
         )
 
 
-async def _who(connection: AnyConnection, services: Services) -> tuple[Caller, str]:
+async def who(connection: AnyConnection, services: Services) -> tuple[Caller, str]:
+    """Return what the session's key may do, and the operator's name.
+
+    Raises `UnauthenticatedError` if there is no session, or its key is no longer valid.
+    """
     token = session_token(connection)
     if not token:
         raise UnauthenticatedError("log in to see this page")

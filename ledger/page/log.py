@@ -1,28 +1,37 @@
 """The log: events from any position, and one event with its body as it came."""
 
-import json
 from typing import Any
 
 from litestar import Controller, Request, Response, get
+from msgspec import Struct
 from psycopg.sql import SQL
 
-from ledger.api.handlers.events import ALL, ALL_UNREADABLE, OF_LABS
+from ledger.api.handlers.events import ALL, ALL_UNREADABLE
 from ledger.api.http.guards import READ
 from ledger.api.http.parameters import LAST_POSITION
 from ledger.api.permissions import Caller
-from ledger.api.schemas import NoBody, attempt
+from ledger.api.schemas import NoBody, attempt, attempt_of
 from ledger.api.services import Services
 from ledger.errors import ForbiddenError, UnknownSubjectError
+from ledger.eventlog.append import Source
 from ledger.eventlog.read import LoggedDelivery
 from ledger.model.operators import as_array
 from ledger.model.unreadable import Reason
+from ledger.operations.log_search import (
+    LOOKED_AT,
+    FoundEvent,
+    FoundEvents,
+    LogSearch,
+    found,
+    search_query,
+)
+from ledger.operations.policy import Policy
+from ledger.page.body_text import SHOWN_BYTES, body_text
 from ledger.page.headers import SECURITY
-from ledger.page.parameters import Yes, choice_of, number_of
+from ledger.page.parameters import Yes, choice_of, number_of, text_of
 from ledger.page.render import respond
 
 PART = 50
-SHOWN_BYTES = 64 * 1024
-"""Of a body on the page; the download has all of it."""
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -46,24 +55,25 @@ class LogController(Controller):
     async def list_events(
         self, request: AnyRequest, services: Services, caller: Caller
     ) -> Response[str]:
-        """List events in order of position, from any position on."""
-        start = number_of(request, "from")
-        if start is None:  # the newest ones
-            start = max(services.watch.position - PART + 1, 1)
-        after, most = max(start - 1, 0), PART + 1
-        if caller.labs is None:
-            rows = await services.fetch(ALL, [after, most])
-        else:
-            rows = await services.fetch(OF_LABS, [list(caller.labs), after, most, most])
-        found = [delivery_of(row) for row in rows if row[1] is not None]
-        policy = services.policy
-        events = [
-            (one, attempt(one, policy.retry_interval, policy.retry_count)) for one in found[:PART]
-        ]
-        following = found[PART].position if len(found) > PART else None
+        """List events in order of position: the newest, those from a position, or up to one."""
+        filters = {name: text_of(request, name) for name in ("type", "lab", "source")}
+        start, end = number_of(request, "from"), number_of(request, "to")
+        wanted = LogSearch(
+            start=start if start is not None else LAST_POSITION if end is None else end,
+            backwards=start is None,
+            limit=PART + 1,
+            labs=caller.narrowed(filters["lab"]),
+            event_type=filters["type"],
+            source=choice_of(request, "source", Source),
+        )
+        query, values = search_query(wanted)
+        done = found(wanted, await services.fetch(query, values))
+        events = sorted(done.events[:PART], key=lambda one: one.position)
         return respond(
-            request, "log.html", position=rows[0][0], events=events, start=start,
-            following=following, earlier=max(start - PART, 1) if start > 1 else None,
+            request, "log.html", position=done.head, filters=filters,
+            events=[(one, _attempt(one, services.policy)) for one in events],
+            start=start, end=end, is_newest=start is None and end is None,
+            parts=_parts(wanted, done), looked_at=LOOKED_AT,
         )  # fmt: skip
 
     @get("/log/unreadable", opt=READ)
@@ -76,12 +86,12 @@ class LogController(Controller):
         labs = as_array(caller.labs)
         values = [max(start - 1, 0), reason, reason, labs, labs, PART + 1]
         rows = await services.fetch_state(ALL_UNREADABLE, values)
-        found = [
+        events = [
             (delivery_of(row), row[_WHY_AT : _WHY_AT + 3]) for row in rows if row[1] is not None
         ]
-        following = found[PART][0].position if len(found) > PART else None
+        following = events[PART][0].position if len(events) > PART else None
         return respond(
-            request, "unreadable.html", position=rows[0][0], events=found[:PART],
+            request, "unreadable.html", position=rows[0][0], events=events[:PART],
             following=following, reason=reason,
         )  # fmt: skip
 
@@ -93,7 +103,7 @@ class LogController(Controller):
         head, event = await _read(services, caller, position)
         why = await services.fetch(_WHY, (event.lab_id, event.bill_id, position))
         body, no_body = _shown(event, caller, asked=choice_of(request, "body", Yes) is not None)
-        text, is_text = _text(body[:SHOWN_BYTES])
+        text, is_text = body_text(body)
         policy = services.policy
         return respond(
             request, "event.html", position=head, event=event, why=why[0] if why else None,
@@ -117,6 +127,31 @@ class LogController(Controller):
             "Content-Disposition": f'attachment; filename="event-{position}.json"',
         }
         return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+class _Parts(Struct, frozen=True):
+    """Where the list goes on: positions to come from, or to go back from; None: it ends there."""
+
+    earlier: int | None
+    later: int | None
+    stopped_at: int | None
+    """Of a search that found less than a part, and did not look at everything."""
+
+
+def _parts(wanted: LogSearch, done: FoundEvents) -> _Parts:
+    more = done.events[PART].position if len(done.events) > PART else None
+    if wanted.backwards:
+        earlier = more if done.stopped_at is None else done.stopped_at - 1
+        later = wanted.start + 1 if wanted.start < done.head else None
+        return _Parts(earlier or None, later, done.stopped_at)
+    later = more if done.stopped_at is None else done.stopped_at + 1
+    return _Parts(wanted.start - 1 if wanted.start > 1 else None, later, done.stopped_at)
+
+
+def _attempt(one: FoundEvent, policy: Policy) -> int | None:
+    return attempt_of(
+        one.source, one.event_time, one.received_at, policy.retry_interval, policy.retry_count
+    )
 
 
 def delivery_of(row: tuple[Any, ...]) -> LoggedDelivery:
@@ -143,18 +178,3 @@ async def _read(services: Services, caller: Caller, position: int) -> tuple[int,
         if caller.sees(event.lab_id):
             return rows[0][0], event
     raise UnknownSubjectError(f"there is no event at position {position:,}")
-
-
-def _text(body: bytes) -> tuple[str, bool]:
-    """Return a body as text, with what cannot be seen escaped; and whether it is text."""
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(body) - 3 or len(body) < SHOWN_BYTES:
-            return body.decode("latin-1").encode("unicode_escape").decode(), False
-        text = body.decode(errors="ignore")  # cut in the middle of a character
-    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text), True
-
-
-def _escaped(character: str) -> str:
-    return json.dumps(character)[1:-1]

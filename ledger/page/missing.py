@@ -24,6 +24,8 @@ from ledger.model.event import Identifier
 from ledger.model.missing_events import Certainty, MissingState
 from ledger.model.operators import Operator
 from ledger.operations.loss_windows import read_windows
+from ledger.operations.missing_events.by_lab import MOST as COUNTED
+from ledger.operations.missing_events.by_lab import LabMissing, missing_by_lab
 from ledger.operations.missing_events.queries import (
     LAST_POSITION,
     Filter,
@@ -36,11 +38,12 @@ from ledger.operations.needs import MOST, count_overdue
 from ledger.operations.read_models import LossWindow
 from ledger.operations.support_requests import make
 from ledger.page.headers import SECURITY
-from ledger.page.parameters import choice_of, text_of
+from ledger.page.parameters import choice_of, text_of, written
 from ledger.page.render import respond
+from ledger.projection import store
 
 PART = 50
-LONGEST_REASON = 2_000
+MOST_LABS = 200
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -98,6 +101,32 @@ class MissingEventsController(Controller):
         return respond(
             request, "missing.html", position=rows[0][0], filters=filters,
             items=list(zip(items, names, strict=True)), following=following,
+        )  # fmt: skip
+
+    @get("/missing-events/labs", opt=READ)
+    async def list_by_lab(
+        self, request: AnyRequest, services: Services, caller: Caller
+    ) -> Response[str]:
+        """List labs by how much is missing of them."""
+        filters = {name: text_of(request, name) for name in FILTERS[:4]}
+        wanted = Filter(
+            state=choice_of(request, "state", MissingState),
+            labs=caller.narrowed(filters["lab"]),
+            event_type=choice_of(request, "type", EventType),
+            certainty=choice_of(request, "certainty", Certainty),
+        )
+
+        def work(connection: Connection) -> tuple[int, list[LabMissing], bool]:
+            position = store.read_checkpoint(connection).position
+            labs, is_all = missing_by_lab(
+                connection, services.policy, datetime.now(UTC), wanted, limit=MOST_LABS + 1
+            )
+            return position, labs, is_all
+
+        position, labs, is_all = await services.run(work)
+        return respond(
+            request, "missing_labs.html", position=position, filters={**filters, "bill": None},
+            labs=labs[:MOST_LABS], is_cut=len(labs) > MOST_LABS, is_all=is_all, counted=COUNTED,
         )  # fmt: skip
 
     @post("/missing-events/preview", opt=OPERATE, status_code=200)
@@ -199,11 +228,3 @@ async def _chosen(request: AnyRequest, caller: Caller) -> tuple[list[Chosen], An
 
 def _name(one: Chosen) -> str:
     return msgspec.json.encode(one).decode()
-
-
-def written(form: Any, name: str) -> str:  # noqa: ANN401 -- the framework's form
-    """Return words that a person wrote in a form."""
-    text = str(form.get(name, "")).strip()
-    if not text or len(text) > LONGEST_REASON or "\x00" in text:
-        raise QuestionError(f"the {name} takes 1 to {LONGEST_REASON:,} characters")
-    return text

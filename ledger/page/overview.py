@@ -18,15 +18,20 @@ from ledger.api.services import Services
 from ledger.errors import LedgerError, one_line
 from ledger.eventlog.delivery_hours import OUTCOMES, DeliveryOutcome
 from ledger.operations.api_keys import SCOPES
-from ledger.operations.delivery_hours import DeliveryHour, read_delivery_hours
+from ledger.operations.delivery_hours import DeliveryHour, read_delivery_days, read_delivery_hours
 from ledger.operations.near_losses import read_near_losses
 from ledger.operations.needs import Needs, read_needs
 from ledger.operations.read_models import NearLoss
-from ledger.page.chart import bars, days
+from ledger.page.chart import bars
+from ledger.page.needs_list import Need, needs_list
 from ledger.page.render import respond, zone_of
+from ledger.projection.status import StatusRow
 from ledger.spool.folder import Waiting, waiting_in
 
-DAYS = 30
+DAYS = 14
+LATE_DAYS = 2
+"""Over which late attempts are counted, today included: what is late now warns of a loss."""
+
 HOURS = 24
 
 TRUSTED_SECONDS = 10.0
@@ -40,12 +45,17 @@ _log = structlog.get_logger(__name__)
 AnyRequest = Request[Any, Any, Any]
 
 
+LateLab = tuple[str, int, float]
+"""A lab, its deliveries, and the share of them that needed another attempt."""
+
+
 class _Figures(Struct, frozen=True):
     """What the overview counts; None: it could not be counted."""
 
     at: datetime
     needs: Needs | None
-    near_losses: list[NearLoss] | None
+    late_labs: list[LateLab] | None
+    days: list[tuple[date, int]] | None
     hours: list[DeliveryHour] | None
     """Of all labs, for a key that is for all."""
 
@@ -63,31 +73,26 @@ class OverviewController(Controller):
     async def show(self, request: AnyRequest, services: Services, caller: Caller) -> Response[str]:
         """Show what needs a person now."""
         figures = await _read(services, caller)
-        behind = None
+        status: StatusRow | None = None
         try:
             status = await read_status(services)
-            behind = status.lag_seconds(datetime.now(UTC))
-        except (LedgerError, psycopg.Error):
-            status = None
-        is_admin = caller.scope == SCOPES[-1]
-        by_day = _by_day(figures.near_losses or [])
+        except (LedgerError, psycopg.Error) as error:
+            _log.warning("how far the state is could not be read", error=one_line(error))
         return respond(
             request,
             "overview.html",
             position=status.position if status else None,
-            status=status,
-            behind=behind,
-            is_behind=behind is not None and behind > BEHIND_SECONDS,
             figures=figures,
-            needs=figures.needs,
-            refused=figures.needs.refused if figures.needs and is_admin else 0,
-            spooled=_spooled(services, caller),
+            needs=_needs(services, caller, figures, status),
             hours=figures.hours,
             hours_chart=_draw_hours(figures.hours or [], zone_of(request)[1]),
             outcomes=_outcomes(figures.hours or []),
-            chart=days([(f"{day:%m-%d}", total, late) for day, total, late in by_day]),
-            by_day=by_day,
-            late_labs=_late_labs(figures.near_losses or []),
+            days=figures.days,
+            days_chart=bars(
+                "deliveries by day",
+                [(f"{day:%m-%d}", {"first": total}) for day, total in figures.days or []],
+            ),
+            late_labs=figures.late_labs,
         )
 
 
@@ -101,7 +106,7 @@ async def _read(services: Services, caller: Caller) -> _Figures:
             found = await services.run(lambda connection: _count(connection, services, caller))
         except (LedgerError, psycopg.Error) as error:
             _log.warning("the overview could not be counted", error=one_line(error))
-            return _Figures(datetime.now(UTC), None, None, None)
+            return _Figures(datetime.now(UTC), None, None, None, None)
         if len(_figures) > 1000:  # noqa: PLR2004 -- keys for many sets of labs
             _figures.clear()
         _figures[key] = (began, found)
@@ -110,13 +115,35 @@ async def _read(services: Services, caller: Caller) -> _Figures:
 
 def _count(connection: Connection, services: Services, caller: Caller) -> _Figures:
     now = datetime.now(UTC)
-    first_day = (now - timedelta(days=DAYS - 1)).date()
+    first_day = now.date() - timedelta(days=LATE_DAYS - 1)
     near_losses = read_near_losses(
         connection, services.policy, first_day=first_day, labs=caller.labs
     )
+    days = read_delivery_days(connection, now.date(), days=DAYS, labs=caller.labs)
     needs = read_needs(connection, services.policy, now, labs=caller.labs)
     hours = read_delivery_hours(connection, now, hours=HOURS) if caller.labs is None else None
-    return _Figures(now, needs, near_losses, hours)
+    return _Figures(now, needs, _late_labs(near_losses), days, hours)
+
+
+def _needs(
+    services: Services, caller: Caller, figures: _Figures, status: StatusRow | None
+) -> list[Need] | None:
+    """Return what needs a person, the oldest first; None if it could not be counted."""
+    if figures.needs is None:
+        return None
+    found = needs_list(figures.needs, figures.at, sees_refused=caller.scope == SCOPES[-1])
+    if waiting := _spooled(services, caller):
+        what = "delivery waits on disk" if waiting.deliveries == 1 else "deliveries wait on disk"
+        more = "the database did not take them yet"
+        found.insert(0, Need(path="/system", number=waiting.deliveries, what=what, more=more))
+    if status is None:
+        what, more = "is how far the state is behind: it is unknown", "the server's log says why"
+        found.insert(0, Need(path="/system", number=None, what=what, more=more))
+    elif (behind := status.lag_seconds(datetime.now(UTC))) > BEHIND_SECONDS:
+        what = "events are not in the state yet"
+        more = f"the oldest waits {behind:.0f} s: is `ledger project` running?"
+        found.insert(0, Need(path="/system", number=status.lag_events, what=what, more=more))
+    return found
 
 
 def _spooled(services: Services, caller: Caller) -> Waiting | None:
@@ -145,21 +172,7 @@ def _outcomes(hours: list[DeliveryHour]) -> dict[DeliveryOutcome, int]:
     return {name: number for name, number in sums.items() if number}
 
 
-def _by_day(near_losses: list[NearLoss]) -> list[tuple[date, int, int]]:
-    """Return each day's deliveries, and how many of them needed another attempt."""
-    found: dict[date, list[int]] = {}
-    for one in near_losses:
-        day = found.setdefault(one.day, [0, 0])
-        day[0] += one.deliveries
-        day[1] += sum(one.attempts[1:])
-    if not found:
-        return []
-    first, last = min(found), max(found)
-    every = [first + timedelta(days=nth) for nth in range((last - first).days + 1)]
-    return [(day, *found.get(day, [0, 0])) for day in every]  # type: ignore[misc]
-
-
-def _late_labs(near_losses: list[NearLoss]) -> list[tuple[str, int, float]]:
+def _late_labs(near_losses: list[NearLoss]) -> list[LateLab]:
     """Return labs with their deliveries and share of late attempts, the largest shares first."""
     sums: dict[str, list[int]] = {}
     for one in near_losses:
@@ -167,5 +180,5 @@ def _late_labs(near_losses: list[NearLoss]) -> list[tuple[str, int, float]]:
         lab[0] += one.deliveries
         lab[1] += sum(one.attempts)
         lab[2] += sum(one.attempts[1:])
-    shares = [(lab, total, late / clear) for lab, (total, clear, late) in sums.items() if clear]
+    shares = [(lab, total, late / clear) for lab, (total, clear, late) in sums.items() if late]
     return sorted(shares, key=lambda lab: lab[2], reverse=True)[:5]

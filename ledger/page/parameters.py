@@ -7,6 +7,10 @@ from litestar import Request
 
 from ledger.api.http.parameters import LAST_POSITION
 from ledger.errors import QuestionError
+from ledger.model.operator_events import is_storable
+
+LONGEST_REASON = 2_000
+LONGEST_ID = 200
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -47,6 +51,27 @@ def day_of(request: AnyRequest, name: str, zone: tzinfo) -> datetime | None:
     except (ValueError, OverflowError):
         raise QuestionError(f"{name} takes a day like 2024-01-20, not {value[:100]!r}") from None
     return day
+
+
+def written(form: Any, name: str, *, longest: int = LONGEST_REASON) -> str:  # noqa: ANN401 -- the framework's form
+    """Return words that a person wrote in a form."""
+    text = str(form.get(name, "")).strip()
+    if not text or len(text) > longest or "\x00" in text:
+        raise QuestionError(f"the {name} takes 1 to {longest:,} characters")
+    return text
+
+
+def moment_of(text: str, name: str, zone: tzinfo) -> datetime:
+    """Return a moment that a form gives in the reader's zone, as browsers write it."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        moment = datetime.min.replace(tzinfo=UTC)
+    if not is_storable(moment):
+        raise QuestionError(f"{name} takes a moment like 2026-02-01T10:00, not {text[:100]!r}")
+    return moment
 
 
 Yes = Literal["yes"]

@@ -13,6 +13,7 @@ from litestar import Request, Response
 from markupsafe import Markup
 
 from ledger.api.services import services_of
+from ledger.event_types import EVENT_TYPES
 from ledger.operations.api_keys import SCOPES
 from ledger.operations.render.words import count, lasting
 from ledger.operations.render.words import shown as shown_text
@@ -61,7 +62,9 @@ def respond(
 def _section(path: str) -> str:
     """Return the part of the page that a path belongs to, as the navigation names it."""
     first, *more = path.strip("/").split("/")
-    return "bills" if first == "labs" and more else first
+    if first == "labs" and more:
+        return "bills"
+    return {"imports": "requests", "refused": "system"}.get(first, first)
 
 
 def path_with_query(request: AnyRequest) -> str:
@@ -111,6 +114,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "asset": lambda name: f"/assets/{assets.hashed(name)}",
         "count": count,
+        "event_types": EVENT_TYPES,
         "query": _query,
         "words": words,
     }
@@ -118,8 +122,10 @@ def _environment() -> Environment:
 
 
 def _query(**parameters: object) -> str:
-    """Return a query string of what is given; what is empty is left out."""
-    given = {name: value for name, value in parameters.items() if value not in (None, "")}
+    """Return a query string of what is given; what is empty is left out. `from_` is `from`."""
+    given = {
+        name.rstrip("_"): value for name, value in parameters.items() if value not in (None, "")
+    }
     return f"?{urlencode(given)}" if given else ""
 
 

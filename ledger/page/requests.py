@@ -19,8 +19,7 @@ from ledger.operations.read_models import RequestItem, SupportRequest
 from ledger.operations.render import Sender, write_request
 from ledger.operations.support_requests import make, queries
 from ledger.page.headers import SECURITY
-from ledger.page.missing import written
-from ledger.page.parameters import text_of
+from ledger.page.parameters import text_of, written
 from ledger.page.render import respond
 from ledger.projection import store
 

@@ -8,12 +8,16 @@ from ledger.page.assets import get_asset
 from ledger.page.bill import BillController
 from ledger.page.bills import BillsController
 from ledger.page.errors import HANDLERS
+from ledger.page.expected import ExpectedBillsController
 from ledger.page.guards import provide_caller, provide_operator, require_session
+from ledger.page.imports import ImportsController
 from ledger.page.labs import LabsController
+from ledger.page.live import LiveController
 from ledger.page.log import LogController
 from ledger.page.login import LoginController
 from ledger.page.missing import MissingEventsController
 from ledger.page.overview import OverviewController
+from ledger.page.refused import RefusedController
 from ledger.page.requests import RequestsController
 from ledger.page.system import SystemController
 from ledger.page.windows import WindowsController
@@ -29,10 +33,14 @@ def make_pages() -> Router:
             BillController,
             MissingEventsController,
             RequestsController,
+            ImportsController,
+            ExpectedBillsController,
+            RefusedController,
             WindowsController,
             LabsController,
             LogController,
             SystemController,
+            LiveController,
         ],
         guards=[require_session],
         dependencies={"caller": Provide(provide_caller), "operator": Provide(provide_operator)},

@@ -21,8 +21,7 @@ from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.read_models import LossWindow, WindowState
 from ledger.page.chart import attempts
 from ledger.page.headers import SECURITY
-from ledger.page.missing import written
-from ledger.page.parameters import choice_of, text_of
+from ledger.page.parameters import choice_of, text_of, written
 from ledger.page.render import respond, zone_of
 from ledger.projection import store
 

@@ -7,6 +7,7 @@ from ledger.model.bill import State
 from ledger.model.missing_events import MissingState
 from ledger.operations.bill_details import FoldedBill
 from ledger.operations.read_models import MissingEventItem
+from ledger.operations.refused_deliveries.keep import Refusal
 from ledger.operations.render.words import count, happened, how_known, lasting
 
 STATES: dict[State, str] = {
@@ -38,6 +39,12 @@ OUTCOMES: dict[DeliveryOutcome, str] = {
     "spooled": "kept on disk first",
     "refused": "refused (4xx)",
     "not_stored": "not stored (503)",
+}
+
+REFUSALS: dict[Refusal, str] = {
+    "wrong": "the token was wrong",
+    "missing": "there was no token",
+    "foreign_lab": "the token is for other labs",
 }
 
 ATTEMPTS = ("1st attempt", "2nd attempt", "3rd attempt", "4th attempt")

@@ -32,6 +32,9 @@ class Lock(IntEnum):
     SEALS = 7
     """Held for a session by the process that seals the log; others leave it to that one."""
 
+    ARCHIVE = 8
+    """Held for a session by the process that writes an archive of the log."""
+
     REFUSED_BOX = 21
     """Its holder alone adds refused deliveries to the box, until its transaction ends."""
 

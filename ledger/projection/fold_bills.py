@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from ledger.errors import one_line
+from ledger.event_types import PROBE
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import fold
 from ledger.model.bill_history import LoggedEvent, delay
@@ -15,6 +16,7 @@ from ledger.model.event import Event
 from ledger.model.operator_events import (
     BillExpected,
     BodyErased,
+    FlabsSubscribed,
     RequestClosed,
     RequestMade,
     SubscriptionSet,
@@ -99,14 +101,22 @@ def add_independent(projected: Projected, row: LogRow, read: Read) -> None:
         rows["unreadable_event"].append(
             (row.lab_id, row.bill_id, row.position, read.reason, read.path, read.detail)
         )
-    elif isinstance(read, Event):
+    elif isinstance(read, Event) and read.event_type != PROBE:
         late = delay(row.received_at, read.event_time)
         arrival = Arrival(row.received_at, row.source == "import", late)
         projected.delivery_stats.add(row.lab_id, [arrival])
     elif isinstance(read, BodyErased):
         projected.erased.append(read)
     elif isinstance(
-        read, (RequestMade, RequestClosed, WindowClosed, SubscriptionSet, BillExpected)
+        read,
+        (
+            RequestMade,
+            RequestClosed,
+            WindowClosed,
+            SubscriptionSet,
+            FlabsSubscribed,
+            BillExpected,
+        ),
     ):
         add_decision_rows(rows, row.lab_id, row.position, read)
         if isinstance(read, BillExpected):

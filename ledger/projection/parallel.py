@@ -32,6 +32,9 @@ FETCH = 100
 FETCH_BYTES = 4 * 1024 * 1024
 """Bytes of bodies taken at a time, if the next bodies are as long as the last."""
 
+LOG = SQL("ledger.logged_event")
+"""Where events are read from; a rebuild from an archive has another relation of these columns."""
+
 _BODY = LogRow._fields.index("body")
 _KEY = itemgetter(LogRow._fields.index("lab_id"), LogRow._fields.index("bill_id"))
 
@@ -55,15 +58,16 @@ class Chunk(Struct, frozen=True):
         return SQL(" AND ").join(conditions)
 
 
-def chunks(connection: Connection, *, events: int = CHUNK_EVENTS) -> Iterator[Chunk]:
-    """Cut the log into chunks of about `events` events, counted off along its primary key."""
+def chunks(
+    connection: Connection, *, events: int = CHUNK_EVENTS, log: SQL = LOG
+) -> Iterator[Chunk]:
+    """Cut a log into chunks of about `events` events, counted off along its key."""
     after: Key | None = None
     while True:
         where = Chunk(after, None).where()
         query = SQL(
-            "SELECT lab_id, bill_id FROM ledger.event_log WHERE {}"
-            " ORDER BY lab_id, bill_id OFFSET {} LIMIT 1"
-        ).format(where, Literal(events))
+            "SELECT lab_id, bill_id FROM {} WHERE {} ORDER BY lab_id, bill_id OFFSET {} LIMIT 1"
+        ).format(log, where, Literal(events))
         row = connection.execute(query).fetchone()
         last = (row[0], row[1]) if row else None
         yield Chunk(after, last)
@@ -73,16 +77,16 @@ def chunks(connection: Connection, *, events: int = CHUNK_EVENTS) -> Iterator[Ch
 
 
 def histories(
-    connection: Connection, chunk: Chunk, upto: int
+    connection: Connection, chunk: Chunk, upto: int, log: SQL = LOG
 ) -> Iterator[tuple[Key, Iterator[LogRow]]]:
     """Yield each bill of a chunk, in order, with its events up to a position, read as they come.
 
     Needs a transaction; other statements may run in between.
     """
     query = SQL(
-        "SELECT {columns} FROM ledger.logged_event WHERE {where} AND position + 0 <= {upto}"
+        "SELECT {columns} FROM {log} WHERE {where} AND position + 0 <= {upto}"
         " ORDER BY lab_id, bill_id"
-    ).format(columns=SQL(COLUMNS), where=chunk.where(), upto=Literal(upto))
+    ).format(columns=SQL(COLUMNS), log=log, where=chunk.where(), upto=Literal(upto))
     # In parts, for a chunk can be one key with any number of events: those that name no bill.
     with connection.cursor("histories") as cursor:
         cursor.execute(query, binary=True)

@@ -30,6 +30,8 @@ from ledger.projection.store import LIVE, NEXT
 
 OLD = "state_old"
 
+ARCHIVED = SQL("state_next.archived_log")
+
 NEAR = 2_000
 """Events. The rebuild catches up without stopping the live projector until it is this near."""
 
@@ -61,34 +63,49 @@ class Rebuilt(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """A chunk to fold from its events up to a position."""
+    """A chunk to fold from its events up to a position, as the log or an archive has them."""
 
     chunk: Chunk
     upto: int
+    archived: bool = False
+
+
+Load = Callable[[Connection, Callable[[int, int], None]], None]
+"""Copies an archive into `state_next.archived_event`, and tells how many events of how many."""
 
 
 def rebuild(
-    url: str, *, processes: int, started_at: datetime, on_progress: Callable[[int, int], None]
+    url: str,
+    *,
+    processes: int,
+    started_at: datetime,
+    on_progress: Callable[[int, int], None],
+    load: Load | None = None,
 ) -> Rebuilt:
     """Rebuild the state of all bills. `on_progress` gets the events done and those to do.
 
-    Raises `RebuildError` if another rebuild runs, and what the database raises; the live state is
-    untouched then.
+    With `load`, the events that an archive holds are read from there, and only those after it from
+    the log. Raises `RebuildError` if another rebuild runs, and what the database raises; the live
+    state is untouched then.
     """
     with connect(url, "rebuild") as connection:
         read.keep_to_indexes(connection)
         _claim(connection)
         upto = read.head(connection)
         _make_next(connection, upto, started_at)
+        loaded = _load(connection, load, upto, on_progress) if load else 0
+        log = ARCHIVED if load else parallel.LOG
         counts = Counts()
-        jobs = (Job(chunk, upto) for chunk in parallel.chunks(connection))
+        jobs = (
+            Job(chunk, upto, archived=bool(load)) for chunk in parallel.chunks(connection, log=log)
+        )
         heard = DeliveryStats.none()
         chunks = parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes)
         for done, arrived in chunks:
             counts += done
             heard.merge(arrived)
             connection.execute("UPDATE state_next.rebuild SET events_done = %s", (counts.events,))
-            on_progress(counts.events, upto)
+            on_progress(loaded + counts.events, loaded + upto)
         if counts.events != upto:
             _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=upto)
         connection.execute("SET maintenance_work_mem = '256MB'")
@@ -140,7 +157,8 @@ def fold_chunk(connection: Connection, job: Job) -> tuple[Counts, DeliveryStats]
     projected = Projected.nothing()
     counts = Counts()
     with connection.transaction():
-        for key, history in parallel.histories(connection, job.chunk, job.upto):
+        log = ARCHIVED if job.archived else parallel.LOG
+        for key, history in parallel.histories(connection, job.chunk, job.upto, log):
             counts += Counts(events=add_history(projected, key, history))
             if projected.memory > MOST_MEMORY:
                 counts += _write(connection, projected)
@@ -184,6 +202,24 @@ def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
         )
 
 
+def _load(
+    connection: Connection, load: Load, upto: int, on_progress: Callable[[int, int], None]
+) -> int:
+    """Copy the archive next to the new tables; return how many events it has."""
+    store.run_file(connection, NEXT, "archived_event")
+    loaded = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal loaded
+        loaded = total
+        on_progress(done, total + upto)
+
+    load(connection, tell)
+    store.run_file(connection, NEXT, "archived_log")
+    connection.execute("ANALYZE state_next.archived_event")
+    return loaded
+
+
 def _analyze(connection: Connection) -> None:
     for table in store.TABLES:
         connection.execute(SQL("ANALYZE {}.{}").format(Identifier(NEXT), Identifier(table)))
@@ -211,6 +247,7 @@ def _swap(connection: Connection) -> int:
             pass
         position = store.read_checkpoint(connection, NEXT).position
         connection.execute("DROP TABLE state_next.rebuild")
+        connection.execute("DROP TABLE IF EXISTS state_next.archived_event CASCADE")
         connection.execute("ALTER SCHEMA state_next RENAME TO state")
         store.replace_views(connection)
         connection.execute("SELECT ledger.hint('ledger_state')")

@@ -7,6 +7,7 @@ from ledger.model.bill import Bill
 from ledger.model.missing_events import MissingEvent
 from ledger.model.operator_events import (
     BillExpected,
+    FlabsSubscribed,
     RequestClosed,
     RequestMade,
     SubscriptionSet,
@@ -130,6 +131,17 @@ COLUMNS = {
         "reason": "text",
     },
     "subscription": {"lab_id": "text", "position": "int8", "events": "text[]"},
+    "flabs_subscription": {
+        "lab_id": "text",
+        "position": "int8",
+        "party": "text",
+        "events": "text[]",
+        "endpoint": "text",
+        "in_path": "bool",
+        "outcome": "text",
+        "token_id": "text",
+        "subscribed_at": "timestamptz",
+    },
     "expectation": {
         "lab_id": "text",
         "position": "int8",
@@ -152,6 +164,7 @@ KEYS = {
     "support_request_closing": 2,
     "loss_window_closing": 2,
     "subscription": 2,
+    "flabs_subscription": 2,
     "expectation": 2,
 }
 """By table: how many of its first columns identify a row."""
@@ -264,7 +277,9 @@ def _request_line(key: Key, line: Line) -> Row:
     )
 
 
-GeneralDecision = RequestMade | RequestClosed | WindowClosed | SubscriptionSet | BillExpected
+GeneralDecision = (
+    RequestMade | RequestClosed | WindowClosed | SubscriptionSet | FlabsSubscribed | BillExpected
+)
 """A decision that concerns no single bill."""
 
 
@@ -297,5 +312,18 @@ def add_decision_rows(rows: Rows, lab_id: str, position: int, decision: GeneralD
         )
     elif isinstance(decision, SubscriptionSet):
         rows["subscription"].append((*key, decision.events))
+    elif isinstance(decision, FlabsSubscribed):
+        rows["flabs_subscription"].append(
+            (
+                *key,
+                decision.party or "",
+                decision.events,
+                decision.endpoint,
+                decision.in_path,
+                decision.outcome,
+                decision.token_id,
+                decision.at,
+            )
+        )
     else:
         rows["expectation"].append((*key, decision.integrator_id, decision.expected_by))

@@ -29,6 +29,7 @@ _TABLE_FILES = (
     "support_request",
     "former_integrator",
     "subscription",
+    "flabs_subscription",
     "expected_bill",
     "delivery_stats",
     "unreadable_event",

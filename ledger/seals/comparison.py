@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from ledger.errors import SealError
 from ledger.seals.leaf import SealedRow, read_leaves
-from ledger.seals.merkle import EMPTY_ROOT, HASH_BYTES, complete_root, node_hash
+from ledger.seals.merkle import HASH_BYTES, GrowingTree, complete_root
 from ledger.seals.notes import Checkpoint, PublicKey, is_signed_by, notes_in, read_checkpoint
 from ledger.seals.tiles import WIDTH, hashes_in
 
@@ -45,27 +45,6 @@ class Compared(Struct, frozen=True):
     agreed: int
     position: int | None
     words: str
-
-
-class _Roots:
-    """The root over the leaves so far, of a tree that grows by leaves or by whole tiles."""
-
-    def __init__(self) -> None:
-        self._complete: list[tuple[int, bytes]] = []
-
-    def add(self, hashed: bytes, level: int = 0) -> None:
-        while self._complete and self._complete[-1][0] == level:
-            hashed, level = node_hash(self._complete.pop()[1], hashed), level + 1
-        self._complete.append((level, hashed))
-
-    def root(self) -> bytes:
-        hashes = [hashed for _, hashed in self._complete]
-        if not hashes:
-            return EMPTY_ROOT
-        joined = hashes.pop()
-        while hashes:
-            joined = node_hash(hashes.pop(), joined)
-        return joined
 
 
 class _Seen(Struct):
@@ -168,7 +147,7 @@ def _look(
 ) -> _Seen:
     """Build the tree of the log and the one of the stored hashes, tile by tile."""
     seen = _Seen({}, {})
-    log, stored, last = _Roots(), _Roots(), sizes[-1]
+    log, stored, last = GrowingTree(), GrowingTree(), sizes[-1]
     wanted = set(sizes)
     intact = True
     pairs = zip_longest(_tiles_of_log(connection, last), _stored_tiles(connection, last))
@@ -188,7 +167,7 @@ def _look(
 
 
 def _grow(
-    tree: _Roots, hashes: list[bytes], first: int, wanted: set[int], roots: dict[int, bytes]
+    tree: GrowingTree, hashes: list[bytes], first: int, wanted: set[int], roots: dict[int, bytes]
 ) -> None:
     """Add the hashes after the first leaves, and note the roots of the sizes that are wanted."""
     whole = len(hashes) == WIDTH

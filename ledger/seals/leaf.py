@@ -30,7 +30,7 @@ COPY (
 ) TO STDOUT (FORMAT binary)
 """)  # noqa: S608 -- our own names
 _TYPES = ("int8", "int8", "int8", "text", "text", "text", "text", "bytea", "bytea")
-_TIMES_BEGIN = 946_684_800_000_000
+TIMES_BEGIN = 946_684_800_000_000
 """2000-01-01 in microseconds since 1970."""
 
 LEAF = SQL(f"""
@@ -109,8 +109,8 @@ def read_leaves(connection: Connection, after: int, upto: int, limit: int) -> It
         copy.set_types(_TYPES)
         for position, received_at, event_time, *rest in copy.rows():
             times = (
-                received_at + _TIMES_BEGIN,
-                None if event_time is None else event_time + _TIMES_BEGIN,
+                received_at + TIMES_BEGIN,
+                None if event_time is None else event_time + TIMES_BEGIN,
             )
             leaf = Leaf.of_row((position, *times, *rest)).to_bytes()
             yield SealedRow(position, leaf, leaf_hash(leaf))

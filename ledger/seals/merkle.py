@@ -4,7 +4,7 @@ Pure: no database, no clock. A node is `(level, index)`: the complete subtree ov
 `index * 2**level` on. Leaves count from 0, so the leaf of position P of the log is P - 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 
 Node = tuple[int, int]
@@ -66,6 +66,33 @@ def range_hash(leaves: Range, hash_of: HashOf) -> bytes:
 def root(size: int, hash_of: HashOf) -> bytes:
     """Return the root of the tree of the first `size` leaves."""
     return range_hash((0, size), hash_of)
+
+
+class GrowingTree:
+    """The root over the leaves so far, of a tree that grows by leaves or by complete subtrees.
+
+    It may begin with leaves that are known by `before` alone: `(level, hash)` of the complete
+    subtrees that they consist of, from left to right.
+    """
+
+    def __init__(self, before: Iterable[tuple[int, bytes]] = ()) -> None:
+        self._complete = list(before)
+
+    def add(self, hashed: bytes, level: int = 0) -> None:
+        """Append a leaf, or a complete subtree."""
+        while self._complete and self._complete[-1][0] == level:
+            hashed, level = node_hash(self._complete.pop()[1], hashed), level + 1
+        self._complete.append((level, hashed))
+
+    def root(self) -> bytes:
+        """Return the root of the tree as it is now."""
+        hashes = [hashed for _, hashed in self._complete]
+        if not hashes:
+            return EMPTY_ROOT
+        joined = hashes.pop()
+        while hashes:
+            joined = node_hash(hashes.pop(), joined)
+        return joined
 
 
 def inclusion_ranges(index: int, size: int) -> list[Range]:

@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 import structlog
@@ -18,6 +19,14 @@ from ledger.seals.sealing import log_head, publish, refuse_fork, seal_batch, sea
 
 SHARE = 0.05
 """Of the time, that the thread may work while it is behind: the intake must not feel it."""
+
+
+class Trouble(NamedTuple):
+    """What keeps the log from being sealed, signed or published: the error's name, and its text."""
+
+    kind: str
+    words: str
+
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +43,12 @@ class Sealer:
         self._interval = interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sealer", daemon=True)
-        self._last_words = ""
+        self._trouble: Trouble | None = None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What kept the last round from its end; None if it went well, or the database is away."""
+        return self._trouble
 
     def start(self) -> None:
         """Start the thread."""
@@ -74,7 +88,7 @@ class Sealer:
         while not self._stop.is_set():
             try:
                 self.seal_once()
-                self._last_words = ""
+                self._trouble = None
             except SealError as error:
                 self._say_once(error)
             except (psycopg.OperationalError, DatabaseUnavailableError) as error:
@@ -88,7 +102,7 @@ class Sealer:
 
     def _say_once(self, error: Exception) -> None:
         """Log what keeps the log from being sealed, not each repetition."""
-        words = one_line(error)
-        if words != self._last_words:
-            self._last_words = words
-            _log.error("the log is not sealed", error=words)
+        trouble = Trouble(type(error).__name__, one_line(error))
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _log.error("the log is not sealed", error=trouble.words)

@@ -47,6 +47,13 @@ SET hashes = excluded.hashes
 WHERE octet_length(excluded.hashes) > octet_length(t.hashes)
 """
 
+_LEAVES = """
+SELECT number, hashes
+FROM ledger.seal_tile
+WHERE level = 0 AND number BETWEEN %s AND %s
+ORDER BY number
+"""
+
 SIZE = """
 SELECT coalesce(
     (
@@ -99,6 +106,17 @@ class StoredTree:
 def stored_tree(connection: Connection, nodes: Iterable[Node]) -> StoredTree:
     """Read what is needed for the hashes of some nodes."""
     return StoredTree(connection.execute(tiles_query(nodes)).fetchall())
+
+
+def leaf_hashes(connection: Connection, after: int, upto: int) -> list[bytes]:
+    """Return the stored hashes of the events after a position, those that there are."""
+    first = after // WIDTH
+    hashes: list[bytes] = []
+    for number, tile in connection.execute(_LEAVES, (first, (upto - 1) // WIDTH)):
+        if number * WIDTH != first * WIDTH + len(hashes):
+            break  # a tile is missing
+        hashes += hashes_in(tile)
+    return hashes[after - first * WIDTH : upto - first * WIDTH]
 
 
 class Edge:

@@ -7,8 +7,8 @@ from ledger.spool.folder import set_aside_in, waiting_in
 
 GAUGES = {
     "ledger_spool_deliveries": "Deliveries that wait on disk for the database.",
-    "ledger_spool_bytes": "Their bytes on disk.",
-    "ledger_spool_oldest_seconds": "How long the oldest of them has waited.",
+    "ledger_spool_bytes": "Bytes on disk of the deliveries that wait there.",
+    "ledger_spool_oldest_seconds": "How long the oldest delivery in the spool has waited.",
     "ledger_spool_set_aside": "Damaged or refused records of the spool, kept for a person.",
 }
 

@@ -38,11 +38,13 @@ OBJECTS = (
     ("ledger.operations", "alerts"),
     ("ledger.operations", "reconciliation_run"),
     ("ledger.operations", "webhook_token"),
+    ("ledger.operations", "flabs"),
     ("ledger.operations", "refused_delivery"),
     ("ledger.operations", "knows_lab"),
     ("ledger.operations", "keep_refused_deliveries"),
     ("ledger.operations", "api_key"),
     ("ledger.operations", "session"),
+    ("ledger.projection", "verification"),
     ("ledger.seals", "seal_tile"),
     ("ledger.seals", "seal_checkpoint"),
 )

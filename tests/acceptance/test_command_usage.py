@@ -71,7 +71,7 @@ def test_commands_are_completed_without_loading_them() -> None:
         ("stauts", ["there is no command 'stauts'", "did you mean status?"]),
         ("--nonsense", ["--nonsense", "`ledger --help`"]),
         ("verify --nonsense", ["--nonsense", "`ledger verify --help`"]),
-        ("import", ["missing argument 'FILE'", "`ledger import --help`"]),
+        ("import", ["name either a FILE or --archive DIR", "`ledger import --help`"]),
         ("missing --limit 0", ["--limit", "0 is not in the range"]),
         ("bill lab", ["missing argument 'BILL'"]),
         ("waive --lab l --test t --reason r", ["--test needs --bill"]),

@@ -38,6 +38,9 @@ GAUGES = {
     "ledger_spool_deliveries", "ledger_spool_bytes", "ledger_spool_oldest_seconds",
     "ledger_spool_set_aside", "ledger_sealed_position", "ledger_seal_lag_seconds",
     "ledger_signed_position", "ledger_replica_up", "ledger_replica_position",
+    "ledger_flabs_up", "ledger_flabs_age_seconds",
+    "ledger_labs_not_subscribed", "ledger_labs_never_heard", "ledger_labs_not_in_account",
+    "ledger_labs_events_not_subscribed",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The page in a real browser: nothing runs that should not, and everybody can use it."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,8 @@ BILL = "bill_1"
 PAGES = [
     "/", "/bills", "/bills?q=bill", "/labs/lab_%3Ci%3Ex%3C%2Fi%3E/bills/bill_1", "/missing-events",
     "/missing-events/ask", "/requests", "/loss-windows", "/labs", "/log", "/log/1",
-    "/log/unreadable", "/system", "/nowhere",
+    "/log/unreadable", "/log?type=bill.created", "/missing-events/labs", "/expected-bills",
+    "/expected-bills/file", "/imports", "/refused", "/system", "/nowhere",
 ]  # fmt: skip
 
 
@@ -183,6 +185,66 @@ def test_the_slider_shows_what_was_known(page: Page, server: LedgerServer) -> No
     page.wait_for_url("**?at=1")
     expect(page.locator("main")).to_contain_text("This is what was known at position 1")
     expect(page.locator("main")).to_contain_text("The bill is open")
+
+
+def deliver(server: LedgerServer, bill: str) -> None:
+    server.anonymous.post(
+        "/webhooks/flabs",
+        json=event("lab_live", bill),
+        headers={"Authorization": f"Bearer {server.token}"},
+    )
+
+
+def test_a_page_says_that_something_is_new_and_moves_nothing(
+    page: Page, server: LedgerServer
+) -> None:
+    page.goto(f"{server.url}/log")
+    rows = page.locator("tbody tr").count()
+    note = page.locator(".newer")
+    expect(note).to_be_hidden()
+    top = page.locator("table").bounding_box()
+    deliver(server, "live_1")
+    expect(note).to_be_visible()
+    assert page.locator("tbody tr").count() == rows
+    assert page.locator("table").bounding_box() == top
+    note.click()
+    expect(page.locator("tbody tr")).to_have_count(rows + 1)
+
+
+def test_what_is_live_can_be_paused_on_every_page(page: Page, server: LedgerServer) -> None:
+    with page.expect_request("**/live"):
+        page.goto(server.url)
+    page.check("#pause")
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(f"{server.url}/log")
+    expect(page.locator("#pause")).to_be_checked()
+    assert not any(url.endswith("/live") for url in requested)
+    with page.expect_request("**/live"):
+        page.uncheck("#pause")
+
+
+def test_a_file_is_looked_at_and_imported_where_the_request_is(
+    page: Page, server: LedgerServer
+) -> None:
+    made = server.api.post("/v1/support-requests", json={})
+    number = made.json()["number"] if made.status_code == 201 else 1
+    page.goto(f"{server.url}/requests/{number}")
+    answer = event(LAB, BILL, "report.completed", at=BASE + 50, tests={"t1": "completed"})
+    page.set_input_files(
+        "[name=file]",
+        {"name": "answer.jsonl", "mimeType": "text/plain", "buffer": json.dumps(answer).encode()},
+    )
+    page.click("text=Look at the file")
+    expect(page.locator("#upload-outcome")).to_contain_text("1 new event")
+    page.click("text=Import 1 event")
+    expect(page.locator("#upload-outcome")).to_contain_text("answer.jsonl is imported")
+    expect(page.locator("h1")).to_have_text(f"Request {number}")
+    page.set_input_files(
+        "[name=file]", {"name": "x.pdf", "mimeType": "x/y", "buffer": b"%PDF-1.7\0"}
+    )
+    page.click("text=Look at the file")
+    expect(page.locator("#upload-outcome [role=alert]")).to_be_visible()
 
 
 def test_a_page_can_be_read_without_scripts(browser: Browser, server: LedgerServer) -> None:

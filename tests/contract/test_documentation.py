@@ -11,6 +11,7 @@ import pytest
 import rich_click as click
 from msgspec.structs import fields
 
+from docs.metrics_page import PAGE, metrics_page
 from ledger.cli import ledger
 from ledger.settings import PREFIX, TEST_PREFIX, Settings
 from tests.support.server import ROOT, LedgerServer, environment
@@ -172,6 +173,11 @@ def test_every_query_that_is_shown_runs_for_a_reader(server: LedgerServer) -> No
         connection.execute("SET ROLE ledger_reader")
         for query in queries:
             connection.execute(query.encode())
+
+
+def test_the_page_of_metrics_is_what_a_server_tells(server: LedgerServer) -> None:
+    scrape = server.anonymous.get("/metrics").text
+    assert PAGE.read_text(encoding="utf-8") == metrics_page(scrape), "run `make reference`"
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+from ledger.operations.api_keys import SCOPES, Scope
 from tests.support.page import browser, logged_in, page_routes
 from tests.support.postgres import ready_database
 from tests.support.server import LedgerServer
@@ -20,6 +21,7 @@ from tests.support.two_labs import (
     B,
     fill,
     key,
+    refused_id,
 )
 
 pytestmark = pytest.mark.slow
@@ -29,7 +31,12 @@ WITH_SESSION = [(method, path) for method, path, options in ROUTES if "scope" in
 WITHOUT_SESSION = {"/login", "/login/link/{token}", "/logout", "/zone", "/assets/{name}"}
 """Paths that need no session: they show nothing of a lab."""
 
+STREAMS = {"/live"}
+"""Paths that answer without an end, and tell nothing but the state's position."""
+
 LAST_OF_B = LAST_OF_A + 1
+REFUSED_OF_A = refused_id("refused1")
+REFUSED_OF_B = refused_id(f"{MARK}refused1", B)
 
 OF_LAB_A: dict[str, list[str]] = {
     "/": ["/"],
@@ -45,6 +52,10 @@ OF_LAB_A: dict[str, list[str]] = {
         "/missing-events", f"/missing-events?lab={A}", "/missing-events?state=overdue",
         "/missing-events?state=waived", "/missing-events?type=bill.created",
     ],
+    "/missing-events/labs": [
+        "/missing-events/labs", f"/missing-events/labs?lab={A}",
+        "/missing-events/labs?state=overdue",
+    ],
     "/missing-events/ask": ["/missing-events/ask", f"/missing-events/ask?lab={A}"],
     "/requests": ["/requests"],
     "/requests/{number}": ["/requests/1"],
@@ -55,7 +66,14 @@ OF_LAB_A: dict[str, list[str]] = {
     ],
     "/loss-windows": ["/loss-windows", "/loss-windows?state=open"],
     "/labs": ["/labs"],
-    "/log": ["/log", "/log?from=1"],
+    "/expected-bills": [
+        "/expected-bills", f"/expected-bills?lab={A}", "/expected-bills?state=unseen",
+    ],
+    "/expected-bills/file": ["/expected-bills/file"],
+    "/imports": ["/imports", "/imports?request=1"],
+    "/refused": ["/refused", "/refused?reason=wrong", f"/refused?lab={A}"],
+    "/refused/{delivery_id}": [f"/refused/{REFUSED_OF_A}"],
+    "/log": ["/log", "/log?from=1", "/log?to=99", f"/log?lab={A}", "/log?source=webhook"],
     "/log/unreadable": ["/log/unreadable"],
     "/log/{position}": ["/log/1"],
     "/log/{position}/body": ["/log/1/body"],
@@ -69,6 +87,7 @@ OF_LAB_B = [
     f"/requests/{NUMBER_OF_B}",
     f"/requests/{NUMBER_OF_B}/close",
     f"/requests/{NUMBER_OF_B}/letter/md",
+    f"/refused/{REFUSED_OF_B}",
 ]
 """Addresses at which there is nothing for lab A's key."""
 
@@ -76,7 +95,25 @@ SECRETS = [
     f"{MARK}{what}" for what in ("test", "completed-status", "url", "late", "asked", " note", " by")
 ]
 
+NEEDS: dict[tuple[str, str], Scope] = {
+    (method, path): options["scope"] for method, path, options in ROUTES if "scope" in options
+}
+"""The scope that a route needs."""
+
 POSTS = {
+    "/imports": {},
+    "/expected-bills/file": {},
+    "/expected-bills/preview": {"integrator": f"{MARK}-expected", "by": "x"},
+    "/expected-bills/expect": {
+        "integrator": f"{MARK}-expected", "by": "2024-01-01T10:00", "lab": B,
+    },
+    "/expected-bills/stop": {"integrator": f"{MARK}-expected"},
+    "/refused/preview": {"action": "drop-chosen", "id": REFUSED_OF_B},
+    "/refused/decide": {
+        "chosen": json.dumps({"action": "drop", "ids": [REFUSED_OF_B], "lab": None, "reason": None})
+    },
+    "/system/parked/preview": {"bill": json.dumps([B, f"{MARK}parked"])},
+    "/system/parked/retry": {"bill": json.dumps([B, f"{MARK}parked"])},
     "/missing-events/preview": {
         "event": json.dumps([B, f"{MARK}bill", "report.completed", f"{MARK}test"])
     },
@@ -92,9 +129,9 @@ POSTS = {
 }  # fmt: skip
 """What lab A's operator posts about lab B."""
 
-REFUSED = {400, 404}
-HARMLESS = {"/loss-windows/preview"}
-"""Shows only what was posted."""
+REFUSED = {400, 403, 404}
+HARMLESS = {"/loss-windows/preview", "/imports", "/expected-bills/file"}
+"""Shows only what was posted, or that no file was."""
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +154,7 @@ def filled(path: str) -> str:
 
 
 def test_every_route_is_walked() -> None:
-    assert {path for method, path in WITH_SESSION if method == "GET"} == set(OF_LAB_A)
+    assert {path for method, path in WITH_SESSION if method == "GET"} == set(OF_LAB_A) | STREAMS
     assert {path for method, path in WITH_SESSION if method == "POST"} == set(POSTS)
     assert {path for _, path, options in ROUTES if "scope" not in options} == WITHOUT_SESSION
 
@@ -128,26 +165,31 @@ def test_nobody_sees_anything_without_a_session(server: LedgerServer) -> None:
             response = nobody.get(addresses[0])
             assert response.status_code == 303, path
             assert response.headers["location"].startswith("/login"), path
+        for path in STREAMS:
+            assert nobody.get(path).status_code == 303
         for path, form in POSTS.items():
             response = nobody.post(filled(path), data=form)
             assert response.status_code == 401, path
 
 
-@pytest.mark.parametrize("name", ["reader", "operator", "admin"])
-def test_a_key_of_lab_a_sees_nothing_of_lab_b(server: LedgerServer, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "scope"), [("reader", "read"), ("operator", "operate"), ("admin", "admin")]
+)
+def test_a_key_of_lab_a_sees_nothing_of_lab_b(
+    server: LedgerServer, name: str, scope: Scope
+) -> None:
     with logged_in(server.url, key(name)) as client:
         for path, addresses in OF_LAB_A.items():
             for address in addresses:
                 response = client.get(address)
-                needs_operate = path in ("/missing-events/ask", "/requests/{number}/close")
-                if needs_operate and name == "reader":
+                if SCOPES.index(scope) < SCOPES.index(NEEDS["GET", path]):
                     assert response.status_code == 403, address
                     continue
                 assert response.status_code == 200, address
                 assert MARK not in response.text, address
         for address in OF_LAB_B:
             response = client.get(address)
-            refused = {403, 404} if name == "reader" else {404}
+            refused = {404} if name == "admin" else {403, 404}
             assert response.status_code in refused, address
             assert not any(secret in response.text for secret in SECRETS), address
         assert f"{MARK}bill" not in client.get(f"/bills?q={MARK}").text
@@ -181,8 +223,9 @@ def test_a_read_key_is_refused_when_it_posts_and_sees_no_button(server: LedgerSe
             assert not any(action in page for action in actions), path
 
 
-def test_an_operator_of_lab_a_changes_nothing_of_lab_b(server: LedgerServer) -> None:
-    with logged_in(server.url, key("operator")) as client:
+@pytest.mark.parametrize("name", ["operator", "admin"])
+def test_an_operator_of_lab_a_changes_nothing_of_lab_b(server: LedgerServer, name: str) -> None:
+    with logged_in(server.url, key(name)) as client:
         before = head(server)
         for path, form in POSTS.items():
             response = client.post(filled(path), data=form)

@@ -144,6 +144,10 @@ CALLS: dict[str, list[Call]] = {
     ],
     "ListKeys": [Call()],
     "ListWebhookTokens": [Call()],
+    # Without an account at Flabs; tests/acceptance/test_flabs.py has one.
+    "ListAccountLabs": [Call(status=409)],
+    "GetCoverage": [Call()],
+    "GetTokenRotation": [Call(status=403)],
     "ListRefusedDeliveries": of_lab({"reason": "wrong"}, {"reason": "missing"}),
     "GetRefusedDelivery": [
         Call({"delivery_id": refused_id("refused1")}),
@@ -240,6 +244,14 @@ CALLS: dict[str, list[Call]] = {
         Call(body={"lab_id": B}),
         Call(body={"ids": [refused_id("refused1")]}),
     ],
+    "CheckAccount": [Call(body={}, status=403)],
+    "SubscribeLabs": [
+        Call(body={}, status=403),
+        Call(body={"labs": [B]}, status=403),
+        Call(body={"labs": [A, B]}, status=403),
+        Call(body={"labs": [A]}, status=409),
+    ],
+    "RotateToken": [Call(body={}, status=403)],
     "EraseBody": [
         Call({"position": LEAD_OF_B}, body={"reason": "r"}, status=404),
         Call({"position": "999"}, body={"reason": "r"}, status=404),

@@ -83,6 +83,7 @@ def test_no_picture_is_left_over() -> None:
 
 def test_the_reference_is_that_of_the_code() -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md")}
+    written.pop("metrics.md")  # of a running server
     generated = pages()
     assert {*written} == {*generated}
     old = [name for name, text in generated.items() if written[name] != text]

@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from ledger.eventlog.delivery_hours import LOCK_TIMEOUT, DeliveryHours
 from ledger.metrics import DELIVERIES, REFUSED
-from ledger.operations.delivery_hours import read_delivery_hours
+from ledger.operations.delivery_hours import read_delivery_days, read_delivery_hours
 from ledger.postgres.connect import connect
 
 pytestmark = pytest.mark.slow
@@ -70,3 +70,14 @@ def test_processes_add_to_the_same_hour(intake: Connection) -> None:
         one.note(NOON)
         one.record(intake)
     assert read_delivery_hours(intake, NOON, hours=1)[0].deliveries == {"duplicate": 8}
+
+
+def test_days_without_deliveries_are_days_too(database_url: str) -> None:
+    with closing(connect(database_url, "test")) as connection:
+        today = NOON.date()
+        yesterday = today - timedelta(days=1)
+        for lab, day, number in (("a", today, 1), ("a", yesterday, 2), ("b", yesterday, 4)):
+            connection.execute("INSERT INTO state.delay VALUES (%s, %s, 0, %s)", (lab, day, number))
+        found = read_delivery_days(connection, today, days=3, labs=None)
+        assert found == [(yesterday - timedelta(days=1), 0), (yesterday, 6), (today, 1)]
+        assert read_delivery_days(connection, today, days=1, labs=("b",)) == [(today, 0)]

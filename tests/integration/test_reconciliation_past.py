@@ -232,6 +232,22 @@ def test_what_was_taken_in_late_is_new_although_it_was_received_before(
     assert ask(service, as_of=now, since=Since(now, 2))[1] == []
 
 
+def test_what_a_subscription_makes_missing_is_new_although_its_evidence_is_old(
+    service: Connection,
+) -> None:
+    append(service, [decided(subscribed("L", events=["bill.completed"]))])
+    append(service, deliveries([body("bill.completed")]))
+    drain(service)
+    now = RECEIVED + 500 * SECOND
+    assert ask(service, as_of=now)[1] == []
+    append(service, [decided(subscribed("L", events=None))])
+    drain(service)
+    overdue = ask(service, as_of=now)[1]
+    assert [item.event_type for item in overdue] == ["bill.created"]
+    assert ask(service, as_of=now, since=Since(now, 2))[1] == overdue
+    assert ask(service, as_of=now, since=Since(now, 3))[1] == []
+
+
 def stored(connection: Connection) -> list[tuple[str, str, str | None, MissingEvent]]:
     query = f"SELECT m.lab_id, m.bill_id, m.integrator_id, {COLUMNS} FROM state.missing_event m"
     return [

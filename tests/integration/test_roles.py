@@ -43,10 +43,14 @@ MAY: dict[str, dict[str, set[str]]] = {
         "ledger.login_link": {"SELECT", "INSERT", "DELETE"},
         "ledger.webhook_token": APPEND,
         "ledger.refused_delivery": {"SELECT", "DELETE"},
+        "ledger.flabs_check": CHANGE,
+        "ledger.flabs_lab": CHANGE,
+        "ledger.flabs_rotation": APPEND,
         "ledger.alert_subject": CHANGE,
         "ledger.alert": CHANGE,
         "ledger.alert_delivery": CHANGE,
         "ledger.reconciliation_run": CHANGE,
+        "ledger.verification": APPEND,
         "ledger.seal_tile": APPEND,
         "ledger.seal_checkpoint": APPEND,
         "ledger.current_policy": {"SELECT"},
@@ -69,6 +73,9 @@ MAY: dict[str, dict[str, set[str]]] = {
 MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
     "ledger_service": {
         "ledger.seal_tile": {("UPDATE", "hashes")},
+        "ledger.flabs_rotation": {
+            ("UPDATE", name) for name in ("replaced", "token_id", "subscribed_at", "finished_at")
+        },
         "ledger.delivery_hour": {("UPDATE", "deliveries")},
         "ledger.webhook_token": {
             ("UPDATE", name)

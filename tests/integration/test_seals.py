@@ -1,7 +1,7 @@
 """Sealing: the tree over the log, its checkpoints, and what is published of them."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -10,18 +10,26 @@ from psycopg import Connection
 
 from ledger.errors import ForkError, SealError
 from ledger.eventlog.append import append
+from ledger.operations.alerts.seal_watch import SealWatch
 from ledger.postgres.connect import connect
 from ledger.seals import sealing
 from ledger.seals.comparison import read_signed
 from ledger.seals.leaf import read_leaves
 from ledger.seals.merkle import EMPTY_ROOT, complete_root, leaf_hash, node_hash
-from ledger.seals.notes import SigningKey, is_signed_by, notes_in, read_checkpoint
+from ledger.seals.notes import Checkpoint, SigningKey, is_signed_by, notes_in, read_checkpoint
 from ledger.seals.publication import Publication
 from ledger.seals.sealer import Sealer
 from ledger.seals.sealing import log_head, publish, refuse_fork, seal_batch, sign, tree_root
 from ledger.seals.tiles import read_edge, sealed_size, write_edge
 from tests.support.histories import deliveries, mixed_history
-from tests.support.sessions import one, sessions_named, tamper, wait_until
+from tests.support.server import Process
+from tests.support.sessions import (
+    one,
+    sessions_named,
+    tamper,
+    wait_until,
+    wait_until_blocked,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -230,4 +238,102 @@ def test_a_sealer_leaves_the_log_to_another_that_seals(service: Connection, seal
         assert sealed_size(service) == 0
     sealer.seal_once()
     assert sealed_size(service) == 1
-    assert sessions_named(service, "sealer") == []
+    wait_until(lambda: not sessions_named(service, "sealer"), "it closed its connection")
+
+
+# --- alerts -----------------------------------------------------------------------------------
+
+MINUTE = timedelta(minutes=1)
+
+
+def alerted(watch: SealWatch, connection: Connection, minutes: int) -> list[str]:
+    found = list(watch.subjects(connection, NOW + minutes * MINUTE))
+    assert {subject.kind for subject in found} <= {"seal"}
+    return [subject.words for subject in found]
+
+
+def test_seals_that_stand_still_are_alerted_and_those_that_move_are_not(
+    undone: Connection,
+) -> None:
+    watch = SealWatch(lambda: None)
+    assert alerted(watch, undone, 0) == []
+    for minutes in range(1, 40, 3):  # there is always something that is not sealed yet
+        append(undone, mixed_history(5, seed=100 + minutes))
+        assert alerted(watch, undone, minutes) == []
+        head = log_head(undone)
+        append(undone, mixed_history(5, seed=200 + minutes))
+        while seal_batch(undone, head).size < head:
+            pass
+    assert alerted(watch, undone, 41) == []
+    assert alerted(watch, undone, 50) == []
+    (words,) = alerted(watch, undone, 51)
+    assert f"the seals end at position {sealed_size(undone):,}" in words
+    seal_all(undone)
+    assert alerted(watch, undone, 52) == []
+
+
+def test_checkpoints_that_are_signed_no_more_are_alerted(undone: Connection) -> None:
+    watch = SealWatch(lambda: None)
+    log_of(undone, 10)
+    seal_all(undone)
+    assert alerted(watch, undone, 0) == alerted(watch, undone, 20) == []  # there is no key
+    sign(undone, KEY, NOW)
+    append(undone, mixed_history(5, seed=3))
+    seal_all(undone)
+    assert alerted(watch, undone, 21) == []
+    (words,) = alerted(watch, undone, 31)
+    assert "LEDGER_SEAL_KEY missing" in words
+    sign(undone, KEY, NOW)
+    assert alerted(watch, undone, 32) == []
+
+
+def test_a_fork_that_the_sealer_finds_is_alerted_once_a_day(
+    database_url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoints"
+    foreign = Checkpoint(KEY.name, 500, EMPTY_ROOT, NOW)
+    path.write_text(KEY.sign(foreign.to_text()))
+    sealer = Sealer(database_url, key=KEY, publish_to=path, interval=0.01)
+    watch = SealWatch(lambda: sealer.trouble)
+    with connect(database_url, "test") as connection:
+        append(connection, deliveries([b"1"]))
+        sealer.start()
+        try:
+            wait_until(lambda: sealer.trouble, "it finds the fork")
+            first, later = (
+                list(watch.subjects(connection, NOW + minutes * MINUTE)) for minutes in (0, 1)
+            )
+            assert "this log ends at 1" in first[0].words
+            assert [each.key for each in first] == [each.key for each in later]
+            path.unlink()
+            wait_until(lambda: sealer.trouble is None, "it goes on")
+        finally:
+            sealer.stop()
+
+
+# --- killed -----------------------------------------------------------------------------------
+
+
+def test_a_sealer_that_is_killed_in_the_middle_of_a_batch_loses_that_batch_alone(
+    database_url: str, owner: Connection, tmp_path: Path
+) -> None:
+    settings = {"LEDGER_DATABASE_URL": database_url}
+    append(owner, mixed_history(3_000))
+    head = log_head(owner)
+    seal_batch(owner, head)  # the second one waits to be written
+    before = sealed_size(owner)
+    assert 0 < before < head
+    with psycopg.connect(database_url) as holder:
+        holder.execute("LOCK TABLE ledger.seal_tile IN SHARE ROW EXCLUSIVE MODE")
+        process = Process("project", settings=settings, output=tmp_path / "output")
+        try:
+            wait_until(lambda: sessions_named(owner, "sealer"), "it seals")
+            wait_until_blocked(owner, *sessions_named(owner, "sealer"))
+        finally:
+            process.kill()
+        holder.rollback()
+    wait_until(lambda: not sessions_named(owner, "sealer"), "its session is gone")
+    assert sealed_size(owner) == before
+    assert tree_root(owner, before) == plain_root(leaf_hashes(owner)[:before])
+    seal_all(owner)
+    assert tree_root(owner, head) == plain_root(leaf_hashes(owner))

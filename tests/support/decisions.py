@@ -24,6 +24,8 @@ from ledger.model.operator_events import (
     EventRequested,
     EventUnwaived,
     EventWaived,
+    FlabsSubscribed,
+    FlabsTokenRotated,
     RequestClosed,
     RequestMade,
     Span,
@@ -200,6 +202,26 @@ def subscribed(lab: str, events: list[EventType] | None, *, when: float = 0) -> 
     return SubscriptionSet(at=at(when), by=WHO, lab_id=lab, events=events)
 
 
+def subscribed_at_flabs(lab: str | None, *events: str, when: float = 0) -> FlabsSubscribed:
+    return FlabsSubscribed(
+        at=at(when),
+        by=WHO,
+        lab_id=lab,
+        party=None,
+        events=list(events),
+        endpoint="https://ledger.example/webhooks/flabs",
+        in_path=False,
+        token_id=None,
+        outcome="subscribed",
+    )
+
+
+def token_rotated(when: float = 0) -> FlabsTokenRotated:
+    return FlabsTokenRotated(
+        at=at(when), by=WHO, rotation=1, step="begun", token_id="t", replaced=["s"]
+    )
+
+
 def accepted(*positions: int, when: float = 0) -> DeliveriesAccepted:
     return DeliveriesAccepted(
         at=at(when), by=WHO, count=max(len(positions), 1), recorded=0, positions=list(positions)
@@ -259,6 +281,8 @@ def _about(subjects: st.SearchStrategy[Subject]) -> st.SearchStrategy[AnyDecisio
         | st.builds(accepted, _numbers, when=_times)
         | st.builds(dropped, when=_times)
         | st.builds(expected_bill, _names, st.none() | _times, lab=_labs, when=_times)
+        | st.builds(subscribed_at_flabs, _labs, st.just("bill.created"), when=_times)
+        | st.builds(token_rotated, when=_times)
         | st.builds(
             subscribed,
             st.sampled_from(["L1", "L2", "never"]),
@@ -294,6 +318,8 @@ SAID = {
     " FROM state.loss_window_closing",
     "subscription": "DISTINCT ON (lab_id) lab_id, events FROM state.subscription"
     " ORDER BY lab_id, position DESC",
+    "flabs_subscription": "lab_id, party, events, endpoint, in_path, outcome, token_id,"
+    " subscribed_at FROM state.flabs_subscription",
     "expectation": "lab_id, integrator_id, expected_by FROM state.expectation",
     "expected_bill": "integrator_id, lab_id, expected_by, is_seen FROM state.expected_bill",
     "lab": "* FROM state.lab",

@@ -9,9 +9,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ledger.model.loss_windows import Interval
+from ledger.operations.needs import Needs
 from ledger.page import assets, chart
 from ledger.page.headers import CONTENT_SECURITY_POLICY
 from ledger.page.login import local_path
+from ledger.page.needs_list import needs_list
 
 AT = datetime(2024, 1, 20, 10, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -89,11 +91,6 @@ def test_a_window_is_drawn_with_attempts_that_failed_and_one_that_did_not() -> N
     assert len(list(root.iter("circle"))) == 1
 
 
-def test_days_without_deliveries_have_no_chart() -> None:
-    assert not chart.days([("01-20", 0, 0)])
-    assert "<svg" in chart.days([("01-20", 3, 1)])
-
-
 def test_bars_stand_on_each_other_in_the_order_of_their_parts() -> None:
     drawn = chart.bars(
         "x", [("10:00", {"recorded": 99_999, "refused": 1}), ("11:00", {"recorded": 0})]
@@ -105,3 +102,20 @@ def test_bars_stand_on_each_other_in_the_order_of_their_parts() -> None:
     assert heights[1] >= chart.LOWEST_BAR, "one among very many can be seen"
     assert tops[1] + heights[1] == pytest.approx(tops[0], abs=0.2)
     assert chart.bars("x", [("10:00", {"recorded": 0})]) == ""
+
+
+def test_what_needs_somebody_is_listed_the_oldest_first() -> None:
+    needs = Needs(
+        overdue=1, overdue_since=AT - MINUTE, possible=2, possible_since=AT - 3 * MINUTE,
+        windows=0, windows_since=None, unseen=20_000, unseen_since=AT - 2 * MINUTE, unreadable=1,
+        unreadable_from=7, parked=0, refused=3, refused_since=AT - 4 * MINUTE,
+    )  # fmt: skip
+    listed = needs_list(needs, AT, sees_refused=True)
+    assert [(one.figure, one.what, one.more) for one in listed] == [
+        ("3", "deliveries with a wrong token wait for a decision", "the first 4 minutes ago"),
+        ("2", "events may be lost", "likely, not proven; overdue for 3 minutes"),
+        ("more than 10,000", "expected bills were never seen", "the first was due 2 minutes ago"),
+        ("1", "event is lost for certain", "overdue for 1 minute"),
+        ("1", "event of the last day cannot be read", "kept as they came, not folded"),
+    ]
+    assert [one.path for one in needs_list(needs, AT, sees_refused=False)].count("/refused") == 0

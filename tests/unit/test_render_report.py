@@ -99,7 +99,7 @@ def item(
         lab_id=lab_id,
         bill_id=bill_id,
         integrator_id=integrator_id,
-        event_type=event_type,
+        event_type=event_type,  # type: ignore[arg-type]  # no type of ours, too
         test_id=test_id,
         certainty="certain",
         count=1,
@@ -131,7 +131,11 @@ REPORT = ReconciliationReport(
         NearLoss("lab_1", date(2024, 1, 20), 100, [90, 5, 3, 2], 0, 0.02, -3),
         NearLoss("lab_2", date(2024, 1, 20), 100, [100, 0, 0, 0], 0, 0.0, None),
     ],
-    silences=[LabSilence("lab_6", "silent", AT, 28.0, False, "in 12 weeks never silent for 28 h")],
+    silences=[
+        LabSilence(
+            "lab_6", "silent", AT, 28.0, with_others=False, odds="in 12 weeks never silent for 28 h"
+        )
+    ],
 )
 EMPTY = ReconciliationReport(AS_OF, 0, {}, [], [], [], [], [])
 
@@ -362,7 +366,7 @@ def test_json_has_the_keys_of_the_contract_in_their_order() -> None:
 
     assert list(report) == [
         "as_of", "position", "totals", "labs", "missing_events", "loss_windows", "unseen_bills",
-        "near_losses", "silences",
+        "near_losses", "silences", "coverage",
     ]  # fmt: skip
     assert {key: report[key] for key in HEAD} == HEAD
     assert report["totals"] == {"overdue": 2, "requested": 1, "awaiting_retry": 4, "waived": 5}
@@ -377,7 +381,12 @@ def test_json_has_the_keys_of_the_contract_in_their_order() -> None:
     assert report["missing_events"][0]["due_at"] == "2024-01-20T10:56:41Z"
 
 
-@pytest.mark.parametrize("items", [[], ITEMS[:1], ITEMS, hostile_items()])
+HOSTILE_IDS = [
+    msgspec.structs.replace(each, event_type="report.completed") for each in hostile_items()
+]
+
+
+@pytest.mark.parametrize("items", [[], ITEMS[:1], ITEMS, HOSTILE_IDS])
 def test_json_reads_back_to_what_was_written(items: list[MissingEventItem]) -> None:
     report = msgspec.json.decode(render("json", items), type=Reconciliation)
 
@@ -455,7 +464,7 @@ def test_xlsx_has_a_sheet_to_each_list() -> None:
 
     assert book.sheetnames == [
         "Missing events", "Labs", "Loss windows", "Unseen bills", "Near losses",
-        "Silences", "About",
+        "Silences", "Registration at Flabs", "About",
     ]  # fmt: skip
     for sheet in book:
         assert sheet.freeze_panes == "A2"
@@ -594,6 +603,7 @@ def test_markdown_has_a_section_to_each_lab_that_stands_alone() -> None:
         "## Lab `lab_2` (labID)",
         "## Lab `lab_4` (labID)",
         "## Lab `lab_5` (labID)",
+        "## Lab `lab_6` (labID)",
         "## Lab not known",
     ]
     assert (

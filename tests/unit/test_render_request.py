@@ -45,7 +45,7 @@ def line(
         lab_id=lab_id,
         bill_id=bill_id,
         integrator_id=integrator_id,
-        event_type=event_type,
+        event_type=event_type,  # type: ignore[arg-type]  # no type of ours, too
         test_id=test_id,
         certainty=certainty,
         count=count,

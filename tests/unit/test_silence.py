@@ -196,10 +196,10 @@ def test_the_odds_are_told_in_words() -> None:
     assert odds(4) == "in 1 of 10 weeks silent for 4.0 h on a Wednesday at 09:00 UTC"
     assert odds(10) == "in 1 of 10 weeks silent for 10.0 h on a Wednesday at 15:00 UTC"
     assert odds(34) == "in 10 weeks never silent for 34 h on a Thursday at 15:00 UTC"
-    assert odds(240) == "silent for 10 days, at the most 47 h before"
+    assert odds(240) == "silent for 10 days, at the most 42 h before"
     new = {"lab": {h: n for h, n in counts["lab"].items() if h > hours_of(at) - 48}}
-    assert judged(new, at + 4 * HOUR)["lab"].odds == (
-        "silent for 4.0 h, at the most 11.0 h before; no habit known before two weeks"
+    assert judged(new, at + 75 * HOUR)["lab"].odds == (
+        "silent for 75 h, at the most 11.0 h before; no habit known before two weeks"
     )
 
 

@@ -26,6 +26,8 @@ from tests.support.decisions import (
     requested,
     span,
     subscribed,
+    subscribed_at_flabs,
+    token_rotated,
     waived,
     window_closed,
 )
@@ -56,6 +58,8 @@ DECISIONS: list[AnyDecision] = [
     window_closed(WINDOW),
     expected_bill(lab="L"),
     subscribed("L", ["bill.created"]),
+    subscribed_at_flabs("L", "bill.created"),
+    token_rotated(),
 ]
 
 GONE = object()

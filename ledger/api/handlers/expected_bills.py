@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from litestar import Request, Response, delete, get, post, put
 from litestar.params import QueryParameter
 from psycopg import Connection
-from psycopg.sql import SQL, Composable
 
 from ledger.api.http.bodies import ExpectedBody, read_body
 from ledger.api.http.guards import OPERATE, READ
@@ -28,7 +27,8 @@ from ledger.api.services import PATIENCE, Services
 from ledger.eventlog.import_files import ImportFile
 from ledger.model.operators import Operator
 from ledger.operations import expected_bills
-from ledger.operations.expected_bills import Expectation, ExpectedBillsReport, ExpectedItem
+from ledger.operations.expected_bill_list import ExpectedItem, cursor_of, item_of, list_query
+from ledger.operations.expected_bills import Expectation, ExpectedBillsReport
 from ledger.operations.read_models import ExpectedState
 
 
@@ -121,28 +121,24 @@ async def list_expected_bills(
 ) -> Response[bytes]:
     """List bills that are or were expected: awaited, unseen by their time, or seen."""
     now = datetime.now(UTC)
-    where: list[Composable] = [SQL("true")]
-    values: dict[str, Any] = {"now": now, "limit": limit + 1}
-    if expected_state is not None:
-        where.append(SQL(expected_bills.IN_STATE[expected_state]))
-    if (labs := caller.narrowed(lab_id)) is not None:
-        where.append(SQL("e.lab_id = ANY(%(labs)s::text[])"))
-        values["labs"] = list(labs)
-    if after := read_cursor(cursor, int, str, str):
-        where.append(
-            SQL(
-                "(e.expected_by, e.integrator_id, e.lab_id)"
-                " > (%(after)s, %(after_id)s, %(after_lab)s)"
-            )
-        )
-        moment, after_id, after_lab = after
-        values |= {"after": from_microseconds(moment), "after_id": after_id, "after_lab": after_lab}
-    query = SQL(expected_bills.LIST).format(where=SQL(" AND ").join(where))
+    key = read_cursor(cursor, int, str, str)
+    query, values = list_query(
+        expected_state,
+        now,
+        labs=caller.narrowed(lab_id),
+        after=(from_microseconds(key[0]), key[1], key[2]) if key else None,
+        limit=limit + 1,
+    )
     rows = await services.fetch_state(query, values)
+
+    def key_of(row: tuple[Any, ...]) -> tuple[int, str, str]:
+        expected_by, integrator_id, lab_id = cursor_of(row)
+        return to_microseconds(expected_by), integrator_id, lab_id
+
     content = first_page(
         [row for row in rows if row[1] is not None],
         limit,
-        lambda row: encode(expected_bills.item_of(row, now)),
-        lambda row: (to_microseconds(row[3]), row[1], row[2]),
+        lambda row: encode(item_of(row, now)),
+        key_of,
     )
     return answer(content, rows[0][0])

@@ -15,6 +15,7 @@ from ledger.api.handlers.projection import read_status
 from ledger.api.services import Services
 from ledger.errors import BusyError, DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
+from ledger.operations.coverage import read_coverage
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
 from ledger.seals.status import STATUS, SealStatus
@@ -43,7 +44,7 @@ _GAUGES = {
     "ledger_head": "The last position of the log.",
     "ledger_position": "The log position that the projection reflects.",
     "ledger_lag_events": "Events of the log that the projection has not folded yet.",
-    "ledger_lag_seconds": "How long the oldest of them has waited.",
+    "ledger_lag_seconds": "How long the oldest event that is not folded has waited.",
     "ledger_parked_bills": "Bills whose events could not be folded.",
     "ledger_overdue_events": "Missing events that are overdue and not asked for.",
     "ledger_requested_events": "Missing events that a support request asks for.",
@@ -51,24 +52,30 @@ _GAUGES = {
     "ledger_alerts_waiting": "Alerts that a channel has not accepted yet.",
     "ledger_alerts_given_up": "Alerts that a channel did not accept for a day.",
     "ledger_refused_deliveries": "Deliveries with a wrong token that wait for a decision.",
-    "ledger_refused_deliveries_of_known_labs": "Those of them whose lab the log knows.",
-    "ledger_refused_known_labs": "How many such labs there are.",
+    "ledger_refused_deliveries_of_known_labs": "Refused deliveries whose lab the log knows.",
+    "ledger_refused_known_labs": "Labs that the log knows and that have refused deliveries.",
     **SPOOL_GAUGES,
     "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
-    "ledger_seal_lag_seconds": "How long the oldest event that is not has waited.",
+    "ledger_seal_lag_seconds": "How long the oldest event that is not sealed has waited.",
     "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
-    "ledger_labs": "Labs that a webhook was received from.",
-    "ledger_quiet_labs": "Those not heard of for longer than their habits make likely.",
-    "ledger_silent_labs": "Those not heard of for longer than their habits explain.",
     "ledger_replica_up": "Whether the replica that answers reads does: 1 or 0. NaN: there is none.",
-    "ledger_replica_position": "The log position that its state reflects.",
+    "ledger_replica_position": "The log position that the replica reflects.",
+    "ledger_flabs_up": "Whether the last look at the account at Flabs succeeded: 1 or 0.",
+    "ledger_flabs_age_seconds": "How long ago the account's labs were last listed.",
+    "ledger_labs_not_subscribed": "Labs of the account that are not subscribed.",
+    "ledger_labs_never_heard": "Labs that are subscribed and were never heard of.",
+    "ledger_labs_not_in_account": "Labs that were heard of and are not in the account.",
+    "ledger_labs_events_not_subscribed": "Labs not subscribed to all expected event types.",
+    "ledger_labs_heard": "Labs that a webhook was ever received from.",
+    "ledger_labs_quiet": "Labs not heard of for longer than their habits make likely.",
+    "ledger_labs_silent": "Labs not heard of for longer than their habits explain.",
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
 _SEALS = tuple(_GAUGES)[18:21]
-_LABS = tuple(_GAUGES)[21:24]
-_REPLICA = tuple(_GAUGES)[24:]
+_REPLICA = tuple(_GAUGES)[21:23]
+_LABS = tuple(_GAUGES)[-3:]
 
 Values = dict[str, float]
 
@@ -92,6 +99,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _refused(primary),
         _seals(primary),
         _labs(primary),
+        _flabs(primary),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
@@ -145,3 +153,15 @@ async def _labs(services: Services) -> Values:
     states = [hearing.state for hearing in hearings.values()]
     numbers = (len(states), states.count("quiet"), states.count("silent"))
     return dict(zip(_LABS, numbers, strict=True))
+
+
+async def _flabs(services: Services) -> Values:
+    """Return what is known of the account at Flabs; NaN, by its absence, for what is not."""
+    found = await services.run(lambda connection: read_coverage(connection, services.policy))
+    values = {f"ledger_labs_{finding}": float(number) for finding, number in found.totals.items()}
+    if (last := found.check) is not None:
+        values["ledger_flabs_up"] = float(last.failed_since is None)
+        if last.succeeded_at is not None:
+            age = datetime.now(UTC) - last.succeeded_at
+            values["ledger_flabs_age_seconds"] = age.total_seconds()
+    return values

@@ -124,6 +124,29 @@ class WebhookTokenBody(Body, frozen=True, kw_only=True):
     name: Name | None = None
 
 
+class CheckAccountBody(Body, frozen=True, kw_only=True):
+    """Whether to send a probe through the public address."""
+
+    probe: bool = True
+
+
+class SubscribeBody(Body, frozen=True, kw_only=True):
+    """What to subscribe at Flabs."""
+
+    labs: Annotated[list[Identifier], Meta(min_length=1, max_length=MOST_LABS)] | None = None
+    events: Annotated[list[Identifier], Meta(min_length=1, max_length=20)] | None = None
+    parties: Annotated[list[Identifier], Meta(max_length=MOST_LABS)] = []
+    again: bool = False
+    token_in_path: bool = False
+    dry_run: bool = False
+
+
+class RotateTokenBody(Body, frozen=True, kw_only=True):
+    """Which webhook tokens to drop besides those that Ledger gave to Flabs."""
+
+    replace: Annotated[list[Identifier], Meta(max_length=100)] = []
+
+
 DeliveryId = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -168,6 +191,9 @@ BODIES: dict[str, type[Body]] = {
     "ExpectBill": ExpectedBody,
     "SetSubscription": SubscriptionBody,
     "CreateWebhookToken": WebhookTokenBody,
+    "CheckAccount": CheckAccountBody,
+    "SubscribeLabs": SubscribeBody,
+    "RotateToken": RotateTokenBody,
     "AcceptRefusedDeliveries": RefusedSelectionBody,
     "DropRefusedDeliveries": RefusedSelectionBody,
     "EraseBody": EraseBody,

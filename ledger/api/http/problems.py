@@ -15,12 +15,14 @@ from ledger.errors import (
     BusyError,
     DatabaseUnavailableError,
     DecisionError,
+    FlabsError,
     FoldVersionError,
     ForbiddenError,
     ImportFileError,
     LedgerError,
     QuestionError,
     ReplicaUnavailableError,
+    SettingsError,
     StateError,
     UnauthenticatedError,
     UnknownSubjectError,
@@ -93,6 +95,16 @@ def on_question(request: AnyRequest, error: Exception) -> Response[bytes]:
     return _response(request, 400, str(error))
 
 
+def on_flabs(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Respond that Flabs does not do what was asked, in its words and ours."""
+    return _response(request, 502, str(error))
+
+
+def on_settings(request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Respond that the server's settings do not allow what was asked."""
+    return _response(request, 409, str(error))
+
+
 def on_lost_state(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Respond that the state tables are missing or not as they should be."""
     if "state." not in str(error):
@@ -141,6 +153,8 @@ HANDLERS: dict[int | type[Exception], Any] = {
     ForbiddenError: on_forbidden,
     UnknownSubjectError: on_unknown_subject,
     QuestionError: on_question,
+    FlabsError: on_flabs,
+    SettingsError: on_settings,
     ImportFileError: on_question,
     Exception: on_any,
 }

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import IO, Any, TypeVar
@@ -47,12 +47,25 @@ async def work_on_file(
     connection that broke, `BusyError` while there are too many; nothing was done then. Raises what
     `work` raises.
     """
+
+    async def receive() -> tuple[IO[bytes], str | None]:
+        return await _receive(request), None
+
+    return await work_on_upload(receive, services, work)
+
+
+async def work_on_upload(
+    receive: Callable[[], Awaitable[tuple[IO[bytes], str | None]]],
+    services: Services,
+    work: Callable[[Connection, ImportFile], T],
+) -> T:
+    """Receive a file, which may have a name, by `receive`, and go on as `work_on_file` does."""
     if len(_under_way) >= MOST_FILES:
         raise BusyError(f"{MOST_FILES} files are being imported or wait for it; try again")
     upload = object()
     _under_way.add(upload)
     try:
-        file = await _receive(request)
+        file, name = await receive()
     except BaseException:
         _under_way.discard(upload)
         raise
@@ -63,7 +76,7 @@ async def work_on_file(
     def do() -> T:
         with file, closing(connect(services.url, "import")) as connection:
             connection.execute(f"SET statement_timeout = '{REPORT_SECONDS}s'")
-            return work(connection, ImportFile(file, limits=limits))
+            return work(connection, ImportFile(file, name=name, limits=limits))
 
     future = _threads.submit(do)
     # Counted until the thread is done, which a caller that gave up does not change.

@@ -31,10 +31,14 @@ _RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "string"}}
 _AUTHENTICATE = {"description": "How to authenticate.", "schema": {"type": "string"}}
 
 FILES = {
-    "ImportEvents": ("application/x-ndjson", "application/json", "application/gzip"),
-    "ExpectBills": ("application/x-ndjson", "text/csv"),
+    "ImportEvents": "JSON Lines, a JSON array or JSON values one after the other, in UTF-8, UTF-16 "
+    "or UTF-32; plain, gzip or zip.",
+    "ExpectBills": "JSON Lines, or CSV with a header.",
 }
-"""The media types of request bodies that are files, by operation."""
+"""What the request bodies that are files may hold, by operation. The content decides, not its
+declared type; the one that is declared is the one that generators of clients know."""
+
+_FILE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 _TEXT = {"schema": {"type": "string"}}
 _DOCUMENTS = {
@@ -56,12 +60,20 @@ _STREAM = {
     }
 }
 
+ASKS_FLABS = {"ListAccountLabs", "CheckAccount", "SubscribeLabs", "RotateToken"}
+"""Operations that call Flabs."""
+
+_OF_FLABS = {
+    "409": "A setting that this needs is missing; the problem says which.",
+    "502": "Flabs refuses, fails or cannot be reached; in its words and ours.",
+}
+
 HAS_SUBJECT = {
     "GetBill", "ListFindings", "ListBillEvents", "WaiveMissingEvent", "UnwaiveMissingEvent",
     "MakeSupportRequest", "GetEventProof",
     "GetSupportRequest", "CloseSupportRequest", "CloseLossWindow", "StopExpectingBill",
     "RevokeWebhookToken", "GetRefusedDelivery", "AcceptRefusedDeliveries", "DropRefusedDeliveries",
-    "RotateKey", "RevokeKey", "EraseBody",
+    "RotateKey", "RevokeKey", "EraseBody", "GetTokenRotation", "RotateToken",
 }  # fmt: skip
 """Operations on one subject, which may not exist."""
 
@@ -152,6 +164,8 @@ def _schemas(app: Litestar) -> tuple[Schemas, dict[str, Any]]:
         component.pop("title", None)
         component["description"] = inspect.cleandoc(component["description"])
         for property_name, schema in component.get("properties", {}).items():
+            # Generators of TypeScript take a property with a default for one that is always there.
+            schema.pop("default", None)
             words = PROPERTIES.get(f"{_plain(name)}.{property_name}", PROPERTIES.get(property_name))
             if words:
                 schema.setdefault("description", words)
@@ -222,13 +236,12 @@ def _parameters(handler: HTTPRouteHandler, path: str) -> list[dict[str, Any]]:
 def _add_body(operation: dict[str, Any], schemas: Schemas) -> None:
     """Describe the body that an operation takes; the handlers read it themselves."""
     name = operation["operationId"]
-    if files := FILES.get(name):
-        content: dict[str, Any] = {media_type: {} for media_type in files}
+    if words := FILES.get(name):
+        operation["requestBody"] = {"description": words, "content": _FILE, "required": True}
     elif body := BODIES.get(name):
         content = {"application/json": {"schema": schemas[body]}}
-    else:
-        return
-    operation["requestBody"] = {"content": content, "required": name != "MakeSupportRequest"}
+        required = name != "MakeSupportRequest"
+        operation["requestBody"] = {"content": content, "required": required}
 
 
 def _add_common_responses(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
@@ -249,6 +262,7 @@ def _add_common_responses(operation: dict[str, Any], handler: HTTPRouteHandler) 
         problems["429"] = "The API key reads more often than LEDGER_READ_RATE allows."
     if operation["operationId"] in HAS_SUBJECT:
         problems["404"] = "The subject does not exist; the problem says what does."
+    problems |= _OF_FLABS if operation["operationId"] in ASKS_FLABS else {}
     if "format" in names:
         problems["406"] = "None of the available formats is accepted."
         responses["200"]["content"] |= _DOCUMENTS

@@ -14,10 +14,13 @@ from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.errors import LedgerError, one_line
+from ledger.model.coverage import FINDINGS, Finding
 from ledger.operations.alerts.outbox import note
+from ledger.operations.alerts.seal_watch import SealWatch
 from ledger.operations.alerts.sending import send_due
 from ledger.operations.alerts.silence_subjects import silence_subjects
 from ledger.operations.alerts.wording import Subject
+from ledger.operations.coverage import LabCoverage, read_coverage
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import IN_STATE, LAST_POSITION, SUBSCRIBED, parameters
 from ledger.operations.policy import Policy
@@ -32,6 +35,12 @@ LOOK_SECONDS = 30.0
 
 SPOOLED_FOR_LONG = timedelta(minutes=1)
 """How long a delivery may wait on disk before an alert: the projector reaches the database."""
+
+FLABS_FAILS_FOR_LONG = timedelta(hours=1)
+"""How long the account at Flabs may be of no use before an alert."""
+
+NEVER_HEARD_FOR_LONG = timedelta(days=1)
+"""How long nothing may come of a lab that was subscribed, before an alert."""
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +76,7 @@ def subjects(
         words = f"bill {bill_id} of lab {lab_id} could not be folded: {error}"
         yield Subject("parked_bill", _key(lab_id, bill_id, error_position), lab_id, words)
     yield from _refused(connection)
+    yield from _flabs(connection, policy, now)
     for window in read_windows(connection, policy, now, position=LAST_POSITION):
         if window.state == "open":
             labs = ", ".join(window.labs) or "labs that are not known yet"
@@ -103,6 +113,36 @@ def _refused(connection: Connection) -> Iterator[Subject]:
         yield Subject("refused_delivery", _key(lab_id, f"{day}", len(str(number))), lab_id, words)
 
 
+def _flabs(connection: Connection, policy: Policy, now: datetime) -> Iterator[Subject]:
+    """Yield what is wrong with the registration at Flabs, and an account that cannot be used."""
+    coverage = read_coverage(connection, policy)
+    last = coverage.check
+    if last and last.failed_since and now - last.failed_since > FLABS_FAILS_FOR_LONG:
+        words = f"since {last.failed_since:%F %T} UTC: {last.failure}"
+        yield Subject("flabs_check", f"{last.failed_since:%FT%T.%fZ}", None, words)
+    for lab in coverage.labs:
+        for finding in lab.findings:
+            since = _since(lab, finding, now)
+            if since is not None:
+                key = _key(lab.lab_id, finding, since, *lab.absent_events)
+                words = f"lab {lab.lab_id}: {FINDINGS[finding]}"
+                yield Subject("flabs_coverage", key, lab.lab_id, words)
+
+
+def _since(lab: LabCoverage, finding: Finding, now: datetime) -> str | None:
+    """Return what tells one occurrence of a finding from a later one; None: no alert (yet)."""
+    at: datetime | None = None
+    if finding == "not_subscribed":
+        if lab.last_received_at:  # somebody has subscribed it, with whatever means
+            return None
+        at = lab.listed_at
+    elif finding == "never_heard":
+        at = lab.subscribed_at
+        if at and now - at < NEVER_HEARD_FOR_LONG:
+            return None
+    return f"{at:%FT%T.%fZ}" if at else ""
+
+
 def spool_subjects(folder: Path, now: datetime) -> Iterator[Subject]:
     """Yield what to alert about in a folder of spooled deliveries."""
     waiting = waiting_in(folder)
@@ -121,10 +161,17 @@ class AlertWatcher:
     """A thread that sends alerts until it is stopped, whatever fails meanwhile."""
 
     def __init__(
-        self, url: str, policy: Policy, channels: Sequence[str], *, spool: Path | None = None
+        self,
+        url: str,
+        policy: Policy,
+        channels: Sequence[str],
+        *,
+        spool: Path | None = None,
+        seals: SealWatch | None = None,
     ) -> None:
         self._spool = spool
         self._hearings = Hearings()
+        self._seals = seals
         self._url = url
         self._policy = policy
         self._channels = channels
@@ -147,6 +194,8 @@ class AlertWatcher:
                 found = subjects(reader, self._policy, now, self._hearings)
                 if self._spool:
                     found = chain(found, spool_subjects(self._spool, now))
+                if self._seals:
+                    found = chain(found, self._seals.subjects(reader, now))
                 note(connection, found, self._channels, now)
             send_due(connection, self._channels, datetime.now(UTC))
 

@@ -12,9 +12,19 @@ from typing import Literal
 from msgspec import Struct
 
 Kind = Literal[
-    "overdue", "loss_window", "unseen_bill", "parked_bill", "refused_delivery", "spool",
-    "silence", "silence_of_many", "heard_again",
-]  # fmt: skip
+    "overdue",
+    "loss_window",
+    "unseen_bill",
+    "parked_bill",
+    "refused_delivery",
+    "spool",
+    "seal",
+    "flabs_coverage",
+    "flabs_check",
+    "silence",
+    "silence_of_many",
+    "heard_again",
+]
 
 LISTED = 10
 """The most subjects of a kind that an alert lists; the others are only counted."""
@@ -109,6 +119,27 @@ _PHRASES: dict[Kind, _Phrase] = {
         "Deliveries wait on disk, or records were damaged and set aside.",
         "Deliveries wait on disk, or records were damaged and set aside.",
         "ledger status",
+    ),
+    "seal": _Phrase(
+        "seal that needs a look",
+        "seals that need a look",
+        "Until it is mended, nobody can prove that newer events were not changed.",
+        "Until they are mended, nobody can prove that newer events were not changed.",
+        "ledger status",
+    ),
+    "flabs_coverage": _Phrase(
+        "lab not registered as it should be",
+        "labs not registered as they should be",
+        "The account at Flabs, what was subscribed and what was heard of do not agree.",
+        "The account at Flabs, what was subscribed and what was heard of do not agree.",
+        "ledger flabs coverage",
+    ),
+    "flabs_check": _Phrase(
+        "account at Flabs that cannot be used",
+        "failures of the account at Flabs",
+        "Whether all labs are registered is not known meanwhile. Webhooks are received as ever.",
+        "Whether all labs are registered is not known meanwhile. Webhooks are received as ever.",
+        "ledger flabs check",
     ),
     "parked_bill": _Phrase(
         "parked bill",

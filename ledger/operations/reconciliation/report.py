@@ -12,11 +12,12 @@ from datetime import UTC, date, datetime, timedelta
 
 from msgspec import Struct
 from psycopg import Connection, IsolationLevel
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL
 
 from ledger.errors import QuestionError
 from ledger.model.missing_events import MissingState
 from ledger.model.operators import Labs, as_array
+from ledger.operations.coverage import CoverageFinding, coverage_findings, read_coverage
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import (
     COLUMNS,
@@ -79,7 +80,15 @@ WHERE {subscribed}
 _ONLY_NEW = """
 SELECT * FROM ({missing}) m
 WHERE m.state = 'overdue'
-    AND (m.evidence_received_at > %(overdue_before)s OR m.evidence_position > %(last_position)s)
+    AND NOT EXISTS (
+        SELECT FROM ({missing_before}) b
+        WHERE b.state = 'overdue'
+            AND b.lab_id = m.lab_id
+            AND b.bill_id = m.bill_id
+            AND b.event_type = m.event_type
+            AND b.test_id = m.test_id
+            AND b.evidence_received_at = m.evidence_received_at
+    )
 """
 
 _TOTALS = """
@@ -136,11 +145,19 @@ def reconcile(
             position = at if question.position is None else question.position
             if position > at:
                 raise QuestionError(f"the state is at position {at}, not yet at {position}")
-            past = read_past(connection, position, question.labs) if position < at else Past.none()
+            past = _past(connection, position, question.labs, at)
             asked = _Asked(connection, policy, question, position, past)
+            if since := question.since:
+                before = Question(as_of=since.as_of, labs=question.labs)
+                past = _past(connection, since.position, question.labs, at)
+                asked.leave_out(_Asked(connection, policy, before, since.position, past))
             yield asked.report(), asked.missing_events()
     finally:
         connection.set_isolation_level(None)
+
+
+def _past(connection: Connection, position: int, labs: Labs, at: int) -> Past:
+    return read_past(connection, position, labs) if position < at else Past.none()
 
 
 class _Asked:
@@ -156,16 +173,33 @@ class _Asked:
         self._past = past
         since = question.since
         self._now = min(max(question.as_of, _EARLIEST), _LATEST)
-        self._values: Parameters = {
+        self.values: Parameters = {
             **parameters(policy, self._now, position=position),
             "labs": as_array(question.labs),
-            "overdue_before": since and since.as_of - policy.budget,
             "unseen_before": since and since.as_of,
             "last_position": since and since.position,
             "past_rows": past.past_rows,
             "later_labs": [lab_id for lab_id, _ in past.seen_later],
             "later_ids": [integrator_id for _, integrator_id in past.seen_later],
         }
+
+        self.missing = SQL(_MISSING).format(
+            columns=SQL(COLUMNS),
+            state=SQL(STATE),
+            missing=past.missing,
+            subscribed=SQL(SUBSCRIBED),
+        )
+
+    def leave_out(self, before: "_Asked") -> None:
+        """Leave out what was overdue in a question before this one.
+
+        An event that arrives can make another one missing with old evidence, and so can a
+        subscription. So neither a time nor a position tells what is new.
+        """
+        # The same query twice, with values of its own.
+        named = before.missing.as_string(self._connection).replace("%(", "%(before_")
+        self.values |= {f"before_{name}": value for name, value in before.values.items()}
+        self.missing = SQL(_ONLY_NEW).format(missing=self.missing, missing_before=SQL(named))
 
     def report(self) -> ReconciliationReport:
         question = self._question
@@ -189,7 +223,7 @@ class _Asked:
             unseen_bills=[
                 UnseenBill(integrator_id, lab_id or None, expected_by.astimezone(UTC))
                 for integrator_id, lab_id, expected_by in self._connection.execute(
-                    SQL(_UNSEEN).format(expected=self._past.expected), self._values
+                    SQL(_UNSEEN).format(expected=self._past.expected), self.values
                 )
             ],
             near_losses=self._near_losses(),
@@ -202,12 +236,13 @@ class _Asked:
                     labs=question.labs,
                 )
             ),
+            coverage=self._coverage(),
         )
 
     def missing_events(self) -> Iterator[MissingEventItem]:
         with self._connection.cursor(name="missing", binary=True) as cursor:
             cursor.itersize = FETCH
-            cursor.execute(SQL(_LISTED).format(missing=self._missing()), self._values)
+            cursor.execute(SQL(_LISTED).format(missing=self.missing), self.values)
             for row in cursor:
                 yield item_of(row[:-1], self._policy, self._now)
 
@@ -217,8 +252,8 @@ class _Asked:
         }  # fmt: skip
         labs: dict[str, Counter[str]] = {}
         oldest: dict[str, datetime] = {}
-        query = SQL(_TOTALS).format(missing=self._missing())
-        for lab_id, state, count, received_at in self._connection.execute(query, self._values):
+        query = SQL(_TOTALS).format(missing=self.missing)
+        for lab_id, state, count, received_at in self._connection.execute(query, self.values):
             totals[state] += count
             labs.setdefault(lab_id, Counter())[state] = count
             if state == "overdue":
@@ -235,19 +270,18 @@ class _Asked:
             if counts.keys() - {"waived"}
         ], totals
 
-    def _missing(self) -> Composed:
-        query = SQL(_MISSING).format(
-            columns=SQL(COLUMNS),
-            state=SQL(STATE),
-            missing=self._past.missing,
-            subscribed=SQL(SUBSCRIBED),
-        )
-        return SQL(_ONLY_NEW).format(missing=query) if self._question.since else query
+    def _coverage(self) -> list[CoverageFinding] | None:
+        question = self._question
+        if question.position is not None:
+            return None
+        if question.since:  # nobody notes when a registration went wrong, so none is new
+            return []
+        return coverage_findings(read_coverage(self._connection, self._policy, labs=question.labs))
 
     def _near_losses(self) -> list[NearLoss]:
         last_day = self._now.astimezone(UTC).date()
         values = {
-            **self._values,
+            **self.values,
             "first_day": last_day - timedelta(days=NEAR_LOSS_DAYS),
             "last_day": last_day,
         }

@@ -38,7 +38,7 @@ Value = str | int | datetime | None
 def write_report_rows(
     report: ReconciliationReport, missing_events: MissingEvents, to: BinaryIO
 ) -> None:
-    """Write a row per missing event, per loss window and lab, and per unseen bill."""
+    """Write a row per missing event, per loss window and lab, per unseen bill, per finding."""
     _write(REPORT_COLUMNS, _report_rows(report, missing_events), to)
 
 
@@ -59,6 +59,13 @@ def _report_rows(
             "lab_id": bill.lab_id,
             "integrator_id": bill.integrator_id,
             "expected_by": bill.expected_by,
+        }
+    for found in report.coverage or ():
+        yield {
+            "kind": "coverage",
+            "lab_id": found.lab_id,
+            "event_type": ", ".join(found.events) or None,
+            "state": found.finding,
         }
 
 

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from msgspec import Struct, field
 
+from ledger.operations.coverage import CoverageFinding
 from ledger.operations.read_models import (
     LabSilence,
     LabTotals,
@@ -29,6 +30,7 @@ from ledger.operations.render.words import (
     labs_of,
     lasting,
     only_possible,
+    registration,
     up_to,
     utc,
 )
@@ -49,6 +51,7 @@ class _LabFindings(Struct):
 
     windows: list[LossWindow] = field(default_factory=list)
     unseen: list[UnseenBill] = field(default_factory=list)
+    coverage: list[CoverageFinding] = field(default_factory=list)
     late: list[NearLoss] = field(default_factory=list)
     silences: list[LabSilence] = field(default_factory=list)
 
@@ -120,6 +123,8 @@ def _by_lab(report: ReconciliationReport) -> dict[str | None, _LabFindings]:
             labs.setdefault(near_loss.lab_id, _LabFindings()).late.append(near_loss)
     for silence in report.silences:
         labs.setdefault(silence.lab_id, _LabFindings()).silences.append(silence)
+    for found in report.coverage or ():
+        labs.setdefault(found.lab_id, _LabFindings()).coverage.append(found)
     return labs
 
 
@@ -172,6 +177,11 @@ def _section(
         "Silence, longer than usual for the time of the week:",
         ("State", "Last event received (UTC)", "Odds"),
         ((one.state, clock(one.last_heard_at), one.odds) for one in findings.silences),
+    )
+    yield from _table(
+        "Registration at Flabs, which is not as it should be now:",
+        ("What is wrong",),
+        ((registration(found),) for found in findings.coverage),
     )
 
 

@@ -35,6 +35,7 @@ from ledger.operations.render.words import (
     lasting,
     made_by,
     only_possible,
+    registration,
     shown,
     up_to,
     utc,
@@ -115,6 +116,16 @@ def write_report_text(
             for lab in islice(report.silences, MOST_ROWS)
         ],
         of=len(report.silences),
+    )
+    coverage = report.coverage or []
+    page.table(
+        "Registration at Flabs that is not as it should be: `ledger flabs coverage`",
+        ("Lab", "What is wrong"),
+        [
+            (shown(found.lab_id), shown(registration(found)))
+            for found in islice(coverage, MOST_ROWS)
+        ],
+        of=len(coverage),
     )
     to.write(page.text().encode())
 

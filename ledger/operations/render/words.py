@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from ledger.model.coverage import FINDINGS
 from ledger.model.missing_events import MissingState
+from ledger.operations.coverage import CoverageFinding
 from ledger.operations.read_models import (
     LossWindow,
     MissingEventItem,
@@ -25,6 +27,12 @@ STATES: dict[MissingState, str] = {
 
 _SECOND = timedelta(seconds=1)
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+
+
+def registration(found: CoverageFinding) -> str:
+    """Say what is wrong with a lab's registration at Flabs."""
+    words = FINDINGS[found.finding]
+    return f"{words}: without {', '.join(found.events)}" if found.events else words
 
 
 def shown(text: str, unsafe: str = "") -> str:

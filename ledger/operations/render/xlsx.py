@@ -19,7 +19,7 @@ from ledger.operations.read_models import (
     RequestLine,
     SupportRequest,
 )
-from ledger.operations.render.words import labs_of, made_by, shown
+from ledger.operations.render.words import labs_of, made_by, registration, shown
 from ledger.operations.spreadsheet_cells import is_formula
 
 MAX_ROWS = 1_048_576
@@ -103,6 +103,11 @@ def write_report_spreadsheet(
                 (one.lab_id, one.state, one.last_heard_at, one.hours, one.odds)
                 for one in report.silences
             ),
+        )
+        book.add(
+            "Registration at Flabs",
+            (("Lab", 20), ("What is wrong", 60)),
+            ((found.lab_id, registration(found)) for found in report.coverage or ()),
         )
         about: list[tuple[str, Value]] = [
             ("As of (UTC)", report.as_of),

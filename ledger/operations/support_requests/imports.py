@@ -10,8 +10,13 @@ from psycopg.sql import SQL
 
 from ledger.errors import DecisionError
 from ledger.eventlog import read
-from ledger.eventlog.import_export import Imported, Options, import_events, preview_import
-from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_export import (
+    Imported,
+    ImportSource,
+    Options,
+    import_events,
+    preview_import,
+)
 from ledger.model.bill_history import resent
 from ledger.model.operators import Labs, as_array
 from ledger.operations.decisions import catch_up
@@ -100,7 +105,7 @@ ORDER BY 1, 2, 3, 5, 4
 def import_file(
     url: str,
     connection: Connection,
-    file: ImportFile,
+    file: ImportSource,
     options: Options,
     *,
     patience: float,
@@ -123,7 +128,7 @@ def import_file(
     return report(connection, imported, position, options.by.labs)
 
 
-def preview_file(connection: Connection, file: ImportFile, options: Options) -> ImportReport:
+def preview_file(connection: Connection, file: ImportSource, options: Options) -> ImportReport:
     """Return the counts that importing a file would report. Raises `ImportFileError`."""
     return _report(
         preview_import(connection, file, options), position=read.head(connection), dry_run=True

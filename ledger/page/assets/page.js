@@ -35,18 +35,79 @@ function offerOwnZone() {
   form.hidden = false;
 }
 
-// What is live can be paused: the answer to a request that is under way is dropped.
+// What is live can be paused, on every page at once: an answer that is under way is dropped.
+const PAUSED = "ledger-paused";
+
+function isPaused() {
+  try { return localStorage.getItem(PAUSED) === "yes"; } catch { return false; }
+}
+
 function allowPause() {
-  const pause = document.getElementById("pause");
-  if (!pause) return;
-  pause.closest("[hidden]")?.removeAttribute("hidden");
+  document.addEventListener("change", (event) => {
+    if (event.target.id !== "pause") return;
+    try { localStorage.setItem(PAUSED, event.target.checked ? "yes" : "no"); } catch { /* kept for this page */ }
+    document.dispatchEvent(new Event("paused"));
+  });
   document.body.addEventListener("htmx:beforeRequest", (event) => {
-    if (pause.checked && event.target.id === "live") event.preventDefault();
+    if (pauseIsChecked() && event.target.id === "live") event.preventDefault();
   });
   document.body.addEventListener("htmx:beforeSwap", (event) => {
     const inside = event.target.contains(document.activeElement);
-    if (event.target.id === "live" && (pause.checked || inside)) event.detail.shouldSwap = false;
+    if (event.target.id === "live" && (pauseIsChecked() || inside)) event.detail.shouldSwap = false;
   });
+}
+
+function pauseIsChecked() {
+  return Boolean(document.getElementById("pause")?.checked);
+}
+
+function showPause() {
+  const pause = document.getElementById("pause");
+  if (!pause) return;
+  pause.checked = isPaused();
+  pause.closest("[hidden]")?.removeAttribute("hidden");
+}
+
+// The server tells how far the state is. Nothing moves: a note offers what is new.
+function followState() {
+  const address = document.body.dataset.live;
+  if (!address || !window.EventSource) return;
+  let source = null;
+  let refreshed = 0;
+  const told = (position) => {
+    const note = document.querySelector(".newer");
+    if (note && position > Number(note.dataset.shown)) {
+      note.removeAttribute("aria-hidden");
+      note.removeAttribute("tabindex");
+      note.classList.add("is-there");
+    }
+    const foot = document.getElementById("newer-foot");
+    if (foot && position > Number(document.getElementById("true-for")?.dataset.position)) {
+      foot.textContent = "now at " + position.toLocaleString("en") + ": load again";
+      foot.parentElement.removeAttribute("hidden");
+    }
+    const live = document.getElementById("live");
+    if (live && window.htmx && Date.now() - refreshed > 5000) {
+      refreshed = Date.now();
+      window.htmx.trigger(live, "moved");
+    }
+  };
+  const update = () => {
+    // A page that nobody sees holds no connection: a browser has few of them for a server.
+    const wanted = !document.hidden && !pauseIsChecked();
+    if (wanted && !source) {
+      source = new EventSource(address);
+      source.addEventListener("message", (event) => told(Number(event.data)));
+    } else if (!wanted && source) {
+      source.close();
+      source = null;
+    }
+  };
+  document.addEventListener("visibilitychange", update);
+  document.addEventListener("paused", update);
+  window.addEventListener("pagehide", () => { source?.close(); source = null; });
+  window.addEventListener("pageshow", update);
+  update();
 }
 
 function selectAll() {
@@ -83,6 +144,22 @@ function countDown() {
   }
 }
 
+// A file's answer is shown next to the form, so that the file stays chosen; so is a failure.
+function showFailures() {
+  const show = (words) => {
+    const place = document.getElementById("upload-outcome");
+    if (!place) return;
+    place.className = "notice bad";
+    place.setAttribute("role", "alert");
+    place.textContent = words;
+  };
+  document.body.addEventListener("htmx:responseError", (event) => {
+    const page = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
+    show((page.getElementById("main") || page.body).textContent.replace(/\s+/g, " ").trim());
+  });
+  document.body.addEventListener("htmx:sendError", () => show("The server does not answer."));
+}
+
 function start(root) {
   addCopyButtons(root);
   offerOwnZone();
@@ -92,8 +169,11 @@ function start(root) {
 document.addEventListener("DOMContentLoaded", () => {
   start(document);
   allowPause();
+  showPause();
+  followState();
+  showFailures();
   addSlider();
   countDown();
   setInterval(countDown, 1000);
 });
-document.addEventListener("htmx:afterSwap", () => addCopyButtons(document));
+document.addEventListener("htmx:afterSwap", () => { addCopyButtons(document); showPause(); });

@@ -48,6 +48,10 @@ GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by, revoked_by_key, last_used_
     ON ledger.webhook_token
     TO ledger_service;
 GRANT SELECT, DELETE ON ledger.refused_delivery TO ledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.flabs_check, ledger.flabs_lab TO ledger_service;
+GRANT SELECT, INSERT, UPDATE (replaced, token_id, subscribed_at, finished_at)
+    ON ledger.flabs_rotation
+    TO ledger_service;
 GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_service;
 
 -- Sessions and login links never change: they begin and end.
@@ -56,6 +60,8 @@ GRANT SELECT, INSERT, DELETE ON ledger.session, ledger.login_link TO ledger_serv
 -- The last tile of a level grows. Checkpoints never change.
 GRANT SELECT, INSERT, UPDATE (hashes) ON ledger.seal_tile TO ledger_service;
 GRANT SELECT, INSERT ON ledger.seal_checkpoint TO ledger_service;
+
+GRANT SELECT, INSERT ON ledger.verification TO ledger_service;
 
 GRANT SELECT ON ledger.logged_event, ledger.current_policy, ledger.schema_version TO ledger_service;
 

@@ -64,6 +64,9 @@ CREATE INDEX expected_bill_unseen_idx
     ON expected_bill (expected_by, integrator_id, lab_id)
     WHERE NOT is_seen AND expected_by IS NOT NULL;
 
+-- Questions are about the last days of all labs, or of some.
+CREATE INDEX delay_day_idx ON delay (day);
+
 ALTER TABLE unreadable_event
     ADD CONSTRAINT unreadable_event_pkey PRIMARY KEY (lab_id, bill_id, position);
 CREATE INDEX unreadable_event_position_idx ON unreadable_event (position);
@@ -71,3 +74,5 @@ CREATE INDEX unreadable_event_lab_idx ON unreadable_event (lab_id, position);
 CREATE INDEX unreadable_event_reason_idx ON unreadable_event (reason, position);
 
 ALTER TABLE parked_bill ADD CONSTRAINT parked_bill_pkey PRIMARY KEY (lab_id, bill_id);
+ALTER TABLE flabs_subscription
+    ADD CONSTRAINT flabs_subscription_pkey PRIMARY KEY (lab_id, position);

@@ -43,6 +43,7 @@ class Sandbox:
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
@@ -59,7 +60,6 @@ class Sandbox:
         at: TracebackType | None,
     ) -> None:
         self._server.should_exit = True
-        self._server.force_exit = True
         self._thread.join(STOP_SECONDS)
         self._socket.close()
 

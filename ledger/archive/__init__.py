@@ -1,0 +1,1 @@
+"""Archives: sealed ranges of the log as Parquet files, checked against the seal, and read back."""

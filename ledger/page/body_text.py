@@ -1,0 +1,22 @@
+"""A body as text that can be shown: what cannot be seen is escaped."""
+
+import json
+
+SHOWN_BYTES = 64 * 1024
+"""Of a body on a page; its download has all of it."""
+
+
+def body_text(body: bytes) -> tuple[str, bool]:
+    """Return the beginning of a body as text, and whether it is text in UTF-8."""
+    body, is_whole = body[:SHOWN_BYTES], len(body) <= SHOWN_BYTES
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        if is_whole or error.start < len(body) - 3:
+            return body.decode("latin-1").encode("unicode_escape").decode(), False
+        text = body.decode(errors="ignore")  # cut in the middle of a character
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text), True
+
+
+def _escaped(character: str) -> str:
+    return json.dumps(character)[1:-1]
