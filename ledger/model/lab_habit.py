@@ -47,6 +47,12 @@ class Habit(Struct, frozen=True):
     session: list[int]
     whole: list[float]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a half of the hours in which it works are too busy to be empty by chance."""
+        usual = sorted(events for events in self.usual if events)
+        return bool(usual) and usual[len(usual) // 2] >= BUSY
+
 
 def hour_of_week(hour: int) -> int:
     """Return the hour of the week of an hour counted since 1970, which began on a Thursday."""

@@ -45,6 +45,9 @@ YOUNG = 4.0
 TOLD = 1.2
 """How much more surprise is asked for where the quarter had a silence that was told."""
 
+SMALL = 1.5
+"""How much more surprise is asked for of a small lab, whose hours may be empty by chance."""
+
 TOGETHER = 3
 """Labs that must be silent at once, and be at least half of those expected to be heard of."""
 
@@ -166,7 +169,10 @@ def _has_stopped(past: Past, silence: Silence) -> bool:
     greatest, second = past.stopped
     # What is greatest by far was a loss and no habit.
     habitual = 1.1 * greatest if greatest < 3 * CERTAIN else 0.0
-    return silence.stopped >= max(CERTAIN * _caution(past), FACTOR * second, habitual)
+    certain = CERTAIN * _caution(past)
+    if past.habit and not past.habit.is_busy:
+        certain *= SMALL
+    return silence.stopped >= max(certain, FACTOR * second, habitual)
 
 
 def _bearable(past: Past) -> float:

@@ -199,7 +199,7 @@ def test_the_odds_are_told_in_words() -> None:
     assert odds(240) == "silent for 10 days, at the most 42 h before"
     new = {"lab": {h: n for h, n in counts["lab"].items() if h > hours_of(at) - 48}}
     assert judged(new, at + 75 * HOUR)["lab"].odds == (
-        "silent for 75 h, at the most 11.0 h before; no habit known before two weeks"
+        "silent for 75 h, at the most 12.0 h before; no habit known before two weeks"
     )
 
 
