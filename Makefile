@@ -4,8 +4,12 @@
 
 PYTHON ?= python3
 UV ?= uv
-# Tests run in this many processes; `make test JOBS=0` runs them in one.
-JOBS ?= 2
+# Tests run in this many processes, which wait some of the time; `make test JOBS=0` runs them in one.
+JOBS ?= 3
+# Properties are tried with this part of the examples that they name.
+EXAMPLES ?= 0.5
+# In order, for most modules share a server; who has no tests left takes some of the other's.
+PYTEST = $(VENV)/bin/pytest -n $(JOBS) --dist worksteal
 # `make demo PORT=8001` where 8000 is taken.
 PORT ?= 8000
 # `make image BASE=python:3.13-slim@sha256:...` pins the base by its digest.
@@ -27,7 +31,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-picture page-pictures pictures reference docs up test test-fast lint sql-schema format bench bench-quick recall faults audit lock dist sbom image clean
+.PHONY: help setup demo demo-picture page-pictures pictures reference docs up test test-fast test-thorough lint sql-schema format bench bench-quick recall faults audit lock dist sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,10 +62,14 @@ up: $(RUN) ## run everything on an embedded PostgreSQL
 	$(VENV)/bin/ledger up --port $(PORT)
 
 test: lint ## run every check and every test
-	$(VENV)/bin/pytest -n $(JOBS)
+	LEDGER_TEST_EXAMPLES=$(EXAMPLES) $(PYTEST)
 
 test-fast: lint ## run every check and the tests that are not slow
-	$(VENV)/bin/pytest -n $(JOBS) -m "not slow"
+	LEDGER_TEST_EXAMPLES=$(EXAMPLES) $(PYTEST) -m "not slow"
+
+# As every night. Commands are fresh processes here, and not forks of one that has loaded them.
+test-thorough: lint ## run every check and every test, with many more examples
+	LEDGER_TEST_EXAMPLES=10 LEDGER_TEST_FUZZ_EXAMPLES=60 LEDGER_TEST_FORK=no $(PYTEST)
 
 lint: $(READY) ## check format, rules, types, import directions and the checked-in schemas
 	$(VENV)/bin/ruff format --check .

@@ -49,7 +49,8 @@ PAGES = {
     "/bills?missing=yes": None,
     f"/bills?lab={SAME_LAB}": f"/v1/bills?limit=51&lab_id={SAME_LAB}",
     f"/bills?q={SAME_BILL}": None,
-    f"/labs/{SAME_LAB}/bills/{SAME_BILL}": f"/v1/labs/{SAME_LAB}/bills/{SAME_BILL}?known_at=%now",
+    f"/labs/{SAME_LAB}/bills/{SAME_BILL}": f"/v1/labs/{SAME_LAB}/bills/{SAME_BILL}?known_at=%now"
+    f" /v1/labs/{SAME_LAB}/bills/{SAME_BILL}/events",
     "/missing-events": "/v1/missing-events?limit=51",
     "/missing-events?state=overdue": "/v1/missing-events?limit=51&state=overdue",
     "/missing-events/labs?state=overdue": None,

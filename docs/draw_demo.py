@@ -32,7 +32,7 @@ def main() -> None:
                 if line.startswith("Running."):
                     demo.send_signal(signal.SIGINT)
     # Addresses and secrets before and after are not for a picture.
-    begin = next(n for n, line in enumerate(lines) if line.startswith("Sending"))
+    begin = next(n for n, line in enumerate(lines) if line.startswith("Registering"))
     end = next(n for n, line in enumerate(lines) if line.startswith("The letter to support"))
     shown = lines[begin:end]
     console = Console(record=True, width=WIDTH, file=io.StringIO())

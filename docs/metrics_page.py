@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from ledger import schema
+from ledger.projection.projector_metrics import ProjectorMetrics
 from tests.support.postgres import database_of, new_database, running_server
 from tests.support.server import LedgerServer
 
@@ -25,14 +26,28 @@ database is away: [operating](../operating.md#health-and-metrics).
 """
 
 
+_PROJECTOR = """
+## The projector
+
+What `ledger project` tells at `LEDGER_LISTEN_PROJECTOR`, with the standard metrics of its process.
+
+| Metric | Type | Meaning |
+|---|---|---|
+"""
+
+
 def metrics_page(scrape: str) -> str:
-    """Return the page that describes what a server's /metrics answered."""
+    """Return the page that describes what a server's /metrics answered, and the projector's."""
+    return _HEAD + _rows(scrape) + _PROJECTOR + _rows(ProjectorMetrics().exposition())
+
+
+def _rows(scrape: str) -> str:
     rows = []
     for family in text_string_to_metric_families(scrape):
         if family.name.startswith("ledger_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             rows.append(f"| `{name}` | {family.type} | {family.documentation} |\n")
-    return _HEAD + "".join(sorted(rows))
+    return "".join(sorted(rows))
 
 
 def main() -> None:
@@ -44,6 +59,7 @@ def main() -> None:
             tempfile.TemporaryDirectory() as folder,
             LedgerServer(url, Path(folder), project=False) as ledger,
         ):
+            ledger.get("/v1/projection")  # metrics of routes begin with a request
             scrape = ledger.anonymous.get("/metrics").text
     PAGE.write_text(metrics_page(scrape), encoding="utf-8")
     sys.stdout.write(f"{PAGE} written\n")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
@@ -27,7 +28,10 @@ _TEST = re.compile(r"`(tests/([\w/]+)\.py)::(test_\w+)`")
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the pages that the navigation does not name under their own heading."""
-    named = set(_named(config.nav))
+    named = list(_named(config.nav))
+    if twice := {page for page in named if named.count(page) > 1}:
+        message = f"the navigation of mkdocs.yml names a page twice: {', '.join(sorted(twice))}"
+        raise PluginError(message)
     folder = Path(config.docs_dir)
     pages = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
     more = [page for page in pages if page not in named]

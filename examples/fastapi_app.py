@@ -1,8 +1,8 @@
 """A page of a FastAPI application that asks Ledger for a bill.
 
-    URL=https://ledger.example KEY=ldg_... fastapi run fastapi_app.py
+    URL=https://ledger.example KEY=ldg_... uvicorn fastapi_app:app
 
-Needs `fastapi` and `httpx`.
+Needs `fastapi`, `httpx` and `uvicorn`.
 """
 
 import logging

@@ -133,8 +133,8 @@ def take_bill(own: psycopg.Connection, bill: dict[str, Any]) -> None:
 
 def wait_for_more(ledger: httpx.Client, position: int) -> None:
     """Wait until Ledger has something after this position, or for `WAIT_MS`."""
-    asked = {"min_position": position + 1, "wait_ms": WAIT_MS}
-    answer = ledger.get("/v1/projection", params=asked)
+    asked = {"after": position, "limit": 1, "min_position": position + 1, "wait_ms": WAIT_MS}
+    answer = ledger.get("/v1/changes", params=asked)
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # nothing came, or it is away
         refuse_older_log(ledger, position)
     else:

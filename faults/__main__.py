@@ -5,6 +5,7 @@ wrong; then it prints the command that repeats the round.
 """
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -31,6 +32,7 @@ SHOWN = 5
 
 def main() -> None:
     """Play the rounds, print what was measured, exit."""
+    os.environ.setdefault("LEDGER_TEST_FORK", "no")  # what is damaged is what runs in production
     given = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # end what was started
     seed = SystemRandom().randrange(10**6) if given.seed is None else given.seed

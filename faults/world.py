@@ -20,7 +20,7 @@ from ledger import schema
 from ledger.spool.folder import worker_folders
 from ledger.spool.records import scan
 from tests.support.postgres import PrivateServer, folder_for_postgres
-from tests.support.server import LedgerServer
+from tests.support.server import LedgerServer, is_worker
 
 WORKERS = 2
 DISK_BYTES = 700_000_000
@@ -85,13 +85,11 @@ class World:
 
     def workers(self) -> list[int]:
         """Return the ids of the processes that take deliveries."""
-        found = []
-        with suppress(psutil.Error):
-            for child in psutil.Process(self.server.serve.pid).children():
-                with suppress(psutil.Error):  # one that just ended
-                    if "spawn_main" in " ".join(child.cmdline()):
-                        found.append(child.pid)
-        return found
+        try:
+            children = psutil.Process(self.server.serve.pid).children()
+        except psutil.Error:
+            return []
+        return [child.pid for child in children if is_worker(child.pid)]
 
     def start_what_is_missing(self) -> None:
         """Start what a fault ended."""
@@ -133,14 +131,17 @@ def at_port(url: str, port: int) -> str:
 @contextmanager
 def small_disk() -> Iterator[tuple[Path, str | None]]:
     """Give a folder on a file system of its own; or on any, and why it is on any."""
-    with folder_for_postgres() as folder:
+    with folder_for_postgres() as parent:
+        # Below a folder that is held: nobody holds the root of what is mounted.
+        folder = parent / "disk"
+        folder.mkdir()
         image = Path(tempfile.mkstemp(prefix="ledger-disk-")[1])
         try:
             reason = _mount(image, folder)
             yield folder, reason
-            if reason is None:
-                subprocess.run(["umount", "--lazy", folder], check=False)  # noqa: S607
         finally:
+            if folder.is_mount():
+                subprocess.run(["umount", "--lazy", folder], check=False)  # noqa: S607
             image.unlink(missing_ok=True)
 
 

@@ -22,6 +22,8 @@ from ledger.api.handlers.changes import read_changes
 from ledger.api.http.known_parameters import known_parameters
 from ledger.api.http.paths import with_slashes_kept
 from ledger.api.http.problems import HANDLERS
+from ledger.api.http.request_metrics import RequestMetrics
+from ledger.api.load import measure_load
 from ledger.api.openapi import document
 from ledger.api.rate_limit import RateLimit
 from ledger.api.routes import make_routes
@@ -30,6 +32,7 @@ from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.application import SETTLE_SECONDS, Background, make_intake
 from ledger.intake.endpoint import Intake
 from ledger.intake.listener import Listener
+from ledger.intake.load import LoadMeter
 from ledger.logging_setup import configure_logging
 from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.page.errors import on_unknown_path
@@ -128,6 +131,7 @@ class Application:
                 send = _allowing_head(send)
             if b"%" in scope["raw_path"]:
                 scope["path"] = path = with_slashes_kept(scope["raw_path"])
+            send = RequestMetrics(scope, send).send
             if path.startswith(BILLS_PREFIX) and await self._bills.answered(scope, send):
                 return
         await self._litestar(scope, receive, send)
@@ -180,7 +184,9 @@ def make_litestar(
         for one in databases:
             one.watch.start()
         authenticator.start()
-        for task in background:
+        feed: ChangeFeed = app.state["changes"]
+        load = LoadMeter(lane, lambda: measure_load(services, feed))
+        for task in (*background, load):
             task.start()
         # Objects made so far live as long as the process. Without them, garbage collection halves
         # the slowest hundredth of the responses.
@@ -193,7 +199,7 @@ def make_litestar(
             yield
         finally:
             services.close()
-            for task in background:
+            for task in (*background, load):
                 task.stop()
             for one in databases:
                 await one.watch.stop()

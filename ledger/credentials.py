@@ -12,6 +12,11 @@ class Secrets:
     def __init__(self, valid: Iterable[str]) -> None:
         self._digests = [sha256(secret.encode()).digest() for secret in valid]
 
+    @property
+    def digests(self) -> list[bytes]:
+        """The SHA-256 of each."""
+        return [*self._digests]
+
     def accept(self, presented: bytes) -> bool:
         """Return whether one of the secrets was presented."""
         return self.accept_digest(sha256(presented).digest())

@@ -65,6 +65,10 @@ class SealError(LedgerError):
     """A seal, a key of seals or a proof cannot be made or read."""
 
 
+class TimeStampError(SealError):
+    """A time stamping authority gave no time stamp of a checkpoint that can be used."""
+
+
 class ForkError(SealError):
     """A checkpoint was published of a log that continued otherwise than this one."""
 

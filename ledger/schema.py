@@ -9,7 +9,13 @@ import psycopg
 from psycopg import Connection
 
 from ledger.errors import SchemaError, one_line
+from ledger.eventlog import distribution
 from ledger.operations import policy
+from ledger.postgres.cluster import (
+    keep_ddl_local,
+    one_shard_after_the_other,
+    worker_nodes,
+)
 from ledger.postgres.connect import connect_as_login
 from ledger.postgres.locks import Lock, lock_transaction
 from ledger.projection import store
@@ -62,12 +68,36 @@ def migrate(url: str, given_policy: Mapping[str, Any] | None = None) -> None:
     with connect_as_login(url, "migrate") as connection:
         try:
             _check_tables(connection)
+            if worker_nodes(connection) and not _is_distributed_or_full(connection):
+                distribution.distribute(connection)
             _as_one(connection, _grant)
+            keep_ddl_local(connection)
             store.create_if_absent(connection)
             _as_one(connection, _grant)  # now that there is a state to own
             policy.store(connection, given_policy or {}, by="ledger migrate")
         except psycopg.Error as error:
             raise _refused(error) from error
+
+
+def distribute(url: str) -> int:
+    """Distribute the log of a database that has nodes; return its last position.
+
+    Raises as `migrate` does.
+    """
+    with connect_as_login(url, "distribute") as connection:
+        check(connection)
+        try:
+            _as_one(connection, _create_roles)
+            head = distribution.distribute(connection)
+            _as_one(connection, _grant)
+        except psycopg.Error as error:
+            raise _refused(error, "distribution") from error
+    return head
+
+
+def _is_distributed_or_full(connection: Connection) -> bool:
+    """Return whether the log is distributed, or has events, which are moved when asked to."""
+    return distribution.is_distributed(connection) or not distribution.is_empty(connection)
 
 
 def _run_migrations(url: str) -> None:
@@ -151,9 +181,11 @@ def _check_tables(connection: Connection) -> None:
 
 def _create_roles(connection: Connection) -> None:
     connection.execute(files("ledger.postgres").joinpath("sql", "roles.sql").read_bytes())
+    distribution.let_roles_log_in(connection)
 
 
 def _grant(connection: Connection) -> None:
+    one_shard_after_the_other(connection)
     connection.execute(files("ledger.postgres").joinpath("sql", "grants.sql").read_bytes())
     store.grant_views(connection)
 
@@ -220,7 +252,7 @@ def _migrations_folder() -> Path:
     return _INSIDE_THE_PACKAGE if _INSIDE_THE_PACKAGE.is_dir() else _NEXT_TO_THE_PACKAGE
 
 
-def _refused(error: psycopg.Error) -> SchemaError:
+def _refused(error: psycopg.Error, what: str = "migration") -> SchemaError:
     words = error.diag.message_primary or one_line(error)
     hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-    return SchemaError(f"the migration was refused: {words}{hint}. Run it again once that is fixed")
+    return SchemaError(f"the {what} was refused: {words}{hint}. Run it again once that is fixed")

@@ -83,6 +83,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     seal_interval: int = 60
     """Seconds between two times that `ledger project` seals what is new."""
 
+    seal_timestamp_url: str = ""
+    """The address of a time stamping authority (RFC 3161), which confirms when a published
+    checkpoint existed. Needs `ledger[timestamps]` and LEDGER_SEAL_PUBLISH."""
+
+    seal_timestamp_interval: int = 86_400
+    """Seconds between two time stamps at the least."""
+
+    seal_timestamp_roots: Path | None = None
+    """A file with the certificates (PEM) that the authority's time stamps must lead to. Without it
+    a time stamp is kept if it is of the right checkpoint, whoever signed it."""
+
     host: str = "127.0.0.1"
     """The address to listen on."""
 
@@ -100,6 +111,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     listen_status: Address | None = None
     """Where an intake with an address of its own also answers `/health/ready`, `/health/live` and
     `/metrics`, as `host:port`. Private; it takes no deliveries. Without it, or `off`, nowhere."""
+
+    listen_projector: Address | None = None
+    """Where `ledger project` answers `/metrics`, as `host:port`. Private. Without it, nowhere."""
 
     tls_certificate: Path | None = None
     """A file with the certificate and its chain (PEM). With it, every address of `ledger serve`
@@ -421,6 +435,21 @@ def _public_url(text: str) -> str:
     return url
 
 
+def _authority_url(text: str) -> str:
+    url = text.strip()
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0 and not parts.username
+    except ValueError:
+        usable = False
+    else:
+        usable = usable and parts.scheme in {"http", "https"}
+        usable = usable and url.isascii() and url.isprintable() and " " not in url
+    if url and not usable:
+        raise ValueError("must be an address such as https://tsa.example, without a password")
+    return url
+
+
 def _flabs_url(text: str) -> str:
     url = text.strip().rstrip("/")
     try:
@@ -539,11 +568,15 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "seal_key": _path,
     "seal_publish": _path,
     "seal_interval": _whole_number(1, 86_400),
+    "seal_timestamp_url": _authority_url,
+    "seal_timestamp_interval": _whole_number(1, 365 * 86_400),
+    "seal_timestamp_roots": _path,
     "host": str.strip,
     "port": _whole_number(1, _LAST_PORT),
     "listen_intake": _address,
     "listen_api": _address,
     "listen_status": _address,
+    "listen_projector": _address,
     "tls_certificate": _path,
     "tls_key": _path,
     "trusted_proxies": _networks,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ledger import schema
+from tests.support.examples import examples
 from tests.support.postgres import (
     PrivateServer,
     database_of,
@@ -38,7 +39,12 @@ def pytest_report_header() -> str:
 
 
 # A machine under load takes as long as it takes for an example, and to draw one.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tests",
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("tests")
 
 

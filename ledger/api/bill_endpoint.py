@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PREFIX = "/v1/labs/"
 
+TEMPLATE = "/v1/labs/{lab_id}/bills/{bill_id}"
+
 _POSITION_HEADER = POSITION_HEADER.lower().encode()
 
 
@@ -54,6 +56,7 @@ class BillEndpoint:
         content = stored and bill_content(stored, self._policy, datetime.now(UTC))
         if not (stored and content):
             return False
+        scope["path_template"] = TEMPLATE  # as the framework's router would
         self._rates.take(caller.key_id)  # the framework's route counts what it answers
         headers = [
             (b"content-type", b"application/json"),

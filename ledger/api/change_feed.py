@@ -83,6 +83,11 @@ class ChangeFeed:
         self._streams = 0
 
     @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return self._streams
+
+    @property
     def is_full(self) -> bool:
         """Whether no further stream is served."""
         return self._streams >= MOST_STREAMS

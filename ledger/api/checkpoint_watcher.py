@@ -11,6 +11,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from ledger.errors import LedgerError
+from ledger.postgres.cluster import IS_DISTRIBUTED
 from ledger.postgres.connect import connect_async
 
 POLL_SECONDS = 0.5
@@ -37,6 +38,8 @@ class CheckpointWatcher:
         self.position = 0
         self.answers = False
         """Whether the database answered lately."""
+        self.is_distributed = False
+        """Whether its log is: see `ledger.postgres.cluster`."""
         self.closed = False
 
     def start(self) -> None:
@@ -81,6 +84,7 @@ class CheckpointWatcher:
                 connection = await connect_async(self._url, "watch")
                 async with connection:
                     pause = await _listen(connection)
+                    self.is_distributed = await _is_distributed(connection)
                     while True:
                         await self._look(connection)
                         async for _ in connection.notifies(timeout=pause, stop_after=1):
@@ -97,6 +101,11 @@ class CheckpointWatcher:
         if row and row[0] != self.position:
             self.position = row[0]
             await self._wake_all()
+
+
+async def _is_distributed(connection: AsyncConnection) -> bool:
+    cursor = await connection.execute(IS_DISTRIBUTED.encode())
+    return await cursor.fetchone() == (True,)
 
 
 async def _listen(connection: AsyncConnection) -> float:

@@ -12,10 +12,13 @@ from ledger.seals.leaf import Leaf
 ROWS = 10_000
 """Rows of a row group at the most: what is held in memory, together with `BYTES`."""
 
-BYTES = 16 * 1024 * 1024
+BYTES = 8 * 1024 * 1024
 """Bytes of bodies after which a row group ends; the last body may go beyond."""
 
 READ_AT_ONCE = 1_000
+"""Rows of a row group that are decoded at a time; fewer where they are long."""
+
+READ_BYTES = 2 * 1024 * 1024
 
 
 class ArchivedRow(NamedTuple):
@@ -113,12 +116,18 @@ def read_rows(path: Path, first: int) -> Iterator[ArchivedRow]:
             raise ArchiveDamageError(f"{path} has other columns than an archive of Ledger")
         damage.position = first
         for group in range(file.num_row_groups):
-            for batch in file.iter_batches(batch_size=READ_AT_ONCE, row_groups=[group]):
+            size = _rows_at_once(file.metadata.row_group(group))
+            for batch in file.iter_batches(batch_size=size, row_groups=[group]):
                 columns = [_values(arrow, column) for column in batch.columns]
                 for row in zip(*columns, strict=True):
                     yield ArchivedRow._make(row)
                     position += 1
                     damage.position = position
+
+
+def _rows_at_once(group: Any) -> int:  # noqa: ANN401 -- a module without types
+    fitting: int = group.num_rows * READ_BYTES // max(group.total_byte_size, 1)
+    return max(1, min(fitting, READ_AT_ONCE))
 
 
 class _Damage:

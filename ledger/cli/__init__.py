@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": "Serve the intake and the API until stopped.",
     "project": "Fold new events into the state until stopped.",
     "migrate": "Prepare an empty database, or bring an older one to this version.",
+    "distribute": "Distribute the log over the nodes of a Citus cluster.",
     "rebuild": "Rebuild the state from the log while readers are served.",
     "verify": "Prove that the log is complete and that the state equals the fold.",
     "seal": "Seal the log now, or make a key that signs its checkpoints.",

@@ -10,8 +10,9 @@ import rich_click as click
 from ledger.archive.check import Checked, check
 from ledger.archive.folder import Archive
 from ledger.archive.write import Archived, archiving, write_archive
-from ledger.cli.common import json_option, prepared_database, read_public_key
+from ledger.cli.common import json_option, prepared_database
 from ledger.cli.progress import progress
+from ledger.cli.seal_settings import read_public_key
 from ledger.errors import ArchiveDamageError, SealError
 from ledger.operations.render.words import count
 from ledger.postgres.connect import connect

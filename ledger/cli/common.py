@@ -18,8 +18,6 @@ from ledger.errors import DatabaseUnavailableError
 from ledger.logging_setup import configure_logging
 from ledger.model.operators import Operator
 from ledger.postgres.connect import connect
-from ledger.seals.key_file import read_key_file
-from ledger.seals.notes import PublicKey
 from ledger.settings import Settings
 
 PATIENCE = 600.0
@@ -93,21 +91,6 @@ def read_time(text: str | None, option: str) -> datetime | None:
             param_hint=option,
         )
     return moment
-
-
-def read_public_key(given: str | None) -> PublicKey:
-    """Return the key that is given, or named by its file; without any, that of LEDGER_SEAL_KEY."""
-    if given is None:
-        file = Settings.from_environment().seal_key
-        if file is None:
-            raise click.UsageError(
-                "who signed the checkpoints? Name the key with --public-key, or set LEDGER_SEAL_KEY"
-            )
-        return read_key_file(file).public
-    try:
-        return PublicKey.read(Path(given).read_text("ascii", "replace"))
-    except OSError:  # it is the key itself
-        return PublicKey.read(given)
 
 
 def prepared_database() -> str:

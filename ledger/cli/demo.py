@@ -3,15 +3,26 @@
 import asyncio
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import rich_click as click
 
+from ledger.cli.common import PATIENCE
 from ledger.cli.local_stack import KEY_FILE, Stack
+from ledger.credentials import new_secret
+from ledger.flabs.client import FlabsClient
+from ledger.flabs.subscriptions import Choice, subscribe
+from ledger.model.coverage import FINDINGS
+from ledger.model.operators import Operator
+from ledger.operations.policy import agree
 from ledger.operations.render.words import count
 from ledger.simulator import SimulationOptions, SimulationSummary, read_truth, simulate
+from ledger.simulator.history import lab_ids
+from ledger.simulator.sandbox import Account, Options, Sandbox
 
 SPEED = 60.0
 """How many times as fast the clock of the demo's sender is, so that its retries take seconds."""
@@ -22,23 +33,47 @@ RETRIES = {"LEDGER_RETRY_INTERVAL": "2", "LEDGER_RETRY_TIMEOUT": "1"}
 BUDGET_SECONDS = 10.0
 
 
-def run_demo(stack: Stack) -> None:
-    """Send the day, wait until the lost events are overdue, and show both sides."""
+LABS = 3
+"""Labs that are subscribed and send. The account has one more, which nobody has subscribed."""
+
+
+@contextmanager
+def demo_sandbox() -> Iterator[Sandbox]:
+    """Give the sandbox of Flabs that the demo registers with."""
+    options = Options(client_secret=new_secret(), needs_https=False)
+    with Sandbox(Account(lab_ids(LABS + 1), options)) as sandbox:
+        yield sandbox
+
+
+def demo_settings(sandbox: Sandbox, public_url: str) -> dict[str, str]:
+    """Return the settings of a demo: quick retries, and the account at the sandbox."""
+    options = sandbox.account.options
+    return {
+        **RETRIES,
+        "LEDGER_FLABS_URL": sandbox.url,
+        "LEDGER_FLABS_CLIENT_ID": options.client_id,
+        "LEDGER_FLABS_CLIENT_SECRET": options.client_secret,
+        "LEDGER_PUBLIC_URL": public_url,
+    }
+
+
+def run_demo(stack: Stack, sandbox: Sandbox) -> None:
+    """Register, send the day, wait until the lost events are overdue, and show both sides."""
     truth = stack.data / "demo-truth.jsonl"
+    _register(stack)
     click.echo(
         "Sending a simulated lab day; some webhooks are lost, repeated, late or out of order ..."
     )
     options = SimulationOptions(
         bills=300,
-        labs=3,
+        labs=LABS,
         seed=int(time.time()),
         test_data="delta",
         drop=0.02,
         late=0.05,
         duplicate=0.05,
         reorder=0.05,
-        url=f"{stack.url}/webhooks/flabs",
-        token=stack.token,
+        route=sandbox.route,
         speed=SPEED,
         timeout=SPEED,  # 1 s by the fast clock, as in RETRIES
         truth=truth,
@@ -53,6 +88,7 @@ def run_demo(stack: Stack) -> None:
     ) as client:
         _wait_for_projection(client)
         _show_state(client)
+        _show_coverage(client)
         click.echo(
             f"\nWaiting {BUDGET_SECONDS:.0f} s until the lost events are overdue (400 s in "
             "production) ..."
@@ -60,6 +96,35 @@ def run_demo(stack: Stack) -> None:
         stack.pause(BUDGET_SECONDS)
         if not stack.stopping:
             _show_missing(client, truth, stack)
+
+
+def _register(stack: Stack) -> None:
+    """Subscribe the labs as `ledger flabs subscribe` does, all but the last."""
+    click.echo("Registering with a sandbox of Flabs ...")
+    settings = stack.settings()
+    policy = agree(stack.database_url, settings)
+    # A sandbox of an earlier demo knew what this one does not.
+    choice = Choice(labs=tuple(lab_ids(LABS)), events=policy.events, again=True)
+    with FlabsClient.of(settings) as client:
+        report, _ = subscribe(
+            stack.database_url,
+            settings,
+            client,
+            choice,
+            by=Operator("the demo"),
+            patience=PATIENCE,
+        )
+    for item in report.subscriptions:
+        click.echo(f"  lab {item.lab_id}: {item.outcome}, {count(len(item.events), 'event type')}")
+
+
+def _show_coverage(client: httpx.Client) -> None:
+    for lab in client.get("/v1/flabs/coverage").raise_for_status().json()["labs"]:
+        for finding in lab["findings"]:
+            click.echo(
+                f"\nLab {lab['lab_id']} is {FINDINGS[finding]}: `ledger flabs coverage` shows it, "
+                f"and\n`ledger flabs subscribe --lab {lab['lab_id']}` mends it."
+            )
 
 
 def _show_sent(summary: SimulationSummary) -> None:

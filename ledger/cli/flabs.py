@@ -36,6 +36,7 @@ from ledger.flabs.rotation import Rotation
 from ledger.flabs.subscriptions import Choice, parse_party
 from ledger.flabs.subscriptions import subscribe as subscribe_labs
 from ledger.model.operators import Operator
+from ledger.operations import webhook_tokens
 from ledger.operations.coverage import coverage_findings, read_coverage
 from ledger.operations.flabs_account import read_check
 from ledger.operations.policy import Policy, agree
@@ -244,11 +245,17 @@ def rotate_token(
         click.echo(encode(found))
     elif found.finished_at:
         click.echo(where_rotation_stands(found))
-    with closing(connect(url, "flabs")) as connection:
-        if settings.webhook_tokens and rotation.token_of_settings_was_given(connection):
+    if found.finished_at and settings.webhook_tokens:
+        with closing(connect(url, "flabs")) as connection:
+            dropped = [
+                token
+                for token in settings.webhook_tokens
+                if webhook_tokens.is_revoked(connection, token)
+            ]
+        if dropped:
             click.echo(
-                "Flabs had a token of LEDGER_WEBHOOK_TOKENS, too, which stays valid: remove it "
-                "there when the old ones are dropped, and restart the servers.",
+                f"{count(len(dropped), 'token')} of LEDGER_WEBHOOK_TOKENS is refused from now on: "
+                "remove it there.",
                 err=True,
             )
 

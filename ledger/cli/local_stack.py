@@ -61,6 +61,11 @@ _LINK_MINUTES = int(sessions.LINK_LASTING.total_seconds() // 60)
 _STOPPED = "stopped before it was ready"
 
 
+def server_url(port: int | None) -> str:
+    """Return the address of the server; the port is None for the one in LEDGER_PORT."""
+    return f"http://{HOST}:{port or Settings.from_environment().port}"
+
+
 class Stack:
     """PostgreSQL, `ledger serve` and `ledger project` on one data folder.
 
@@ -72,7 +77,7 @@ class Stack:
         self._given = Settings.from_environment()
         self.data = data.absolute()
         self._port = port or self._given.port
-        self.url = f"http://{HOST}:{self._port}"
+        self.url = server_url(port)
         self.token = ""
         self.key = ""
         self.database_url = ""
@@ -176,6 +181,10 @@ class Stack:
         )
         exports = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
         return path + "".join(exports)
+
+    def settings(self) -> Settings:
+        """Return the settings of the processes."""
+        return Settings.from_environment(self._environment)
 
     def banner(self) -> str:
         """Return what to print at the start: addresses, lines to paste, and secrets if new."""

@@ -7,16 +7,17 @@ import rich_click as click
 
 from ledger import processes
 from ledger.cli.common import check_schema_if_reachable
+from ledger.cli.seal_settings import read_time_stamps
 from ledger.flabs.watcher import FlabsWatcher
 from ledger.logging_setup import configure_logging
 from ledger.operations.alerts.channels import check_channels
 from ledger.operations.alerts.seal_watch import SealWatch
 from ledger.operations.alerts.watcher import AlertWatcher
 from ledger.operations.policy import agree_if_reachable
-from ledger.projection.projector import Projector
+from ledger.projection.projector import Observer, Projector
 from ledger.seals.key_file import read_key_file
 from ledger.seals.sealer import Sealer
-from ledger.settings import Settings
+from ledger.settings import OFF, Settings
 
 
 @click.command()
@@ -39,10 +40,16 @@ def project(*, end_with_parent: bool) -> None:
         check_channels(settings.alert_urls)
     key = read_key_file(settings.seal_key) if settings.seal_key else None
     check_schema_if_reachable(url)
-    projector = Projector(url)
+    projector = Projector(url, _observer(settings))
     policy = agree_if_reachable(url, settings)
     flabs = FlabsWatcher(url, settings, policy)
-    sealer = Sealer(url, key=key, publish_to=settings.seal_publish, interval=settings.seal_interval)
+    sealer = Sealer(
+        url,
+        key=key,
+        publish_to=settings.seal_publish,
+        interval=settings.seal_interval,
+        time_stamps=read_time_stamps(settings, settings.seal_publish),
+    )
     seals = SealWatch(lambda: sealer.trouble)
     alerts = AlertWatcher(url, policy, settings.alert_urls, spool=settings.spool_dir, seals=seals)
 
@@ -59,3 +66,16 @@ def project(*, end_with_parent: bool) -> None:
     sealer.start()
     flabs.start()
     projector.run()
+
+
+def _observer(settings: Settings) -> Observer | None:
+    """Return what counts for Prometheus, if it has an address at which it is asked."""
+    at = settings.listen_projector
+    if at is None or at == OFF:
+        return None
+    # Only here: it takes as long to load as all the rest.
+    from ledger.projection.projector_metrics import ProjectorMetrics  # noqa: PLC0415 -- see above
+
+    metrics = ProjectorMetrics()
+    metrics.serve(at)
+    return metrics

@@ -7,9 +7,11 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ledger.cli.common import json_option, prepared_database
 from ledger.cli.progress import progress
+from ledger.cli.seal_settings import read_time_stamps
 from ledger.operations.render.words import count
 from ledger.postgres.connect import connect
 from ledger.seals.key_file import make_key_file, read_key_file
@@ -25,6 +27,7 @@ from ledger.seals.sealing import (
     tree_root,
 )
 from ledger.seals.tiles import sealed_size
+from ledger.seals.time_stamps import TimeStamps
 from ledger.settings import Settings
 
 
@@ -60,7 +63,8 @@ def seal(
 ) -> None:
     """Seal the log now, up to its head: hash it, sign a checkpoint and publish it.
 
-    `ledger project` does the same at intervals. Without LEDGER_SEAL_KEY nothing is signed.
+    `ledger project` does the same at intervals. Without LEDGER_SEAL_KEY nothing is signed. With
+    LEDGER_SEAL_TIMESTAMP_URL an authority confirms when the last published checkpoint existed.
     """
     if (new_key is None) != (name is None):
         raise click.UsageError("--new-key FILE and --name NAME belong together")
@@ -78,7 +82,10 @@ def seal(
         return
     path = publish_to or settings.seal_publish
     publication = Publication(path) if path and key else None
+    time_stamps = read_time_stamps(settings, path)
     sealed = _seal(prepared_database(), key, publication)
+    if time_stamps and publication and key:
+        sealed = replace(sealed, stamp=_stamp(time_stamps, publication, key))
     if as_json:
         click.echo(msgspec.json.encode(sealed))
         return
@@ -87,6 +94,8 @@ def seal(
     click.echo(f"signed     {by}")
     if publication:
         click.echo(f"published  {count(sealed.published, 'checkpoint')} to {path}")
+    if time_stamps:
+        click.echo(f"stamped    {sealed.stamp or 'nothing new'}")
 
 
 class _Sealed(Struct, frozen=True):
@@ -94,6 +103,12 @@ class _Sealed(Struct, frozen=True):
     root: str
     key: str | None
     published: int
+    stamp: str | None = None
+
+
+def _stamp(time_stamps: TimeStamps, publication: Publication, key: SigningKey) -> str | None:
+    made = time_stamps.stamp(publication, key.public)
+    return str(made) if made else None
 
 
 def _seal(url: str, key: SigningKey | None, publication: Publication | None) -> _Sealed:

@@ -1,11 +1,13 @@
 """`ledger up`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import rich_click as click
 
-from ledger.cli.demo import RETRIES, run_demo
-from ledger.cli.local_stack import Stack
+from ledger.cli.demo import demo_sandbox, demo_settings, run_demo
+from ledger.cli.local_stack import Stack, server_url
+from ledger.simulator.sandbox import Sandbox
 
 
 @click.command()
@@ -31,12 +33,20 @@ def up(*, data: Path, port: int | None, demo: bool) -> None:
     it. LEDGER_WEBHOOK_TOKENS and LEDGER_ADMIN_KEY are used if they are set, and made otherwise. The
     file env in the folder holds the variables that other commands need: . ledger-data/env
     """
-    stack = Stack(data, port=port, more_settings=RETRIES if demo else {})
+    with ExitStack() as demonstration:
+        sandbox, more_settings = None, {}
+        if demo:
+            sandbox = demonstration.enter_context(demo_sandbox())
+            more_settings = demo_settings(sandbox, server_url(port))
+        _run(Stack(data, port=port, more_settings=more_settings), sandbox)
+    click.echo("Stopped.")
+
+
+def _run(stack: Stack, sandbox: Sandbox | None) -> None:
     with stack.running():
         click.echo(stack.banner())
-        if demo:
-            run_demo(stack)
+        if sandbox is not None:
+            run_demo(stack, sandbox)
             click.echo(f"See it in a browser (the link logs in once):\n{stack.login_link()}\n")
         click.echo("Running. Ctrl-C stops everything; the data stays.")
         stack.watch()
-    click.echo("Stopped.")

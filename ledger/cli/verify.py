@@ -6,8 +6,9 @@ from pathlib import Path
 
 import rich_click as click
 
-from ledger.cli.common import prepared_database, processes_option, read_public_key
+from ledger.cli.common import prepared_database, processes_option
 from ledger.cli.progress import progress
+from ledger.cli.seal_settings import read_public_key
 from ledger.errors import SealError
 from ledger.eventlog import read
 from ledger.postgres.connect import connect

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-
+from ledger.certificates import end_of_certificate
 from ledger.doctor.findings import Finding, ok, unknown, warning, wrong
 from ledger.errors import SettingsError
 from ledger.intake.tls import Certificate
@@ -76,7 +75,7 @@ def _check_certificate(settings: Settings, now: datetime) -> Iterator[Finding]:
         if files is None:
             return
         Certificate(*files)
-        ends = min(each.not_valid_after_utc for each in _certificates(files[0]))
+        ends = end_of_certificate(files[0])
     except SettingsError:
         yield wrong(
             "certificate",
@@ -97,10 +96,6 @@ def _check_certificate(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield warning("certificate", f"{words}, in {lasting(left)}", "renew it")
     else:
         yield ok("certificate", words)
-
-
-def _certificates(path: Path) -> list[x509.Certificate]:
-    return x509.load_pem_x509_certificates(path.read_bytes())
 
 
 def _check_spool(settings: Settings, now: datetime) -> Iterator[Finding]:

@@ -55,6 +55,10 @@ class DeliveryQueue:
         """Return whether a delivery waits to be taken."""
         return bool(self._queue)
 
+    def __len__(self) -> int:
+        """Return how many wait to be taken."""
+        return len(self._queue)
+
     def put(self, waiting: Waiting) -> bool:
         """Add a delivery, and tell whether there was room."""
         size = len(waiting.delivery.body)

@@ -25,7 +25,7 @@ from ledger.eventlog.append import SPOOLED, Appender, Delivery, Outcome, Spooled
 from ledger.eventlog.delivery_queue import DeliveryQueue, Listener, Waiting
 from ledger.eventlog.liveness import BEAT_SECONDS, LONGEST_GAP, Alive, Liveness, steady_clock
 from ledger.eventlog.liveness_recorder import LivenessRecorder
-from ledger.metrics import BATCHES, DELIVERIES, LANE_FAILURES
+from ledger.metrics import BATCHES, COMMIT_SECONDS, DELIVERIES, DELIVERY_SECONDS, LANE_FAILURES
 from ledger.postgres.connect import CONTENT_ERRORS, connect
 
 PATIENCE = 6.0
@@ -140,6 +140,11 @@ class GroupCommit:
     def is_able(self) -> bool:
         """Whether, as far as is known, the log takes deliveries now."""
         return self._outage is None and not self._stopping
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait for their commit."""
+        return len(self._queue) + len(self._batch or ())
 
     @property
     def is_spooling(self) -> bool:
@@ -343,6 +348,7 @@ class GroupCommit:
             batch, self._batch = self._batch, None
             self._queue.release(batch)
             if batch:
+                COMMIT_SECONDS.observe(steady_clock() - self._began[1])
                 self._loop.call_soon(_tell, batch, outcomes)
             self._proven()
             if _has_something_to_say(appender) or not self._begin(appender):
@@ -467,5 +473,8 @@ def _tell(batch: list[Waiting], outcomes: list[Outcome]) -> None:
             words[outcome.word(waiting.delivery)] += 1
         waiting.tell(outcome)
     BATCHES.observe(len(batch))
+    if not batch[0].from_spool:  # the first has waited longest
+        waited = datetime.now(UTC) - batch[0].delivery.received_at
+        DELIVERY_SECONDS.observe(waited.total_seconds())
     for word, number in words.items():
         DELIVERIES.labels(outcome=word).inc(number)

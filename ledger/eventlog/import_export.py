@@ -388,10 +388,7 @@ _PREVIEW = """
 INSERT INTO pg_temp.import_preview (lab_id, bill_id, digest)
 SELECT f.lab_id, f.bill_id, f.digest
 FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS f (lab_id, bill_id, digest)
-WHERE NOT EXISTS (
-    SELECT FROM ledger.event_log e
-    WHERE e.lab_id = f.lab_id AND e.bill_id = f.bill_id AND e.digest = f.digest
-)
+WHERE NOT ledger.is_logged(f.lab_id, f.bill_id, f.digest)
 ON CONFLICT DO NOTHING
 RETURNING digest
 """

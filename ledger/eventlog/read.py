@@ -9,6 +9,7 @@ from psycopg.sql import SQL, Composable, Composed
 
 from ledger.eventlog.append import Source
 from ledger.model.operators import Labs
+from ledger.postgres.cluster import choose
 
 Key = tuple[str, str]
 """`(lab_id, bill_id)`."""
@@ -89,6 +90,17 @@ CROSS JOIN LATERAL (
 ) e
 """)  # noqa: S608 -- our own names
 
+# Nothing that is joined laterally, or cut off by OFFSET, can be sent to the nodes.
+_OF_BILLS_ON_CLUSTER = SQL(f"""
+WITH k AS MATERIALIZED (
+    SELECT * FROM unnest({{labs}}::text[], {{bills}}::text[]) AS k (lab_id, bill_id)
+)
+SELECT {COLUMNS}
+FROM ledger.logged_event
+JOIN k USING (lab_id, bill_id)
+WHERE position <= {{upto}}
+""")  # noqa: S608 -- our own names
+
 _BILL_THEN = SQL(f"""
 SELECT {COLUMNS}
 FROM ledger.logged_event
@@ -140,7 +152,7 @@ def after(
 
 def of_bills(connection: Connection, keys: Sequence[Key], upto: int) -> Iterator[LogRow]:
     """Yield all rows of the bills, none after position `upto`, in no order; see `after`."""
-    query = _OF_BILLS.format(
+    query = choose(connection, _OF_BILLS, _OF_BILLS_ON_CLUSTER).format(
         labs=[lab for lab, _ in keys], bills=[bill for _, bill in keys], upto=upto
     )
     return one_by_one(connection, query)

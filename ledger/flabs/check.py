@@ -18,10 +18,9 @@ from ledger.errors import SettingsError, one_line
 from ledger.event_types import PROBE
 from ledger.flabs.account import look
 from ledger.flabs.client import FlabsClient
-from ledger.flabs.endpoint import Token, public_endpoint, token_for
+from ledger.flabs.endpoint import Token, public_endpoint, token_for_probe
 from ledger.model.digest import digest
 from ledger.model.operators import Operator
-from ledger.operations import webhook_tokens
 from ledger.operations.coverage import Coverage, read_coverage
 from ledger.operations.policy import Policy
 from ledger.operations.render.words import count
@@ -127,12 +126,8 @@ def _probe_step(
     connection: Connection, url: str, settings: Settings, endpoint: str, *, by: Operator
 ) -> CheckedStep:
     """Send an event through the public address, and look for it in the log."""
-    token = token_for(url, settings, "a probe of `ledger flabs check`", by=by)
-    try:
+    with token_for_probe(url, settings, by=by) as token:
         words = _probe(connection, settings, endpoint, token)
-    finally:
-        if token.token_id is not None:
-            webhook_tokens.revoke_token(connection, token.token_id, by=by)
     return CheckedStep("probe", words.startswith(_CAME), words)
 
 

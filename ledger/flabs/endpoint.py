@@ -5,15 +5,17 @@ and finds none in the settings makes one.
 """
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
 
-from ledger.errors import SettingsError
+from ledger.errors import DecisionError, SettingsError
 from ledger.model.operators import Operator
 from ledger.operations import webhook_tokens
 from ledger.postgres.connect import connect
+from ledger.postgres.locks import Lock, try_lock_session
 from ledger.settings import Settings
 
 SETTLE_SECONDS = 5.0
@@ -23,8 +25,11 @@ within four."""
 PATH = "/webhooks/flabs"
 
 
+_ROTATES = "SELECT r.rotation FROM ledger.flabs_rotation r WHERE r.finished_at IS NULL"
+
+
 class Token(Struct, frozen=True):
-    """A webhook token with its secret; `token_id` is None for one of the settings."""
+    """A webhook token with its secret; `token_id` is None for one that has no row."""
 
     secret: str
     token_id: str | None
@@ -57,6 +62,21 @@ def presented(endpoint: str, token: Token, *, in_path: bool) -> tuple[str, str |
     return endpoint, token.secret
 
 
+@contextmanager
+def one_at_a_time(url: str) -> Iterator[None]:
+    """Let nobody else subscribe or rotate meanwhile.
+
+    So a token that a rotation is about to drop is not given to Flabs again. Raises `DecisionError`.
+    """
+    with closing(connect(url, "flabs")) as connection:
+        if not try_lock_session(connection, Lock.FLABS):
+            raise DecisionError(
+                "somebody else subscribes at Flabs or rotates its token; try again when that is "
+                "done"
+            )
+        yield
+
+
 def make_token(url: str, name: str, *, by: Operator, settle: float = SETTLE_SECONDS) -> Token:
     """Make a token in the database and wait until it is valid everywhere."""
     with closing(connect(url, "flabs")) as connection:
@@ -68,7 +88,35 @@ def make_token(url: str, name: str, *, by: Operator, settle: float = SETTLE_SECO
 def token_for(
     url: str, settings: Settings, name: str, *, by: Operator, settle: float = SETTLE_SECONDS
 ) -> Token:
-    """Return the first token of the settings, or one that is made."""
+    """Return the first token of the settings, unless it is being replaced, or one that is made.
+
+    That of the settings gets a row in the database: a rotation can then drop it, too.
+    """
     if settings.webhook_tokens:
-        return Token(settings.webhook_tokens[0], None)
+        secret = settings.webhook_tokens[0]
+        with closing(connect(url, "flabs")) as connection:
+            adopted = webhook_tokens.adopt_token(connection, secret, name=name, by=by)
+            rotates = connection.execute(_ROTATES).fetchone() is not None
+        if adopted.revoked_at is None and not rotates:
+            return Token(secret, adopted.token_id)
     return make_token(url, name, by=by, settle=settle)
+
+
+@contextmanager
+def token_for_probe(url: str, settings: Settings, *, by: Operator) -> Iterator[Token]:
+    """Give a valid token; one that has to be made is revoked at the end."""
+    with closing(connect(url, "flabs")) as connection:
+        secrets = [
+            secret
+            for secret in settings.webhook_tokens
+            if not webhook_tokens.is_revoked(connection, secret)
+        ]
+    if secrets:
+        yield Token(secrets[0], None)
+        return
+    made = make_token(url, "a probe of `ledger flabs check`", by=by)
+    try:
+        yield made
+    finally:
+        with closing(connect(url, "flabs")) as connection:
+            webhook_tokens.revoke_token(connection, made.token_id or "", by=by)

@@ -20,7 +20,7 @@ from psycopg import Connection
 
 from ledger.errors import DecisionError, FlabsRefusedError, QuestionError
 from ledger.flabs.client import FlabsClient
-from ledger.flabs.endpoint import SETTLE_SECONDS, Token, make_token, public_endpoint
+from ledger.flabs.endpoint import SETTLE_SECONDS, Token, make_token, one_at_a_time, public_endpoint
 from ledger.flabs.subscriptions import Wanted, ask, subscribed
 from ledger.model.operator_events import FlabsTokenRotated
 from ledger.model.operators import Operator
@@ -69,13 +69,6 @@ WHERE t.revoked_at IS NULL
 ORDER BY t.token_id
 """
 
-_GIVEN_OF_SETTINGS = """
-SELECT EXISTS (
-    SELECT FROM state.flabs_subscription s
-    WHERE s.token_id IS NULL AND s.outcome = 'subscribed'
-)
-"""
-
 _LAST_USED = """
 SELECT t.token_id, t.last_used_at
 FROM ledger.webhook_token t
@@ -111,12 +104,6 @@ def read_rotation(
     return None if row is None else _rotation(row, policy, quiet)
 
 
-def token_of_settings_was_given(connection: Connection) -> bool:
-    """Return whether Flabs was given a token of LEDGER_WEBHOOK_TOKENS, which nobody drops here."""
-    row = connection.execute(_GIVEN_OF_SETTINGS).fetchone()
-    return bool(row and row[0])
-
-
 def advance(
     url: str,
     settings: Settings,
@@ -133,27 +120,28 @@ def advance(
 
     `replace` are ids of tokens to drop besides those that Ledger gave to Flabs itself. Raises
     `QuestionError` if nothing is subscribed, `FlabsError`; `FlabsRefusedError` if Flabs keeps the
-    old token.
+    old token, `DecisionError` while somebody else subscribes or rotates.
     """
     endpoint = public_endpoint(settings)
-    with closing(connect(url, "flabs")) as connection:
-        catch_up(url, connection, patience=patience)
-        wanted = subscribed(connection)
-        if not wanted:
-            raise QuestionError(
-                "Ledger has subscribed nothing at Flabs, so there is no token to rotate: "
-                "`ledger flabs subscribe` first"
-            )
-        for token_id in replace:
-            webhook_tokens.find_token(connection, token_id)  # which raises
-        last = read_rotation(connection, policy, quiet=quiet)
-    if last is not None and last.state == "subscribed":
-        return last
-    token = make_token(url, "Flabs, by a rotation", by=by, settle=0)
-    number = _begin(url, token, replace, by=by)
-    time.sleep(settle)
-    _subscribe(url, client, endpoint, wanted, token, by=by)
-    return _note_subscribed(url, number, policy, by=by, quiet=quiet)
+    with one_at_a_time(url):
+        with closing(connect(url, "flabs")) as connection:
+            catch_up(url, connection, patience=patience)
+            wanted = subscribed(connection)
+            if not wanted:
+                raise QuestionError(
+                    "Ledger has subscribed nothing at Flabs, so there is no token to rotate: "
+                    "`ledger flabs subscribe` first"
+                )
+            for token_id in replace:
+                webhook_tokens.find_token(connection, token_id)  # which raises
+            last = read_rotation(connection, policy, quiet=quiet)
+        if last is not None and last.state == "subscribed":
+            return last
+        token = make_token(url, "Flabs, by a rotation", by=by, settle=0)
+        number = _begin(url, token, replace, by=by)
+        time.sleep(settle)
+        _subscribe(url, client, endpoint, wanted, token, by=by)
+        return _note_subscribed(url, number, policy, by=by, quiet=quiet)
 
 
 def finish(

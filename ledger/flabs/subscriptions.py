@@ -17,7 +17,7 @@ from ledger.errors import FlabsRefusedError, QuestionError
 from ledger.event_types import EVENT_TYPES
 from ledger.flabs.account import look
 from ledger.flabs.client import FlabsClient, Party
-from ledger.flabs.endpoint import Token, make_token, presented, public_endpoint, token_for
+from ledger.flabs.endpoint import Token, one_at_a_time, presented, public_endpoint, token_for
 from ledger.model.operator_events import FlabsSubscribed
 from ledger.model.operators import Operator
 from ledger.operations.decisions import catch_up, deciding_without_state, record, see
@@ -33,8 +33,6 @@ Outcome = Literal["subscribed", "already", "known", "refused", "planned"]
 
 NAME = "Flabs"
 """What the tokens that are made for Flabs are for."""
-
-_ROTATED = "SELECT r.rotation FROM ledger.flabs_rotation r LIMIT 1"
 
 _SUBSCRIBED = """
 SELECT s.lab_id, s.party, s.endpoint, s.in_path, array_agg(DISTINCT e.event_type)
@@ -116,23 +114,42 @@ def subscribe(
     event types that do not exist, `FlabsError`, `DecisionError`.
     """
     endpoint = public_endpoint(settings)
+    _check_events(choice)
+    with one_at_a_time(url):
+        return _subscribe(
+            url, settings, client, choice, endpoint, by=by, patience=patience, dry_run=dry_run
+        )
+
+
+def _check_events(choice: Choice) -> None:
     unknown = [name for name in choice.events if name not in KNOWN_EVENT_TYPES]
     if unknown or not choice.events:
         raise QuestionError(f"events are some of {', '.join(KNOWN_EVENT_TYPES)}, not {unknown}")
+
+
+def _subscribe(
+    url: str,
+    settings: Settings,
+    client: FlabsClient,
+    choice: Choice,
+    endpoint: str,
+    *,
+    by: Operator,
+    patience: float,
+    dry_run: bool,
+) -> tuple[SubscriptionReport, int]:
     with closing(connect(url, "flabs")) as connection:
         position = catch_up(url, connection, patience=patience)
         account = [lab.lab_id for lab in look(connection, settings, client)]
         wanted = _wanted(choice, account)
         known = {} if choice.again else _known(connection, endpoint, in_path=choice.in_path)
-        rotated = connection.execute(_ROTATED).fetchone() is not None
     items, asked = _split(wanted, known)
     if dry_run:
         items += [_item(one, one.events, "planned") for one in asked]
         report = SubscriptionReport(endpoint=endpoint, dry_run=True, subscriptions=items)
         return report, position
     if asked:
-        # A token that was rotated away is not given to Flabs again.
-        token = make_token(url, NAME, by=by) if rotated else token_for(url, settings, NAME, by=by)
+        token = token_for(url, settings, NAME, by=by)
         for one in asked:
             items += ask(url, client, endpoint, one, token, by=by)
         with closing(connect(url, "flabs")) as connection:

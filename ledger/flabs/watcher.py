@@ -36,9 +36,7 @@ class FlabsWatcher:
         self._settings = settings
         self._policy = policy
         self._interval = timedelta(seconds=settings.flabs_interval)
-        self._client: FlabsClient | None = None
-        if settings.flabs_client_id and settings.flabs_client_secret:
-            self._client = FlabsClient.of(settings)
+        self._has_account = bool(settings.flabs_client_id and settings.flabs_client_secret)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flabs", daemon=True)
 
@@ -57,12 +55,13 @@ class FlabsWatcher:
             found = rotation.read_rotation(connection, self._policy)
             if found and found.finished_at is None and found.drop_at and found.drop_at <= now:
                 self._finish(now)
-            if self._client is None:
+            if not self._has_account:
                 return
             last = read_check(connection)
             if is_due(last, self._settings.flabs_client_id, self._interval, now):
                 try:
-                    look(connection, self._settings, self._client)
+                    with FlabsClient.of(self._settings) as client:
+                        look(connection, self._settings, client)
                 except FlabsError as error:
                     # What Flabs answered is kept nowhere, and so not in a log either.
                     _log.warning("could not look at the account at Flabs", error=error.brief)

@@ -14,6 +14,7 @@ from ledger import processes
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.intake.endpoint import Answer, Intake, send_answer
 from ledger.intake.listener import Listener
+from ledger.intake.load import LoadMeter
 from ledger.intake.refused_box import RefusedBox
 from ledger.intake.status import ALIVE, LIVE, NO_METHOD, NOTHING, OPTIONS, StatusEndpoint
 from ledger.intake.tokens import TokenWatcher, WebhookTokens
@@ -128,6 +129,8 @@ class IntakeApplication:
         await receive()
         self._lane.start()
         await self._lane.settle(within=SETTLE_SECONDS)
+        load = LoadMeter(self._lane)
+        load.start()
         for one in self._background:
             one.start()
         # Objects made so far live as long as the process; collections need not look at them.
@@ -135,6 +138,7 @@ class IntakeApplication:
         gc.freeze()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        load.stop()
         for one in self._background:
             one.stop()
         await self._lane.stop()

@@ -65,6 +65,7 @@ class WebhookTokens:
     def __init__(self, of_settings: Iterable[str] = ()) -> None:
         self._of_settings = Secrets(of_settings)
         self._stored: dict[bytes, Token] = {}
+        self._revoked: frozenset[bytes] = frozenset()
         self._used: set[str] = set()
         self.complete = False
         """Whether those of the database are known. Until then a token that is not found may be
@@ -79,15 +80,25 @@ class WebhookTokens:
         the rest of it, nor choose what digest a guess has.
         """
         digest = sha256(presented).digest()
-        if self._of_settings.accept_digest(digest):
-            return _OF_SETTINGS
+        of_settings = self._of_settings.accept_digest(digest)
         token = self._stored.get(digest)
         if token is not None:
             self._used.add(token.token_id)
-        return token
+            return token
+        return _OF_SETTINGS if of_settings and digest not in self._revoked else None
 
-    def replace_stored(self, valid: Iterable[ValidToken]) -> None:
-        """Make these the valid tokens of the database, at once for whoever looks next."""
+    @property
+    def digests_of_settings(self) -> list[bytes]:
+        """The SHA-256 of each token of the settings."""
+        return self._of_settings.digests
+
+    def replace_stored(self, valid: Iterable[ValidToken], revoked: Iterable[bytes] = ()) -> None:
+        """Make these the valid tokens of the database, at once for whoever looks next.
+
+        `revoked` are the digests of tokens that are refused although the settings have them: a
+        rotation has replaced them.
+        """
+        self._revoked = frozenset(revoked)
         self._stored = {
             one.digest: Token(one.token_id, None if one.labs is None else frozenset(one.labs))
             for one in valid
@@ -108,6 +119,7 @@ class TokenWatcher:
         self._tokens = tokens
         self._stamp: object = None
         self._note_at = 0.0
+        self._revoked: set[bytes] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhook tokens", daemon=True)
 
@@ -155,7 +167,14 @@ class TokenWatcher:
             stamp = webhook_tokens.stamp(connection)
             if stamp == self._stamp and self._tokens.complete:
                 return
-            self._tokens.replace_stored(webhook_tokens.read_valid(connection))
+            revoked = webhook_tokens.read_revoked(connection, self._tokens.digests_of_settings)
+            self._tokens.replace_stored(webhook_tokens.read_valid(connection), revoked)
+        if revoked != self._revoked:
+            self._revoked = revoked
+            _log.warning(
+                "tokens of LEDGER_WEBHOOK_TOKENS are refused, for they were revoked: remove them",
+                tokens=len(revoked),
+            )
         # A change between the two statements is read again: the stamp is the older one.
         self._stamp = stamp
 

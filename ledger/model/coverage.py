@@ -1,4 +1,4 @@
-"""Which labs are registered with Flabs as they should be. Source: docs/flabs.md, "Coverage".
+"""Which labs are registered with Flabs as they should be. Source: docs/rules.md, "Coverage".
 
 Three lists side by side: the labs of the account, what was subscribed, the labs that were heard of.
 """

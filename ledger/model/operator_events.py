@@ -147,8 +147,8 @@ class FlabsSubscribed(Decision, frozen=True, kw_only=True, tag="flabs.subscribed
     """Event types of a lab (null: of all labs) were subscribed at Flabs, or were so already.
 
     `party` is `corporateUser:ID` or `organization:ID`. `in_path` says that the endpoint is
-    completed by a secret token. `token_id` is the webhook token that Flabs was given; null for one
-    of the settings.
+    completed by a secret token. `token_id` is the webhook token that Flabs was given; null where it
+    had one already.
     """
 
     lab_id: Identifier | None

@@ -86,6 +86,7 @@ _EXPECTED: dict[type[inspect.Type], tuple[type, str]] = {
     inspect.LiteralType: (str, "a string"),
     inspect.DateTimeType: (str, "a string"),
     inspect.IntType: (int, "an integer"),
+    inspect.BoolType: (bool, "a boolean"),
 }
 _FOUND = {
     dict: "an object",

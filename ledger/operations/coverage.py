@@ -46,11 +46,7 @@ SELECT
     everywhere.events,
     everywhere.latest,
     h.events,
-    (
-        SELECT e.received_at
-        FROM ledger.event_log e
-        WHERE h.events IS NOT NULL AND e.lab_id = h.lab_id AND e.position = h.position
-    ),
+    CASE WHEN h.events IS NOT NULL THEN ledger.received_after(h.position - 1) END,
     l.first_received_at,
     l.last_received_at
 FROM named n

@@ -16,6 +16,7 @@ from ledger.eventlog.read import head
 from ledger.model.operator_events import BodyErased
 from ledger.model.operators import Operator, as_array
 from ledger.operations.decisions import LOCK_SECONDS, deciding_without_state, record
+from ledger.postgres.cluster import is_distributed
 from ledger.projection import store
 from ledger.projection.projector import lock_projection
 
@@ -73,6 +74,8 @@ def erase(
     erased, `DecisionError` if that cannot be decided now.
     """
     with deciding_without_state(url) as connection:
+        if is_distributed(connection):
+            raise QuestionError("no body of a log that is distributed by Citus can be erased yet")
         found = _found(connection, position, by)
         body = _erasable(position, found)
         now = datetime.now(UTC)

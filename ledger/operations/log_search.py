@@ -83,10 +83,19 @@ _OF_LABS = SQL("""
     LIMIT %(looks_at)s
 """)
 
+# Where the log is distributed, no lateral join can be sent to the nodes.
+_OF_LABS_ON_CLUSTER = SQL("""
+    SELECT {columns}
+    FROM ledger.event_log e
+    WHERE e.lab_id = ANY(%(labs)s::text[]) AND e.position {beyond} %(start)s
+    ORDER BY e.position {direction}
+    LIMIT %(looks_at)s
+""")
+
 _SEARCH = SQL("""
 WITH looked AS MATERIALIZED ({rows})
 SELECT
-    coalesce((SELECT e.position FROM ledger.event_log e ORDER BY e.position DESC LIMIT 1), 0),
+    ledger.last_position(),
     (SELECT count(*) FROM looked),
     (SELECT e.position FROM looked e ORDER BY e.position {backwards} LIMIT 1),
     e.*
@@ -104,12 +113,13 @@ ORDER BY e.position {direction}
 """)
 
 
-def search_query(search: LogSearch) -> tuple[Composed, dict[str, Any]]:
+def search_query(search: LogSearch, *, on_cluster: bool = False) -> tuple[Composed, dict[str, Any]]:
     """Return the query of a search, whose rows `found` reads."""
+    of_labs = _OF_LABS_ON_CLUSTER if on_cluster else _OF_LABS
     direction, backwards = (
         (SQL("DESC"), SQL("ASC")) if search.backwards else (SQL("ASC"), SQL("DESC"))
     )
-    rows = (_OF_ALL if search.labs is None else _OF_LABS).format(
+    rows = (_OF_ALL if search.labs is None else of_labs).format(
         columns=_COLUMNS, beyond=SQL("<=" if search.backwards else ">="), direction=direction
     )
     query = _SEARCH.format(rows=rows, direction=direction, backwards=backwards)

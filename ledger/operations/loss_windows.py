@@ -23,6 +23,7 @@ from ledger.operations.missing_events.queries import LAST_POSITION
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import LossWindow, WindowState
 from ledger.operations.refused_deliveries.decide import BATCH
+from ledger.postgres.cluster import choose
 from ledger.projection import store
 
 ANY_LAB = ""
@@ -57,6 +58,24 @@ SELECT EXISTS (
             WHERE u.lab_id = e.lab_id AND u.bill_id = e.bill_id AND u.position = e.position
         )
 )
+"""
+
+# EXISTS next to tables of the coordinator cannot be sent to the nodes, so it is asked apart.
+_HEARD_ON_CLUSTER = """
+WITH e AS MATERIALIZED (
+    SELECT lab_id, bill_id, position, received_at, source
+    FROM ledger.event_log
+    WHERE position > %s AND position <= %s
+    ORDER BY position
+    LIMIT 200000
+)
+SELECT count(*) > 0
+FROM e
+WHERE e.lab_id = %s AND e.received_at BETWEEN %s AND %s AND e.source <> 'operator'
+    AND NOT EXISTS (
+        SELECT FROM state.unreadable_event u
+        WHERE u.lab_id = e.lab_id AND u.bill_id = e.bill_id AND u.position = e.position
+    )
 """
 
 # Accepted deliveries were received long before they were appended. The decision that accepts them
@@ -148,13 +167,14 @@ def _heard(
     For questions about the past: the state knows only when a lab was heard of last.
     """
     after = position_at(connection, since - timedelta(minutes=1))
-    row = connection.execute(_HEARD, (after, position, lab_id, since, until)).fetchone()
+    heard = choose(connection, _HEARD, _HEARD_ON_CLUSTER).encode()
+    row = connection.execute(heard, (after, position, lab_id, since, until)).fetchone()
     return bool(row and row[0])
 
 
 def position_at(connection: Connection, moment: datetime) -> int:
     """Return a position before which all was received before a time: nearly so, as the log is."""
-    row = connection.execute("SELECT max(position) FROM ledger.event_log").fetchone()
+    row = connection.execute("SELECT ledger.last_position()").fetchone()
     low, high = 0, (row and row[0]) or 0
     while low < high:
         middle = (low + high) // 2

@@ -16,6 +16,7 @@ from ledger.operations.missing_events.queries import (
     LAST_POSITION,
     Filter,
     conditions,
+    in_order,
     parameters,
 )
 from ledger.operations.policy import Policy
@@ -146,7 +147,8 @@ def count_overdue(
     where, values = conditions(wanted)
     query = _OVERDUE.format(where=SQL(" AND ").join(where))
     values = {**parameters(policy, now), **values, "most": MOST + 1}
-    row = connection.execute(query, values).fetchone()
+    with in_order(connection):
+        row = connection.execute(query, values).fetchone()
     assert row  # noqa: S101 -- a count is one row
     return row[0], row[1] and row[1] + policy.budget
 

@@ -71,6 +71,24 @@ VALUES (%s, %s, %s, %s, %s, %s, %s)
 RETURNING {columns}
 """).format(columns=SQL(_COLUMNS))
 
+_ADOPT = """
+INSERT INTO ledger.webhook_token AS t (
+    token_id, digest, labs, name, created_at, created_by, created_by_key
+)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (digest) DO NOTHING
+"""
+
+_BY_DIGEST = SQL("SELECT {columns} FROM ledger.webhook_token t WHERE t.digest = %s").format(
+    columns=SQL(_COLUMNS)
+)
+
+_REVOKED = """
+SELECT t.digest
+FROM ledger.webhook_token t
+WHERE t.digest = ANY(%s) AND t.revoked_at IS NOT NULL
+"""
+
 _LIST = SQL("""
 SELECT {columns}
 FROM ledger.webhook_token t
@@ -112,7 +130,7 @@ def create_token(
 ) -> NewWebhookToken:
     """Create a token for some labs, or for all. Whether they may is the caller's business."""
     token = PREFIX + new_secret()
-    token_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+    token_id = _new_id()
     digest = sha256(token.encode()).digest()
     some = None if labs is None else sorted(set(labs))
     values = (token_id, digest, some, name, datetime.now(UTC), by.name, by.key)
@@ -121,6 +139,30 @@ def create_token(
     made = _item(row)
     _log.info("webhook token created", token_id=token_id, labs=made.labs, by=by.name, by_key=by.key)
     return NewWebhookToken(token=token, **msgspec.structs.asdict(made))
+
+
+def adopt_token(connection: Connection, secret: str, *, name: str, by: Operator) -> WebhookToken:
+    """Give a token of the settings a row, so that its use is noted and it can be revoked.
+
+    Returns the row that it has, if it has one: it may be revoked.
+    """
+    digest = sha256(secret.encode()).digest()
+    values = (_new_id(), digest, None, name, datetime.now(UTC), by.name, by.key)
+    connection.execute(_ADOPT, values)
+    row = connection.execute(_BY_DIGEST, (digest,)).fetchone()
+    assert row  # noqa: S101 -- a row is never deleted
+    return _item(row)
+
+
+def is_revoked(connection: Connection, secret: str) -> bool:
+    """Return whether a token was revoked, one of the settings perhaps."""
+    digest = sha256(secret.encode()).digest()
+    return bool(read_revoked(connection, [digest]))
+
+
+def read_revoked(connection: Connection, digests: Sequence[bytes]) -> set[bytes]:
+    """Return which of some digests are of tokens that were revoked."""
+    return {digest for (digest,) in connection.execute(_REVOKED, (list(digests),))}
 
 
 def list_tokens(
@@ -172,6 +214,10 @@ def stamp(connection: Connection) -> tuple[Any, ...] | None:
 def note_use(connection: Connection, token_ids: Sequence[str], at: datetime) -> None:
     """Note that tokens were presented about that time."""
     connection.execute(_NOTE_USE, {"ids": list(token_ids), "at": at})
+
+
+def _new_id() -> str:
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
 
 
 def _item(row: tuple[Any, ...]) -> WebhookToken:

@@ -168,13 +168,14 @@ def _axis(scale: _Scale, height: int, zone: tzinfo) -> Markup:
         form = "%Y-%m-%d"
     else:
         form = "%m-%d %H:%M" if scale.length > timedelta(hours=12) else "%H:%M:%S"
-    for at in scale.ticks():
-        x = scale.x(at)
+    for number, at in enumerate(scale.ticks()):
+        x, shown = scale.x(at), at.astimezone(zone)
+        name = "" if number else f" {'UTC' if zone is UTC else format(shown, '%Z')}"
         parts.append(
             Markup(
                 '<line class="grid" x1="{0}" y1="20" x2="{0}" y2="{1}"/>'
                 '<text x="{0}" y="14">{2}</text>'
-            ).format(x, height, f"{at.astimezone(zone):{form}}")
+            ).format(x, height, f"{shown:{form}}{name}")
         )
     return Markup("").join(parts)
 

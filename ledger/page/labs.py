@@ -11,6 +11,8 @@ from ledger.api.http.guards import READ
 from ledger.api.http.parameters import read_cursor, write_cursor
 from ledger.api.permissions import Caller
 from ledger.api.services import Services
+from ledger.operations.api_keys import SCOPES
+from ledger.operations.coverage import Coverage, coverage_findings, read_coverage
 from ledger.operations.lab_list import ListedLab, list_labs
 from ledger.operations.near_losses import read_near_losses
 from ledger.operations.policy import Policy
@@ -50,19 +52,26 @@ class LabsController(Controller):
 
         def work(
             connection: Connection,
-        ) -> tuple[int, list[ListedLab], dict[str, Habit]]:
+        ) -> tuple[int, list[ListedLab], dict[str, Habit], Coverage | None]:
             position = store.read_checkpoint(connection).position
             found = list_labs(
                 connection, services.policy, now, labs=caller.labs,
                 after=key[0] if key else None, limit=PART + 1,
             )  # fmt: skip
-            return position, found, _habits(connection, services.policy, now, found[:PART])
+            habits = _habits(connection, services.policy, now, found[:PART])
+            coverage = None
+            if caller.scope == SCOPES[-1]:  # as the API
+                coverage = read_coverage(connection, services.policy, labs=caller.labs)
+            return position, found, habits, coverage
 
-        position, found, habits = await services.run(work)
+        position, found, habits, coverage = await services.run(work)
+        wrong = coverage_findings(coverage) if coverage else []
         following = write_cursor(found[PART - 1].lab_id) if len(found) > PART else None
         return respond(
             request, "labs.html", position=position, labs=found[:PART], habits=habits,
             following=following, silent_since=now - timedelta(days=1),
+            check=coverage.check if coverage else None,
+            wrong=wrong[:PART], wrong_count=len(wrong),
         )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from ledger.operations.log_search import (
     search_query,
 )
 from ledger.operations.policy import Policy
-from ledger.page.body_text import SHOWN_BYTES, body_text
+from ledger.page.body_text import SHOWN_BYTES, body_text, marked_text
 from ledger.page.headers import SECURITY
 from ledger.page.parameters import Yes, choice_of, number_of, text_of
 from ledger.page.render import respond
@@ -66,7 +66,7 @@ class LogController(Controller):
             event_type=filters["type"],
             source=choice_of(request, "source", Source),
         )
-        query, values = search_query(wanted)
+        query, values = search_query(wanted, on_cluster=services.watch.is_distributed)
         done = found(wanted, await services.fetch(query, values))
         events = sorted(done.events[:PART], key=lambda one: one.position)
         return respond(
@@ -104,11 +104,12 @@ class LogController(Controller):
         why = await services.fetch(_WHY, (event.lab_id, event.bill_id, position))
         body, no_body = _shown(event, caller, asked=choice_of(request, "body", Yes) is not None)
         text, is_text = body_text(body)
+        marked = marked_text(body, why[0][1]) if why and not no_body else None
         policy = services.policy
         return respond(
             request, "event.html", position=head, event=event, why=why[0] if why else None,
             nth=attempt(event, policy.retry_interval, policy.retry_count), text=text,
-            is_text=is_text, cut=len(body) > SHOWN_BYTES, no_body=no_body,
+            is_text=is_text, marked=marked, cut=len(body) > SHOWN_BYTES, no_body=no_body,
         )  # fmt: skip
 
     @get("/log/{position:int}/body", opt=READ)

@@ -31,13 +31,23 @@ class Need(Struct, frozen=True, kw_only=True):
         return f"more than {MOST:,}" if self.number > MOST else f"{self.number:,}"
 
 
-def needs_list(needs: Needs, now: datetime, *, sees_refused: bool) -> list[Need]:
-    """Return what was counted and is not zero, the oldest first."""
+def needs_list(
+    needs: Needs, now: datetime, *, sees_refused: bool, unregistered: int = 0
+) -> list[Need]:
+    """Return what was counted and is not zero, the oldest first.
+
+    `unregistered` are labs whose registration at Flabs is not as it should be.
+    """
     lines = [
+        Need(
+            path="/labs#registration", number=unregistered,
+            what=_of(unregistered, "{lab is} not registered at Flabs as expected"),
+            more="its events, or some of them, are not sent", tone="warn",
+        ),
         Need(
             path="/missing-events?state=overdue&certainty=certain", number=needs.overdue,
             what=_of(needs.overdue, "{event is} lost for certain"),
-            more="overdue for {}", since=needs.overdue_since,
+            more="the oldest overdue for {}", since=needs.overdue_since,
         ),
         Need(
             path="/loss-windows?state=open", number=needs.windows,
@@ -67,7 +77,8 @@ def needs_list(needs: Needs, now: datetime, *, sees_refused: bool) -> list[Need]
         Need(
             path="/missing-events?state=overdue&certainty=possible", number=needs.possible,
             what=_of(needs.possible, "{event} may be lost"),
-            more="likely, not proven; overdue for {}", since=needs.possible_since, tone="warn",
+            more="likely, not proven; the oldest overdue for {}",
+            since=needs.possible_since, tone="warn",
         ),
     ]  # fmt: skip
     found = [_with_age(line, now) for line in lines if line.number]
@@ -81,7 +92,7 @@ def _with_age(line: Need, now: datetime) -> Need:
 
 
 _MANY = {
-    "event": "events", "event is": "events are", "window is": "windows are",
+    "lab is": "labs are", "event": "events", "event is": "events are", "window is": "windows are",
     "bill was": "bills were", "bill is": "bills are", "delivery": "deliveries", "waits": "wait",
 }  # fmt: skip
 _WORDS = re.compile(r"\{([^}]*)\}")

@@ -18,6 +18,7 @@ from ledger.api.services import Services
 from ledger.errors import LedgerError, one_line
 from ledger.eventlog.delivery_hours import OUTCOMES, DeliveryOutcome
 from ledger.operations.api_keys import SCOPES
+from ledger.operations.coverage import coverage_findings, read_coverage
 from ledger.operations.delivery_hours import DeliveryHour, read_delivery_days, read_delivery_hours
 from ledger.operations.near_losses import read_near_losses
 from ledger.operations.needs import Needs, read_needs
@@ -54,6 +55,8 @@ class _Figures(Struct, frozen=True):
 
     at: datetime
     needs: Needs | None
+    unregistered: int
+    """Labs whose registration at Flabs is not as it should be."""
     late_labs: list[LateLab] | None
     days: list[tuple[date, int]] | None
     hours: list[DeliveryHour] | None
@@ -82,6 +85,7 @@ class OverviewController(Controller):
             request,
             "overview.html",
             position=status.position if status else None,
+            status=status,
             figures=figures,
             needs=_needs(services, caller, figures, status),
             hours=figures.hours,
@@ -106,7 +110,7 @@ async def _read(services: Services, caller: Caller) -> _Figures:
             found = await services.run(lambda connection: _count(connection, services, caller))
         except (LedgerError, psycopg.Error) as error:
             _log.warning("the overview could not be counted", error=one_line(error))
-            return _Figures(datetime.now(UTC), None, None, None, None)
+            return _Figures(datetime.now(UTC), None, 0, None, None, None)
         if len(_figures) > 1000:  # noqa: PLR2004 -- keys for many sets of labs
             _figures.clear()
         _figures[key] = (began, found)
@@ -117,12 +121,14 @@ def _count(connection: Connection, services: Services, caller: Caller) -> _Figur
     now = datetime.now(UTC)
     first_day = now.date() - timedelta(days=LATE_DAYS - 1)
     near_losses = read_near_losses(
-        connection, services.policy, first_day=first_day, labs=caller.labs
+        connection, services.policy, first_day=first_day, labs=caller.labs, only_late=True
     )
     days = read_delivery_days(connection, now.date(), days=DAYS, labs=caller.labs)
     needs = read_needs(connection, services.policy, now, labs=caller.labs)
     hours = read_delivery_hours(connection, now, hours=HOURS) if caller.labs is None else None
-    return _Figures(now, needs, _late_labs(near_losses), days, hours)
+    coverage = read_coverage(connection, services.policy, labs=caller.labs)
+    unregistered = len({one.lab_id for one in coverage_findings(coverage)})
+    return _Figures(now, needs, unregistered, _late_labs(near_losses), days, hours)
 
 
 def _needs(
@@ -131,7 +137,9 @@ def _needs(
     """Return what needs a person, the oldest first; None if it could not be counted."""
     if figures.needs is None:
         return None
-    found = needs_list(figures.needs, figures.at, sees_refused=caller.scope == SCOPES[-1])
+    is_admin = caller.scope == SCOPES[-1]
+    unregistered = figures.unregistered if is_admin else 0
+    found = needs_list(figures.needs, figures.at, sees_refused=is_admin, unregistered=unregistered)
     if waiting := _spooled(services, caller):
         what = "delivery waits on disk" if waiting.deliveries == 1 else "deliveries wait on disk"
         more = "the database did not take them yet"

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 from ledger.eventlog.delivery_hours import DeliveryOutcome
 from ledger.model.bill import State
+from ledger.model.coverage import FINDINGS as FINDINGS_OF_COVERAGE
 from ledger.model.missing_events import MissingState
 from ledger.operations.bill_details import FoldedBill
 from ledger.operations.read_models import MissingEventItem
@@ -40,6 +41,8 @@ OUTCOMES: dict[DeliveryOutcome, str] = {
     "refused": "refused (4xx)",
     "not_stored": "not stored (503)",
 }
+
+COVERAGE = FINDINGS_OF_COVERAGE
 
 REFUSALS: dict[Refusal, str] = {
     "wrong": "the token was wrong",

@@ -32,6 +32,9 @@ class Lock(IntEnum):
     SEALS = 7
     """Held for a session by the process that seals the log; others leave it to that one."""
 
+    FLABS = 31
+    """Held for a session by who subscribes at Flabs or rotates its token; others are refused."""
+
     ARCHIVE = 8
     """Held for a session by the process that writes an archive of the log."""
 

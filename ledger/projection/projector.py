@@ -5,6 +5,7 @@ them leads, by an advisory lock of its session, and the others wait for their tu
 """
 
 import threading
+import time
 
 import psycopg
 import structlog
@@ -16,6 +17,7 @@ from ledger.eventlog import read
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill_history import LoggedEvent
 from ledger.model.operator_events import LoggedDecision
+from ledger.postgres.cluster import is_distributed
 from ledger.postgres.connect import CONTENT_ERRORS, connect
 from ledger.postgres.locks import Lock, lock_transaction, try_lock_session
 from ledger.projection import delivery_stats, expected_bills, store
@@ -80,9 +82,12 @@ def follow_once(
         projected = Projected.nothing()
         touched: dict[Key, BillEvents] = {}
         position, events = checkpoint.position, 0
+        may_have_gaps = is_distributed(connection)
         for row in read.after(connection, checkpoint.position, upto, limit):
             if projected.memory > BATCH_MEMORY:
                 continue  # left to the next batch
+            if may_have_gaps and row.position != position + 1:
+                continue  # what a node has not committed yet comes first
             position, events = row.position, events + 1
             _take(projected, touched, row)
         if not events:
@@ -158,11 +163,25 @@ def _replace_one_by_one(
             store.replace_bills(connection, schema, [key], rows)
 
 
+class Observer:
+    """Is told what a projector does; this one does nothing with it."""
+
+    def leads(self, *, now: bool) -> None:
+        """Take that the projector leads now, or no longer does."""
+
+    def folded(self, batch: Batch, seconds: float) -> None:
+        """Take what one transaction did, and how long it took."""
+
+    def failed(self) -> None:
+        """Take that the projector begins anew after an error."""
+
+
 class Projector:
     """Follows the log until `stop`, also across outages of the database."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, observer: Observer | None = None) -> None:
         self._url = url
+        self._observer = observer or Observer()
         self._stop = threading.Event()
         self._last_words = ""
 
@@ -176,6 +195,8 @@ class Projector:
             try:
                 self._lead()
             except (psycopg.Error, LedgerError) as error:
+                self._observer.leads(now=False)
+                self._observer.failed()
                 self._say_once(error)
                 self._stop.wait(RETRY_SECONDS)
         _log.info("projector stopped")
@@ -190,6 +211,7 @@ class Projector:
                     return
             connection.execute("LISTEN ledger_event_log")
             self._say_once(None, "projector leads")
+            self._observer.leads(now=True)
             while not self._stop.is_set():
                 self._drain(connection)
                 for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
@@ -208,6 +230,7 @@ class Projector:
                 "`ledger rebuild`"
             )
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 batch = follow_once(connection, head)
             except CheckpointError:
@@ -215,6 +238,7 @@ class Projector:
                 continue
             if not batch.events:
                 return
+            self._observer.folded(batch, time.monotonic() - began)
             _log.debug("folded", events=batch.events, bills=batch.bills, position=batch.position)
 
     def _say_once(self, error: Exception | None, words: str = "") -> None:

@@ -17,6 +17,7 @@ from psycopg.sql import SQL, Identifier
 from ledger.errors import RebuildError, SchemaError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key
+from ledger.postgres.cluster import is_distributed, keep_ddl_local
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, try_lock_session, unlock_session
 from ledger.projection import delivery_stats, expected_bills, parallel, store
@@ -34,6 +35,11 @@ ARCHIVED = SQL("state_next.archived_log")
 
 NEAR = 2_000
 """Events. The rebuild catches up without stopping the live projector until it is this near."""
+
+_NOT_COMMITTED = (
+    "a part of the log cannot be seen: a node has not committed it yet, or the log has a gap. Run "
+    "it again in a minute, and `ledger verify` if that does not help"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -90,6 +96,7 @@ def rebuild(
     """
     with connect(url, "rebuild") as connection:
         read.keep_to_indexes(connection)
+        keep_ddl_local(connection)
         _claim(connection)
         upto = read.head(connection)
         _make_next(connection, upto, started_at)
@@ -106,6 +113,8 @@ def rebuild(
             heard.merge(arrived)
             connection.execute("UPDATE state_next.rebuild SET events_done = %s", (counts.events,))
             on_progress(loaded + counts.events, loaded + upto)
+        if counts.events != upto and is_distributed(connection):
+            raise RebuildError(_NOT_COMMITTED)
         if counts.events != upto:
             _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=upto)
         connection.execute("SET maintenance_work_mem = '256MB'")
@@ -246,6 +255,8 @@ def _swap(connection: Connection) -> int:
         while follow_once(connection, head, schema=NEXT).events:
             pass
         position = store.read_checkpoint(connection, NEXT).position
+        if position < head and is_distributed(connection):
+            raise RebuildError(_NOT_COMMITTED)
         connection.execute("DROP TABLE state_next.rebuild")
         connection.execute("DROP TABLE IF EXISTS state_next.archived_event CASCADE")
         connection.execute("ALTER SCHEMA state_next RENAME TO state")

@@ -10,17 +10,8 @@ STATUS = f"""
 SELECT
     c.fold_version,
     c.position,
-    greatest(
-        c.position,
-        coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0)
-    ) AS head,
-    (
-        SELECT received_at
-        FROM ledger.event_log
-        WHERE position > c.position
-        ORDER BY position
-        LIMIT 1
-    ) AS oldest_not_folded,
+    greatest(c.position, ledger.last_position()) AS head,
+    ledger.received_after(c.position) AS oldest_not_folded,
     (SELECT count(*) FROM state.parked_bill) AS parked,
     to_regclass('state_next.rebuild') IS NOT NULL AND {held(Lock.REBUILD)} AS rebuild_runs
 FROM state.checkpoint c

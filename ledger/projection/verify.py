@@ -68,7 +68,7 @@ def verify(url: str, *, processes: int, on_progress: Callable[[int, int], None])
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         checkpoint = store.read_checkpoint(connection)
         store.check_version(checkpoint)
-        head = single(connection, "SELECT coalesce(max(position), 0) FROM ledger.event_log")
+        head = single(connection, "SELECT ledger.last_position()")
         snapshot = single(connection, "SELECT pg_export_snapshot()")
         prepare = (
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "

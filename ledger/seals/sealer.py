@@ -16,6 +16,7 @@ from ledger.postgres.connect import connect
 from ledger.seals.notes import SigningKey
 from ledger.seals.publication import Publication
 from ledger.seals.sealing import log_head, publish, refuse_fork, seal_batch, sealing, sign
+from ledger.seals.time_stamps import TimeStamps
 
 SHARE = 0.05
 """Of the time, that the thread may work while it is behind: the intake must not feel it."""
@@ -35,12 +36,19 @@ class Sealer:
     """Seals until it is stopped, whatever fails meanwhile. Any number of them may run."""
 
     def __init__(
-        self, url: str, *, key: SigningKey | None, publish_to: Path | None, interval: float
+        self,
+        url: str,
+        *,
+        key: SigningKey | None,
+        publish_to: Path | None,
+        interval: float,
+        time_stamps: TimeStamps | None = None,
     ) -> None:
         self._url = url
         self._key = key
         self._publication = Publication(publish_to) if publish_to else None
         self._interval = interval
+        self._time_stamps = time_stamps
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sealer", daemon=True)
         self._trouble: Trouble | None = None
@@ -83,6 +91,10 @@ class Sealer:
             _log.debug("sealed", position=head)
         if self._publication:
             publish(connection, self._publication, self._key.public)
+            if self._time_stamps:
+                self._time_stamps.stamp_if_due(
+                    self._publication, self._key.public, datetime.now(UTC)
+                )
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -105,4 +117,4 @@ class Sealer:
         trouble = Trouble(type(error).__name__, one_line(error))
         if trouble != self._trouble:
             self._trouble = trouble
-            _log.error("the log is not sealed", error=trouble.words)
+            _log.error("the sealer could not finish", error=trouble.words)

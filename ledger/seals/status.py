@@ -9,13 +9,7 @@ from ledger.seals.tiles import SIZE
 STATUS = f"""
 SELECT
     s.size,
-    (
-        SELECT e.received_at
-        FROM ledger.event_log e
-        WHERE e.position > s.size
-        ORDER BY e.position
-        LIMIT 1
-    ) AS oldest_not_sealed,
+    ledger.received_after(s.size) AS oldest_not_sealed,
     c.tree_size,
     c.sealed_at
 FROM ({SIZE}) AS s (size)

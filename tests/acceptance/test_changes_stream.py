@@ -17,7 +17,7 @@ from ledger.api.change_feed import MOST_STREAMS
 from tests.support.answers import assert_problem
 from tests.support.payloads import event
 from tests.support.postgres import PrivateServer
-from tests.support.server import LedgerServer, wait_until
+from tests.support.server import PLAIN, LedgerServer, wait_until
 
 READ_SECONDS = 10.0
 """A test fails when the stream is silent for that long."""
@@ -34,6 +34,7 @@ def stream(
             headers={"Authorization": server.api.headers["authorization"]},
             timeout=READ_SECONDS,
             trust_env=False,
+            verify=PLAIN,
         ) as client,
         connect_sse(client, "GET", "/v1/changes", headers=headers, params=parameters) as source,
     ):

@@ -18,7 +18,7 @@ from ledger.seals.notes import notes_in, read_checkpoint
 from tests.support.commands import assert_sentence, settings_of
 from tests.support.histories import mixed_history
 from tests.support.payloads import event
-from tests.support.server import ROOT, LedgerServer, run_ledger, wait_until
+from tests.support.server import ROOT, LedgerServer, free_port, run_ledger, wait_until
 from tests.support.sessions import drain, tamper
 
 NAME = "lab.example/ledger"
@@ -266,3 +266,21 @@ def test_the_projector_seals_signs_and_publishes(
         done = checked(proof, sealed.key, tmp_path)
         assert done.returncode == 0, done.stderr
         assert server.get("/v1/events/2/proof").status_code == 404
+
+
+def test_time_stamps_need_what_they_are_of(sealed: Sealed) -> None:
+    address = {"LEDGER_SEAL_TIMESTAMP_URL": "https://tsa.example"}
+    alone = run_ledger("project", settings={**sealed.settings, **address})
+    assert_sentence(alone, "LEDGER_SEAL_PUBLISH", "time stamps are of published checkpoints")
+    secret = {"LEDGER_SEAL_TIMESTAMP_URL": "https://user:secret@tsa.example"}
+    wrong = run_ledger("project", settings={**sealed.settings, **secret})
+    assert "secret" not in assert_sentence(wrong, "LEDGER_SEAL_TIMESTAMP_URL")
+
+
+def test_seal_says_that_its_authority_is_away(sealed: Sealed, tmp_path: Path) -> None:
+    address = {"LEDGER_SEAL_TIMESTAMP_URL": f"http://127.0.0.1:{free_port()}"}
+    published = tmp_path / "published"
+    published.mkdir()
+    done = run_ledger("seal", "--publish", str(published), settings={**sealed.settings, **address})
+    assert_sentence(done, "no time stamp from http://127.0.0.1")
+    assert list(published.glob("*.txt"))

@@ -20,7 +20,7 @@ import pytest
 from ledger import schema
 from tests.support.payloads import event
 from tests.support.postgres import PrivateServer, lane_waits
-from tests.support.server import LedgerServer, free_port, wait_until
+from tests.support.server import PLAIN, LedgerServer, free_port, is_worker, wait_until
 
 SENDERS = 8
 REFUSED_WITHIN = 8.0
@@ -47,7 +47,7 @@ class Load:
 
     def run(self, server: LedgerServer, sender: int) -> None:
         """Send one event after the other; one that was not acknowledged is not sent again."""
-        with httpx.Client(base_url=server.url, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=server.url, timeout=20, trust_env=False, verify=PLAIN) as client:
             number = 0
             while not self.stop.is_set():
                 number += 1
@@ -149,7 +149,7 @@ def test_a_server_whose_first_process_alone_was_killed_can_be_started_again(
     own_server.serve.wait()
 
     def is_gone() -> bool:
-        with suppress(httpx.TransportError), httpx.Client(trust_env=False) as client:
+        with suppress(httpx.TransportError), httpx.Client(trust_env=False, verify=PLAIN) as client:
             client.get(f"{own_server.url}/health/live")
             return False
         return True
@@ -377,12 +377,8 @@ def test_a_server_with_two_workers_is_one_service(
 
 def workers_of(server: LedgerServer) -> list[int]:
     """Return the ids of the processes that serve; the server has another child besides them."""
-    found = []
-    for child in psutil.Process(server.serve.pid).children():
-        with suppress(psutil.Error):  # one that just ended
-            if "spawn_main" in " ".join(child.cmdline()):
-                found.append(child.pid)
-    return found
+    children = psutil.Process(server.serve.pid).children()
+    return [child.pid for child in children if is_worker(child.pid)]
 
 
 def wait_until_replaced(server: LedgerServer, before: list[int]) -> None:

@@ -18,6 +18,12 @@ EVENTS = 60
 BOUND = 160 * MEGABYTE
 """Peak of a whole process, of which the program itself takes about 60 MB."""
 
+PARQUET = 45 * MEGABYTE
+"""What the library that reads and writes Parquet takes by itself."""
+
+LINES = 60 * MEGABYTE
+"""What a batch takes as rows and as lines at once."""
+
 
 def fill(connection: Connection) -> None:
     pad = b"x" * MEGABYTE
@@ -72,3 +78,15 @@ def test_commands(server: LedgerServer, tmp_path: Path) -> None:
         ("import", str(exported)),
     ):
         assert peak_of_command(*command, settings=server.settings) < BOUND, command
+
+
+def test_commands_of_archives(server: LedgerServer, tmp_path: Path) -> None:
+    assert peak_of_command("seal", settings=server.settings) < BOUND
+    for command in (
+        ("archive", str(tmp_path)),
+        ("archive", str(tmp_path), "--check"),
+        ("rebuild", "--yes", "--processes", "1", "--from", str(tmp_path)),
+        ("import", "--archive", str(tmp_path)),
+    ):
+        bound = BOUND + PARQUET + (LINES if command[0] == "import" else 0)
+        assert peak_of_command(*command, settings=server.settings) < bound, command

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ledger import schema
 from tests.support.payloads import distinct, event
 from tests.support.postgres import PrivateServer
-from tests.support.server import LedgerServer, wait_until
+from tests.support.server import LedgerServer, is_worker, wait_until
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -28,6 +28,8 @@ COUNTERS = {
     *(("ledger_refused_box_total", outcome) for outcome in ("new", "repeated", "without_room")),
     ("ledger_lane_failures_total", ""),
     ("ledger_lane_batch_size_count", ""),
+    ("ledger_commit_seconds_count", ""),
+    ("ledger_delivery_seconds_count", ""),
 }
 GAUGES = {
     "ledger_database_up", "ledger_head", "ledger_position", "ledger_lag_events",
@@ -40,8 +42,18 @@ GAUGES = {
     "ledger_signed_position", "ledger_replica_up", "ledger_replica_position",
     "ledger_flabs_up", "ledger_flabs_age_seconds",
     "ledger_labs_not_subscribed", "ledger_labs_never_heard", "ledger_labs_not_in_account",
-    "ledger_labs_events_not_subscribed",
+    "ledger_labs_events_not_subscribed", "ledger_loss_windows_open", "ledger_receivers_alive",
+    "ledger_rebuild_events_done", "ledger_rebuild_events_total",
+    "ledger_verification_age_seconds", "ledger_verification_differs",
+    "ledger_certificate_expiry_timestamp_seconds", "ledger_missing_events", "ledger_build_info",
+    "ledger_lane_waiting", "ledger_change_streams", "ledger_pool_connections",
+    "ledger_pool_waiting", "ledger_resident_memory_bytes", "ledger_cpu_seconds_total",
 }  # fmt: skip
+AS_REQUESTS_COME = {
+    "ledger_http_requests_total", "ledger_http_request_seconds_bucket",
+    "ledger_http_request_seconds_count", "ledger_http_request_seconds_sum",
+}  # fmt: skip
+"""Series of routes, which begin with the first request."""
 
 
 def scrape(server: LedgerServer) -> Series:
@@ -57,8 +69,20 @@ def scrape(server: LedgerServer) -> Series:
         for sample in family.samples:
             key = (sample.name, frozenset(sample.labels.items()))
             assert key not in found
-            found[key] = sample.value
+            if sample.name not in AS_REQUESTS_COME:
+                found[key] = sample.value
     return found
+
+
+def requests(server: LedgerServer) -> Series:
+    """Read how often each route was asked."""
+    families = text_string_to_metric_families(server.anonymous.get("/metrics").text)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name in {"ledger_http_requests_total", "ledger_http_request_seconds_count"}
+    }
 
 
 def value(series: Series, name: str, label: str = "") -> float:
@@ -118,11 +142,6 @@ def test_a_killed_worker_leaves_its_counts_and_no_gauge(
             assert value(later, "ledger_head") == 8
 
 
-def is_worker(pid: int) -> bool:
-    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b"spawn_main" in command
-
-
 def test_during_an_outage_of_the_database_every_series_stays(
     postgres_server: PrivateServer, tmp_path: Path, lab: str
 ) -> None:
@@ -148,3 +167,59 @@ def test_a_lost_state_is_not_an_outage_of_the_database(own_server: LedgerServer)
     found = scrape(own_server)
     assert value(found, "ledger_database_up") == 1
     assert isnan(value(found, "ledger_position"))
+
+
+def test_requests_are_counted_by_route_and_not_by_path(
+    database_url: str, tmp_path: Path, lab: str
+) -> None:
+    with LedgerServer(database_url, tmp_path) as server:
+        server.record(event(lab, "b"))
+        server.settle()
+        for path in (f"/v1/labs/{lab}/bills/b", f"/v1/labs/{lab}/bills/none", "/nothing/x", "/y"):
+            server.api.get(path)
+        server.api.request("BREW", "/y")
+        found = requests(server)
+
+    def counted(route: str, method: str, status: str) -> float:
+        labels = frozenset({("route", route), ("method", method), ("status", status)})
+        return found[("ledger_http_requests_total", labels)]
+
+    bill = "/v1/labs/{lab_id}/bills/{bill_id}"
+    assert counted(bill, "GET", "200") == 1
+    assert counted(bill, "GET", "404") == 1
+    assert counted("other", "GET", "404") == 2
+    assert found[("ledger_http_request_seconds_count", frozenset({("route", bill)}))] == 2
+    assert not any("/metrics" in str(labels) for _, labels in found)
+
+
+def test_what_was_measured_of_deliveries_and_of_the_processes(
+    database_url: str, tmp_path: Path, lab: str
+) -> None:
+    with LedgerServer(database_url, tmp_path, settings={"LEDGER_WORKERS": "2"}) as server:
+        server.record(*distinct(lab, 5))
+        found = scrape(server)
+        assert value(found, "ledger_commit_seconds_count") >= 1
+        assert value(found, "ledger_delivery_seconds_count") >= 1
+        assert value(found, "ledger_receivers_alive") == 2
+        wait_until(lambda: value(scrape(server), "ledger_resident_memory_bytes"), "memory")
+        assert value(scrape(server), "ledger_resident_memory_bytes") > 2 * 20e6
+        assert value(scrape(server), "ledger_cpu_seconds_total") > 0.1
+        assert value(scrape(server), "ledger_lane_waiting") == 0
+        with server.api.stream("GET", "/v1/changes", headers={"Accept": "text/event-stream"}):
+            wait_until(lambda: value(scrape(server), "ledger_change_streams") == 1, "a stream")
+        wait_until(lambda: value(scrape(server), "ledger_change_streams") == 0, "none")
+
+
+def test_missing_events_are_told_by_lab_and_state(
+    database_url: str, tmp_path: Path, lab: str
+) -> None:
+    with LedgerServer(database_url, tmp_path) as server:
+        server.record(event(lab, "b", "bill.completed"))
+        server.settle()
+        found = scrape(server)
+    series = frozenset({("lab", lab), ("state", "awaiting_retry")})
+    assert found[("ledger_missing_events", series)] >= 1
+    assert (
+        found[("ledger_missing_events", frozenset({("lab", "(other labs)"), ("state", "overdue")}))]
+        == 0
+    )

@@ -187,6 +187,13 @@ def test_the_slider_shows_what_was_known(page: Page, server: LedgerServer) -> No
     expect(page.locator("main")).to_contain_text("The bill is open")
 
 
+def test_the_fault_is_marked_in_the_body(page: Page, server: LedgerServer) -> None:
+    page.goto(f"{server.url}/log/unreadable")
+    page.click("td[data-label=Position] a >> nth=0")
+    expect(page.locator("main .notice")).to_contain_text("missing_field")
+    expect(page.locator("#body mark")).to_have_text("{")
+
+
 def deliver(server: LedgerServer, bill: str) -> None:
     server.anonymous.post(
         "/webhooks/flabs",

@@ -229,6 +229,23 @@ def test_a_parked_bill_is_folded_again(
     assert gone.status_code == 400
 
 
+def test_labs_that_are_not_registered_as_expected_are_listed(
+    page: httpx.Client, module_database_url: str
+) -> None:
+    with psycopg.connect(module_database_url) as connection:
+        connection.execute(
+            "INSERT INTO ledger.flabs_check (account, checked_at, succeeded_at)"
+            " VALUES ('acc', now(), now())"
+        )
+        connection.execute(
+            "INSERT INTO ledger.flabs_lab (lab_id, name, first_listed_at)"
+            " VALUES ('lab_<branch>', 'A branch', now())"
+        )
+    said = text_of(page.get("/labs"))
+    assert "lab_<branch> in the account, but not subscribed" in said
+    assert "The account was looked at" in said
+
+
 def test_the_system_shows_no_secret(server: LedgerServer, page: httpx.Client) -> None:
     said = page.get("/system").text
     assert "LEDGER_RETRY_COUNT" in said

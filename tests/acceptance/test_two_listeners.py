@@ -7,7 +7,7 @@ import signal
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +19,16 @@ from psycopg import sql
 
 from tests.support.page import page_routes
 from tests.support.payloads import distinct
-from tests.support.server import KEY, ROOT, TOKEN, LedgerServer, free_port, run_ledger, wait_until
+from tests.support.server import (
+    KEY,
+    ROOT,
+    TOKEN,
+    LedgerServer,
+    free_port,
+    is_worker,
+    run_ledger,
+    wait_until,
+)
 
 OPENAPI = json.loads((ROOT / "api_schema" / "openapi.json").read_bytes())
 PAGES = [(method, re.sub(r"\{\w+\}", "1", path)) for method, path, _ in page_routes()]
@@ -189,12 +198,8 @@ def test_workers_of_both_addresses_are_replaced(
     server: LedgerServer, public: httpx.Client, lab: str, how: str
 ) -> None:
     def workers() -> set[int]:
-        found = set()
-        for child in psutil.Process(server.serve.pid).children():
-            with suppress(psutil.Error):  # it has just ended
-                if "spawn_main" in " ".join(child.cmdline()):
-                    found.add(child.pid)
-        return found
+        children = psutil.Process(server.serve.pid).children()
+        return {child.pid for child in children if is_worker(child.pid)}
 
     before = workers()
     assert len(before) == 2

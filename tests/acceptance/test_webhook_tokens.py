@@ -17,7 +17,7 @@ from tests.support.answers import assert_problem
 from tests.support.commands import assert_sentence, run_on_terminal
 from tests.support.payloads import event
 from tests.support.postgres import PrivateServer
-from tests.support.server import LedgerServer, run_ledger, wait_until
+from tests.support.server import PLAIN, LedgerServer, run_ledger, wait_until
 from tests.support.wire import Wire, outcome, request
 
 WITHOUT_TOKENS = {"LEDGER_WEBHOOK_TOKENS": ""}
@@ -133,7 +133,7 @@ def test_tokens_are_replaced_under_load_without_one_refusal(server: LedgerServer
     idle = [threading.Event() for _ in range(3)]
 
     def send(sender: int) -> None:
-        with httpx.Client(base_url=server.url, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=server.url, timeout=20, trust_env=False, verify=PLAIN) as client:
             number = 0
             while not stop.is_set():
                 number += 1

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from ledger.api.openapi.descriptions import PARAMETERS, PROPERTIES
+from tests.support.flabs import environment_for, fault, sandbox_of
 from tests.support.server import ROOT, LedgerServer, run_ledger, wait_until
 
 pytestmark = pytest.mark.slow
@@ -136,6 +138,7 @@ def every_answer(server: LedgerServer) -> Iterator[httpx.Response]:
     yield from every_answer_about_erasure(server)
     yield from every_answer_about_keys(server)
     yield from every_answer_about_tokens(server)
+    yield from every_answer_about_flabs(server)
 
 
 def every_answer_about_erasure(server: LedgerServer) -> Iterator[httpx.Response]:
@@ -176,6 +179,41 @@ def every_answer_about_keys(server: LedgerServer) -> Iterator[httpx.Response]:
             query = {"body": "true"} if "body" in takes else None  # refused to who only reads
             yield server.anonymous.request(method, asked, headers=reader, params=query)
     yield server.api.post(f"{one}/revoke")
+
+
+def every_answer_about_flabs(server: LedgerServer) -> Iterator[httpx.Response]:
+    """Without an account, and with one at a sandbox."""
+    calls = [
+        ("GET", "labs"), ("GET", "coverage"), ("POST", "check"), ("POST", "subscriptions"),
+        ("GET", "token-rotation"), ("POST", "token-rotation"),
+    ]  # fmt: skip
+    for method, name in calls:
+        yield server.api.request(method, f"/v1/flabs/{name}")
+        yield server.api.request(method, f"/v1/flabs/{name}", params={"nonsense": "1"})
+        yield server.anonymous.request(method, f"/v1/flabs/{name}")
+    with sandbox_of() as sandbox, TemporaryDirectory() as folder:
+        other = LedgerServer(
+            server.settings["LEDGER_DATABASE_URL"],
+            Path(folder),
+            settings={
+                "LEDGER_RETRY_COUNT": "0",
+                "LEDGER_RETRY_TIMEOUT": "0",
+                **environment_for(sandbox, server.url),
+            },
+            token="a-token-that-may-be-rotated-away",
+            project=False,
+        )
+        with other:
+            for method, name in (("GET", "labs"), ("POST", "check"), ("POST", "subscriptions")):
+                fault(sandbox, garbage=1)
+                yield other.api.request(method, f"/v1/flabs/{name}")
+                yield other.api.request(method, f"/v1/flabs/{name}")
+            rotation = "/v1/flabs/token-rotation"
+            yield other.api.get(rotation)
+            yield other.api.post(rotation, json={"replace": ["none"]})
+            yield other.api.post(rotation)
+            yield other.api.get(rotation)
+            yield other.api.get("/v1/flabs/coverage")
 
 
 def every_answer_about_tokens(server: LedgerServer) -> Iterator[httpx.Response]:
@@ -262,6 +300,7 @@ NEEDS_A_FAULT = {
     ("ReceiveWebhook", "503"), ("ReceiveWebhookBySecret", "503"),
     ("ReceiveWebhook", "202"), ("ReceiveWebhookBySecret", "202"),
     ("GetReadiness", "503"),
+    ("RotateToken", "502"),  # tests/integration/test_flabs.py
     *(
         (operation["operationId"], status)
         for path, _, operation in OPERATIONS

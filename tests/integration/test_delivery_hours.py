@@ -11,7 +11,9 @@ from psycopg import Connection
 from ledger.eventlog.delivery_hours import LOCK_TIMEOUT, DeliveryHours
 from ledger.metrics import DELIVERIES, REFUSED
 from ledger.operations.delivery_hours import read_delivery_days, read_delivery_hours
+from ledger.operations.near_losses import read_near_losses
 from ledger.postgres.connect import connect
+from tests.support.decisions import POLICY
 
 pytestmark = pytest.mark.slow
 
@@ -81,3 +83,17 @@ def test_days_without_deliveries_are_days_too(database_url: str) -> None:
         found = read_delivery_days(connection, today, days=3, labs=None)
         assert found == [(yesterday - timedelta(days=1), 0), (yesterday, 6), (today, 1)]
         assert read_delivery_days(connection, today, days=1, labs=("b",)) == [(today, 0)]
+
+
+def test_labs_without_a_late_delivery_are_left_out(database_url: str) -> None:
+    delays = {"punctual": (1, 2), "late": (121,), "fast-clock": (-119, 1), "retried": (1, 121)}
+    with closing(connect(database_url, "test")) as connection:
+        for lab, seconds in delays.items():
+            for each in seconds:
+                connection.execute(
+                    "INSERT INTO state.delay VALUES (%s, %s, %s, 1)", (lab, NOON.date(), each)
+                )
+        found = read_near_losses(
+            connection, POLICY, first_day=NOON.date(), labs=None, only_late=True
+        )
+        assert {one.lab_id for one in found} == {"late", "fast-clock", "retried"}

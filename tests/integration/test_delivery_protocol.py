@@ -152,6 +152,7 @@ def test_all_else_is(database_url: str, service: Connection, sent: bytes) -> Non
     assert one(service, "SELECT count(*) FROM ledger.event_log") == 0
 
 
+@pytest.mark.slow
 def test_ledgers_own_application_has_an_intake() -> None:
     """In a process of its own, for what it imports warns."""
     asked = (

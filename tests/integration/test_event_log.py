@@ -280,6 +280,7 @@ def test_each_time_that_an_event_can_have_fits(undone: Connection, second: int) 
     assert moment == datetime.fromtimestamp(second, UTC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [332, 336, 341, 350])
 def test_an_event_takes_at_most_2_2_times_its_body(service: Connection, size: int) -> None:
     """With indexes, of the usual size and with ids that count up, which suit the key least."""
@@ -466,6 +467,7 @@ def grown(
         yield database_url, writer, projector, events
 
 
+@pytest.mark.slow
 def test_a_log_grown_from_empty_is_never_scanned(
     grown: tuple[str, Connection, Connection, list[Delivery]],
 ) -> None:

@@ -24,6 +24,7 @@ from ledger.eventlog.append import Delivery, append
 from ledger.flabs import rotation, subscriptions
 from ledger.flabs.account import look
 from ledger.flabs.client import FlabsClient
+from ledger.flabs.endpoint import one_at_a_time
 from ledger.flabs.rotation import Rotation, advance, finish
 from ledger.flabs.subscriptions import Choice, SubscriptionReport, parse_party, subscribe
 from ledger.flabs.watcher import FlabsWatcher, is_due
@@ -440,9 +441,23 @@ def test_after_a_rotation_a_token_of_the_settings_is_not_given_to_flabs_again(
 ) -> None:
     monkeypatch.setattr("ledger.flabs.endpoint.time.sleep", lambda _: None)
     world.subscribe("lab_0001")
-    world.rotate()
+    (old,) = world.valid()
+    assert world.rotate().replaced == [old]
     world.subscribe("lab_0002")
     assert "webhook-token-of-the-tests" not in world.tokens_at_flabs()
+    world.finish()
+    assert webhook_tokens.is_revoked(world.connection, "webhook-token-of-the-tests")
+    world.subscribe("lab_0003")
+    assert "webhook-token-of-the-tests" not in world.tokens_at_flabs()
+
+
+def test_nobody_subscribes_while_somebody_else_rotates(world: World) -> None:
+    world.subscribe("lab_0001")
+    with one_at_a_time(world.url):
+        with pytest.raises(DecisionError, match="somebody else"):
+            world.subscribe("lab_0002")
+        with pytest.raises(DecisionError, match="somebody else"):
+            world.rotate()
 
 
 def _killed_at(
@@ -532,6 +547,7 @@ def test_flabs_that_fails_midway_leaves_all_tokens_valid_and_the_next_run_ends_i
         fault(world.sandbox, errors=3)
         with pytest.raises(FlabsUnavailableError):
             advance(world.url, world.settings, POLICY, client, by=BY, patience=20, settle=0)
+    assert _all_are_valid(world)
     first = world.valid()
     assert world.rotate(NOW).replaced == sorted(first)
     world.finish()
@@ -546,6 +562,7 @@ def test_a_webhook_that_flabs_keeps_leaves_the_old_token_valid(database_url: str
             with pytest.raises(FlabsRefusedError, match="Ask Flabs' support to remove"):
                 world.rotate()
             assert world.finish().state == "begun"
+            assert _all_are_valid(world)
             assert world.tokens_at_flabs() == {"webhook-token-of-the-tests"}
             fault(sandbox, drop_subscriptions="lab_1")
             assert world.rotate().state == "subscribed"

@@ -12,6 +12,7 @@ from ledger.eventlog.append import append
 from ledger.operations import log_search
 from ledger.operations.log_search import FoundEvents, LogSearch, found, search_query
 from ledger.postgres.connect import connect
+from tests.support.examples import examples
 from tests.support.histories import body, delivery
 
 pytestmark = pytest.mark.slow
@@ -37,7 +38,7 @@ def search(log: Connection, wanted: LogSearch) -> FoundEvents:
     return found(wanted, log.execute(query, values).fetchall())
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     limit=st.integers(1, 9),
     looked_at=st.integers(1, 12),

@@ -31,13 +31,14 @@ from tests.support.decisions import (
     span,
     window_closed,
 )
+from tests.support.examples import examples
 from tests.support.histories import RECEIVED, body, delivery
 from tests.support.sessions import LONG, drain
 
 pytestmark = pytest.mark.slow
 
 few = settings(
-    max_examples=100,
+    max_examples=examples(100),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -33,16 +33,18 @@ from tests.support.decisions import (
     some_events,
     span,
     subscribed,
+    subscribed_at_flabs,
     waived,
     window_closed,
 )
+from tests.support.examples import examples
 from tests.support.histories import RECEIVED, body
 from tests.support.sessions import drain, one, state_rows
 
 pytestmark = pytest.mark.slow
 
 few = settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -194,6 +196,7 @@ def fill(connection: Connection) -> None:
             decided(request_closed()),
             decided(window_closed(span(RECEIVED, RECEIVED, "L"))),
             decided(subscribed("L", ["bill.created"])),
+            decided(subscribed_at_flabs("L", "bill.created")),
             decided(expected_bill()),
             decided(expected_bill("never", lab="L")),
             decided(expected_bill("never", 5, when=5)),

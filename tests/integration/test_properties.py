@@ -22,6 +22,7 @@ from ledger.projection import parallel, rebuild, verify
 from ledger.projection.parallel import chunks
 from ledger.projection.projector import follow_once
 from ledger.projection.read_event import read_row
+from tests.support.examples import examples
 from tests.support.histories import RECEIVED, TYPES, body, respelled
 from tests.support.sessions import drain, empty_log, state_rows, state_without_positions
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 Dump = dict[str, list[tuple[Any, ...]]]
 
 few = settings(
-    max_examples=20,
+    max_examples=examples(20),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

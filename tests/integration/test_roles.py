@@ -104,7 +104,15 @@ MAY_WITH_COLUMNS: dict[str, dict[str, set[tuple[str, str]]]] = {
 """What a role may do with single columns, beyond what it may do with the whole table."""
 
 MAY_RUN = {
-    "ledger_service": {"append_events", "event_log_head", "erase_body", "keep_refused_deliveries"},
+    "ledger_service": {
+        "append_events",
+        "event_log_head",
+        "erase_body",
+        "keep_refused_deliveries",
+        "is_logged",
+        "last_position",
+        "received_after",
+    },
     "ledger_intake": {"append_events", "keep_refused_deliveries"},
     "ledger_reader": set[str](),
 }

@@ -27,13 +27,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn, Self
+from typing import Final, Self
+
+from tests.support.spawned import end, install
 
 ROOT: Final = Path(__file__).parents[2]
 
 MODULES: Final = (
     "alembic.command",
+    "httptools",
+    "jinja2",
+    "litestar",
+    "litestar.openapi",
     "sqlalchemy.dialects.postgresql.psycopg",
+    "uvicorn.supervisors",
+    "uvloop",
     *(
         f"ledger.cli.{path.stem}"
         for path in sorted((ROOT / "ledger" / "cli").glob("*.py"))
@@ -254,6 +262,7 @@ def _become(request: _Request) -> None:
     sys.argv[1:] = request.arguments
     if loaded := sys.modules.get("multiprocessing.process"):
         vars(loaded)["ORIGINAL_DIR"] = request.cwd
+    install()
     unbuffered = bool(request.environment.get("PYTHONUNBUFFERED"))
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         former: io.TextIOWrapper = getattr(sys, name)
@@ -283,22 +292,9 @@ def main() -> None:
     _become(request)
     try:
         runpy.run_module("ledger", run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        _end(end.code)
-    _end(0)
-
-
-def _end(code: object) -> NoReturn:
-    """End as the interpreter does, but leave the freeing of memory to the kernel."""
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 -- the interpreter's first step
-    atexit._run_exitfuncs()  # noqa: SLF001 -- its second one
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    if code is not None and not isinstance(code, int):
-        os.write(2, f"{code}\n".encode())
-        code = 1
-    os._exit(code or 0)
+    except SystemExit as done:
+        end(done.code)
+    end(0)
 
 
 if __name__ == "__main__":

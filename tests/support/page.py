@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 from litestar.handlers import HTTPRouteHandler
 
+from tests.support.server import PLAIN
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of the framework, when routes are made
     from ledger.page.routes import make_pages
@@ -20,7 +22,11 @@ SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 def browser(url: str) -> Iterator[httpx.Client]:
     """Give a browser that nobody has logged in with."""
     with httpx.Client(
-        base_url=url, headers={"Accept": "text/html", **SAME_ORIGIN}, timeout=30, trust_env=False
+        base_url=url,
+        headers={"Accept": "text/html", **SAME_ORIGIN},
+        timeout=30,
+        trust_env=False,
+        verify=PLAIN,
     ) as client:
         yield client
 

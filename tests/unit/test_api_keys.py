@@ -36,6 +36,7 @@ def test_a_typing_error_is_found_without_the_database(place: int, character: str
     assert typed == KEY or read_key(typed) is None
 
 
+@pytest.mark.slow
 @given(st.text() | st.builds(lambda end: KEY + end, st.text(min_size=1)))
 def test_no_other_text_is_a_key(text: str) -> None:
     assert read_key(text) is None

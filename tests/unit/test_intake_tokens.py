@@ -35,6 +35,19 @@ def test_tokens_of_the_settings_and_of_the_database_are_valid() -> None:
     assert tokens.find(b"one") is not None
 
 
+def test_a_token_of_the_settings_that_a_rotation_dropped_is_refused() -> None:
+    tokens = WebhookTokens(["one", "two"])
+    (one, two) = tokens.digests_of_settings
+    tokens.replace_stored([ValidToken("1", one, None)])
+    assert tokens.find(b"one")
+    assert tokens.take_used() == ["1"]
+    tokens.replace_stored([], [one])
+    assert tokens.find(b"one") is None
+    assert tokens.find(b"two") is not None
+    tokens.replace_stored([], [two])
+    assert tokens.find(b"one") is not None
+
+
 @pytest.mark.parametrize(
     ("labs", "lab", "may"),
     [((), "a", True), ((), "", True), (("a", "b"), "b", True), (("a",), "b", False),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ledger.errors import ImportFileError
 from ledger.eventlog import json_values
 from ledger.eventlog.json_values import CutOffError, Value, ValueTooLongError
+from tests.support.examples import examples
 
 split = partial(json_values.values, longest=1 << 22)
 
@@ -60,7 +61,7 @@ def texts(values: Iterable[Value]) -> list[bytes]:
     return [value.text for value in values]
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(written, max_size=5), st.lists(st.integers(1, 9)), st.data())
 def test_a_concatenation_in_any_parts_gives_its_values_as_written(
     values: list[bytes], sizes: list[int], data: st.DataObject
@@ -83,7 +84,7 @@ def test_an_array_in_any_parts_gives_its_elements_as_written(
     assert [value.number for value in found] == list(range(1, len(values) + 1))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(written.map(lambda text: text.replace(b"\n", b" ")), max_size=5))
 def test_json_lines_are_one_by_lines_and_by_values(values: list[bytes]) -> None:
     text = b"".join(value + b"\n\n" for value in values)

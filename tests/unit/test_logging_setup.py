@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 # Like a worker, which sets up logging first, and then makes its routes and their description.
 _WORKER = """
 import logging
@@ -18,6 +20,7 @@ print("went on")
 """
 
 
+@pytest.mark.slow
 def test_a_librarys_line_is_one_of_ours_and_never_raises() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _WORKER], capture_output=True, text=True, check=False

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,9 +14,12 @@ from ledger.model.loss_windows import (
     outages,
     union,
 )
+from tests.support.examples import examples
 
 # How fast the machine is today is no property of the arithmetic.
-at_leisure = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+at_leisure = settings(
+    deadline=None, max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow]
+)
 
 START = datetime(2024, 1, 20, 10, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -113,6 +117,7 @@ def test_an_event_is_lost_if_no_instance_was_alive_at_any_of_its_attempts(
     assert loss_windows(found, interval=interval * unit, count=count) == canonical(lost, unit)
 
 
+@pytest.mark.slow
 @at_leisure
 @given(st.lists(st.tuples(moments, moments), min_size=1, max_size=5), st.integers(5, 100))
 def test_many_retries_are_as_exact_as_few(a: Spans, count: int) -> None:

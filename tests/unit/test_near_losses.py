@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from ledger.model.near_losses import lateness
 from tests.support.events import rule
+from tests.support.examples import examples
 
 # How fast the machine is today is no property of the arithmetic.
-at_leisure = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+at_leisure = settings(
+    deadline=None, max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow]
+)
 
 TRANSIT = 3
 """The most seconds that a simulated delivery takes, rounding included."""
@@ -183,6 +186,7 @@ late = st.lists(st.integers(0, 60), min_size=0, max_size=3)
 seeds = st.randoms(use_true_random=False)
 
 
+@pytest.mark.slow
 @at_leisure
 @given(interval=intervals, first=st.integers(30, 300), late=late, chance=seeds, draw=st.data())
 def test_attempts_are_told_whatever_the_skew(

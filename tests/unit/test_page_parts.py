@@ -12,6 +12,7 @@ from ledger.model.loss_windows import Interval
 from ledger.operations.needs import Needs
 from ledger.page import assets, chart
 from ledger.page.headers import CONTENT_SECURITY_POLICY
+from ledger.page.json_place import place_of
 from ledger.page.login import local_path
 from ledger.page.needs_list import needs_list
 
@@ -78,8 +79,8 @@ def test_a_time_line_of_one_moment_can_be_drawn() -> None:
 
 def test_the_axis_is_in_the_reader_s_zone() -> None:
     rows = [chart.Row("one", AT, AT + MINUTE)]
-    assert ">10:00:00<" in chart.timeline(rows)
-    assert ">15:30:00<" in chart.timeline(rows, ZoneInfo("Asia/Kolkata"))
+    assert ">10:00:00 UTC<" in chart.timeline(rows)
+    assert ">15:30:00 IST<" in chart.timeline(rows, ZoneInfo("Asia/Kolkata"))
 
 
 def test_a_window_is_drawn_with_attempts_that_failed_and_one_that_did_not() -> None:
@@ -113,9 +114,37 @@ def test_what_needs_somebody_is_listed_the_oldest_first() -> None:
     listed = needs_list(needs, AT, sees_refused=True)
     assert [(one.figure, one.what, one.more) for one in listed] == [
         ("3", "deliveries with a wrong token wait for a decision", "the first 4 minutes ago"),
-        ("2", "events may be lost", "likely, not proven; overdue for 3 minutes"),
+        ("2", "events may be lost", "likely, not proven; the oldest overdue for 3 minutes"),
         ("more than 10,000", "expected bills were never seen", "the first was due 2 minutes ago"),
-        ("1", "event is lost for certain", "overdue for 1 minute"),
+        ("1", "event is lost for certain", "the oldest overdue for 1 minute"),
         ("1", "event of the last day cannot be read", "kept as they came, not folded"),
     ]
     assert [one.path for one in needs_list(needs, AT, sees_refused=False)].count("/refused") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("$.data.testData[1]._id", "7"),
+        ("$.data.testData[0]", r"""{"_id": "x, ]}\""}"""),
+        ("$.labID", '"b"'),
+        ("$.eventTime", "{"),
+        ("$.data.billID", "{"),
+        ("$.data.testData[2]", "["),
+        ("$.labID.more", '"'),
+        ("$.n", "1e999999"),
+        ("$", None),
+    ],
+)
+def test_the_place_of_a_fault_is_found_in_the_body(path: str, place: str | None) -> None:
+    text = r""" {"labID":"a", "n" : 1e999999, "data": {"testData":
+        [{"_id": "x, ]}\""}, {"_id":7}]}, "labID": "b"} """
+    found = place_of(text, path)
+    assert (text[slice(*found)] if found else None) == place
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a"', '{"a":', "[" * 100_000, '{"a":1', "\x00", '{"a" 1}']
+)
+def test_what_is_no_json_has_no_place(text: str) -> None:
+    assert place_of(text, "$.b") is None

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from openpyxl import load_workbook
 
 from ledger.model.missing_events import Evidence
+from ledger.operations.coverage import CoverageFinding
 from ledger.operations.read_models import (
     LabSilence,
     LabTotals,
@@ -133,7 +134,7 @@ REPORT = ReconciliationReport(
     ],
     silences=[
         LabSilence(
-            "lab_6", "silent", AT, 28.0, with_others=False, odds="in 12 weeks never silent for 28 h"
+            "lab_7", "silent", AT, 28.0, with_others=False, odds="in 12 weeks never silent for 28 h"
         )
     ],
 )
@@ -248,6 +249,7 @@ class Nowhere(io.RawIOBase):
         return len(bytes(data))  # type: ignore[call-overload]  # a buffer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", get_args(Format))
 def test_memory_does_not_grow_with_the_missing_events(form: Format) -> None:
     to: BinaryIO = Nowhere()  # type: ignore[assignment]  # it is one in all we use
@@ -359,6 +361,19 @@ def test_without_possible_events_the_option_is_not_mentioned(form: Format) -> No
 
 
 # --- JSON -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "json"])
+def test_each_form_says_which_labs_are_not_registered_as_they_should_be(form: Format) -> None:
+    coverage = [
+        CoverageFinding("lab_6", "not_subscribed", []),
+        CoverageFinding("lab_1", "events_not_subscribed", ["bill.deleted"]),
+    ]
+    written = render(form, report=replace(REPORT, coverage=coverage)).decode()
+    plain = render(form).decode()
+    for words in ("lab_6", "bill.deleted"):
+        assert words in written
+        assert words not in plain
 
 
 def test_json_has_the_keys_of_the_contract_in_their_order() -> None:
@@ -603,7 +618,7 @@ def test_markdown_has_a_section_to_each_lab_that_stands_alone() -> None:
         "## Lab `lab_2` (labID)",
         "## Lab `lab_4` (labID)",
         "## Lab `lab_5` (labID)",
-        "## Lab `lab_6` (labID)",
+        "## Lab `lab_7` (labID)",
         "## Lab not known",
     ]
     assert (

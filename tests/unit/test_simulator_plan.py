@@ -17,6 +17,7 @@ def share(plan: list[PlannedEvent], of: Callable[[Fate], bool]) -> float:
     return sum(of(each.fate) for each in plan) / len(plan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probability", [0.02, 0.1, 0.5])
 def test_the_shares_are_near_the_probabilities(probability: float) -> None:
     # About 20,000 events: three standard deviations are at most 0.0107.

@@ -46,6 +46,7 @@ def stopped(number: int, truth: Path, *arguments: str) -> tuple[int, str, Receiv
     return asyncio.run(both())
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_a_readable_truth_file(truth: Path) -> None:
     code, _, receiver = stopped(signal.SIGKILL, truth, "--concurrency=8", "--drop=0.1")
     assert code == -signal.SIGKILL
@@ -60,6 +61,7 @@ def test_a_killed_run_leaves_a_readable_truth_file(truth: Path) -> None:
     assert {line.state for line in lines} == {"delivered", "dropped"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_tells_all_that_it_did(truth: Path) -> None:
     code, output, receiver = stopped(signal.SIGINT, truth, "--late=0.1")
     assert code == 1

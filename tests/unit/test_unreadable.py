@@ -31,6 +31,7 @@ from tests.support.decisions import (
     waived,
     window_closed,
 )
+from tests.support.examples import examples
 
 at_leisure = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -167,7 +168,7 @@ def test_a_changed_part_is_explained_exactly_if_msgspec_refuses_it(
         assert (None if isinstance(found, Unreadable) else found) == expected, value
 
 
-@settings(at_leisure, max_examples=300)
+@settings(at_leisure, max_examples=examples(300))
 @given(mutated(EXAMPLE))
 def test_an_event_is_explained_exactly_if_msgspec_refuses_it(value: Any) -> None:  # noqa: ANN401
     body = json.dumps(value).encode()
@@ -179,7 +180,7 @@ def test_an_event_is_explained_exactly_if_msgspec_refuses_it(value: Any) -> None
     assert event_columns(body).unreadable == (found if isinstance(found, Unreadable) else None)
 
 
-@settings(at_leisure, max_examples=300)
+@settings(at_leisure, max_examples=examples(300))
 @given(mutated(EXAMPLE))
 def test_the_explanation_of_an_event_builds_what_msgspec_builds(value: Any) -> None:  # noqa: ANN401
     found = Validator[BillEvent](BillEvent).read(value)
@@ -187,7 +188,8 @@ def test_the_explanation_of_an_event_builds_what_msgspec_builds(value: Any) -> N
     assert (None if isinstance(found, Unreadable) else found) == expected
 
 
-@settings(at_leisure, max_examples=300)
+@pytest.mark.slow
+@settings(at_leisure, max_examples=examples(300))
 @given(st.sampled_from(DECISIONS).flatmap(lambda one: mutated(json.loads(write_decision(one)))))
 def test_a_decision_is_explained_exactly_if_msgspec_refuses_it(value: Any) -> None:  # noqa: ANN401
     found = Validator[AnyDecision](AnyDecision).read(value)
@@ -353,7 +355,8 @@ def decision(**fields: object) -> bytes:
             (
                 "decision must be one of bill.expected, body.erased, deliveries.accepted, "
                 "deliveries.dropped, event.closed, event.requested, event.unwaived, "
-                "event.waived, request.closed, request.made, subscription.set, window.closed"
+                "event.waived, flabs.subscribed, flabs.token_rotated, request.closed, "
+                "request.made, subscription.set, window.closed"
             ),
         ),
         (

@@ -54,7 +54,7 @@ ORDER BY s.position DESC LIMIT 1
 
 _SIZE = SQL("""
 SELECT
-    coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0),
+    ledger.last_position(),
     (
         SELECT coalesce(sum(octet_length(body)), 0)::int8
         FROM ledger.logged_event

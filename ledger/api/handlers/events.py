@@ -67,7 +67,7 @@ LEFT JOIN LATERAL (
 ) e ON true
 ORDER BY e.position
 """
-_HEAD = "SELECT coalesce((SELECT position FROM ledger.event_log ORDER BY position DESC LIMIT 1), 0)"
+_HEAD = "SELECT ledger.last_position()"
 
 
 def _page(position: LiteralString, rows: LiteralString) -> Composed:
@@ -98,6 +98,16 @@ OF_LABS = _page(
     ORDER BY e.position LIMIT %s
     """,  # noqa: S608 -- our own names
 )
+OF_LABS_ON_CLUSTER = _page(
+    _HEAD,
+    f"""
+    SELECT {SHOWN} FROM ledger.logged_event
+    WHERE lab_id = ANY(%s::text[]) AND position > %s AND %s > 0
+    ORDER BY position LIMIT %s
+    """,  # noqa: S608 -- our own names
+)
+"""The same where the log is distributed, and no lateral join can be sent to the nodes."""
+
 _UNREADABLE = """
     SELECT
         e.position, e.event_type,
@@ -117,6 +127,11 @@ _UNREADABLE = """
     JOIN ledger.logged_event e ON e.lab_id = u.lab_id AND e.position = u.position
 """
 ALL_UNREADABLE = _page("SELECT position FROM state.checkpoint", _UNREADABLE)
+
+
+def of_labs_query(services: Services) -> Composed:
+    """Return the query for a page of the events of some labs."""
+    return OF_LABS_ON_CLUSTER if services.watch.is_distributed else OF_LABS
 
 
 @get(
@@ -168,7 +183,7 @@ async def list_events(
     if caller.labs is None:
         rows = await services.fetch(ALL, [start, most])
     else:
-        rows = await services.fetch(OF_LABS, [list(caller.labs), start, most, most])
+        rows = await services.fetch(of_labs_query(services), [list(caller.labs), start, most, most])
     return await _answer(rows, limit, services, partial(event_item, shows=shows))
 
 

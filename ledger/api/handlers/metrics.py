@@ -1,6 +1,7 @@
 """The metrics for Prometheus, open to everybody."""
 
 import asyncio
+import platform
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import nan
@@ -9,16 +10,24 @@ import psycopg
 from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import GaugeMetricFamily, Metric
+from psycopg import Connection
 from psycopg.sql import SQL
 
+from ledger import __version__, schema
 from ledger.api.handlers.projection import read_status
 from ledger.api.services import Services
+from ledger.certificates import end_of_certificate
 from ledger.errors import BusyError, DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
-from ledger.operations.coverage import read_coverage
+from ledger.model.bill import FOLD_VERSION
+from ledger.operations.coverage import Coverage, read_coverage
+from ledger.operations.gauges import GAUGES as DESK_GAUGES
+from ledger.operations.gauges import measure as measure_desk
+from ledger.operations.gauges import missing_unknown
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
 from ledger.seals.status import STATUS, SealStatus
+from ledger.settings import Settings
 from ledger.spool.gauges import GAUGES as SPOOL_GAUGES
 from ledger.spool.gauges import measure
 
@@ -69,13 +78,14 @@ _GAUGES = {
     "ledger_labs_heard": "Labs that a webhook was ever received from.",
     "ledger_labs_quiet": "Labs not heard of for longer than their habits make likely.",
     "ledger_labs_silent": "Labs not heard of for longer than their habits explain.",
+    "ledger_certificate_expiry_timestamp_seconds": "When the certificate ends. NaN: there is none.",
+    **DESK_GAUGES,
 }
 _PROJECTION = tuple(_GAUGES)[1:6]
 _OPERATION = tuple(_GAUGES)[6:11]
 _REFUSED = tuple(_GAUGES)[11:14]
 _SEALS = tuple(_GAUGES)[18:21]
 _REPLICA = tuple(_GAUGES)[21:23]
-_LABS = tuple(_GAUGES)[-3:]
 
 Values = dict[str, float]
 
@@ -99,7 +109,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _refused(primary),
         _seals(primary),
         _labs(primary),
-        _flabs(primary),
+        _desk(primary),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
@@ -107,18 +117,49 @@ async def _gauges(services: Services) -> Iterable[Metric]:
     if services.primary:
         watch = services.watch
         values |= dict(zip(_REPLICA, (float(watch.answers), float(watch.position)), strict=True))
+    values |= _certificate(services.settings)
+    missing: Metric = missing_unknown()
     for part in found:
         if isinstance(part, dict):
             values |= part
+        elif isinstance(part, tuple):
+            values |= part[0]
+            missing = part[1]
         elif isinstance(part, (psycopg.OperationalError, DatabaseUnavailableError)):
             values["ledger_database_up"] = 0.0
         # The state is missing, or reports keep the threads busy.
         elif not isinstance(part, (psycopg.Error, StateError, BusyError)):
             raise part
     return [
-        GaugeMetricFamily(name, words, value=values.get(name, nan))
-        for name, words in _GAUGES.items()
+        _build(),
+        missing,
+        *(
+            GaugeMetricFamily(name, words, value=values.get(name, nan))
+            for name, words in _GAUGES.items()
+        ),
     ]
+
+
+def _build() -> Metric:
+    family = GaugeMetricFamily(
+        "ledger_build_info",
+        "Always 1; the labels say which version runs.",
+        labels=["version", "fold_version", "schema", "python"],
+    )
+    python = platform.python_version()
+    family.add_metric([__version__, str(FOLD_VERSION), schema.SCHEMA_VERSION, python], 1)
+    return family
+
+
+def _certificate(settings: Settings) -> Values:
+    """Return when the certificate ends; nothing if there is none, or it cannot be read."""
+    if settings.tls_certificate is None:
+        return {}
+    try:
+        ends = end_of_certificate(settings.tls_certificate)
+    except (OSError, ValueError):
+        return {}
+    return {"ledger_certificate_expiry_timestamp_seconds": ends.timestamp()}
 
 
 async def _projection(services: Services) -> Values:
@@ -146,19 +187,24 @@ async def _seals(services: Services) -> Values:
     return dict(zip(_SEALS, numbers, strict=True))
 
 
+async def _desk(services: Services) -> tuple[Values, GaugeMetricFamily]:
+    now = datetime.now(UTC)
+    return await services.run(lambda connection: measure_desk(connection, services.policy, now))
+
+
 async def _labs(services: Services) -> Values:
-    hearings = await services.run(
-        lambda connection: services.hearings.read(connection, datetime.now(UTC))
-    )
-    states = [hearing.state for hearing in hearings.values()]
-    numbers = (len(states), states.count("quiet"), states.count("silent"))
-    return dict(zip(_LABS, numbers, strict=True))
+    """Return which labs are silent, and what is known of the account at Flabs, NaN for the rest."""
 
+    def read(connection: Connection) -> tuple[Coverage, list[str]]:
+        hearings = services.hearings.read(connection, datetime.now(UTC))
+        coverage = read_coverage(connection, services.policy)
+        return coverage, [hearing.state for hearing in hearings.values()]
 
-async def _flabs(services: Services) -> Values:
-    """Return what is known of the account at Flabs; NaN, by its absence, for what is not."""
-    found = await services.run(lambda connection: read_coverage(connection, services.policy))
+    found, states = await services.run(read)
     values = {f"ledger_labs_{finding}": float(number) for finding, number in found.totals.items()}
+    values["ledger_labs_heard"] = len(states)
+    values["ledger_labs_quiet"] = states.count("quiet")
+    values["ledger_labs_silent"] = states.count("silent")
     if (last := found.check) is not None:
         values["ledger_flabs_up"] = float(last.failed_since is None)
         if last.succeeded_at is not None:

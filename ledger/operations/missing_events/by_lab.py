@@ -6,7 +6,7 @@ from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL
 
-from ledger.operations.missing_events.queries import Filter, conditions, parameters
+from ledger.operations.missing_events.queries import Filter, conditions, in_order, parameters
 from ledger.operations.policy import Policy
 
 MOST = 10_000
@@ -45,9 +45,10 @@ def missing_by_lab(
 ) -> tuple[list[LabMissing], bool]:
     """Return the labs with the most missing events that match a filter, and if all were counted."""
     where, values = conditions(wanted)
-    rows = connection.execute(
-        _BY_LAB.format(where=SQL(" AND ").join(where)),
-        {**parameters(policy, now), **values, "most": MOST, "limit": limit},
-    ).fetchall()
+    with in_order(connection):
+        rows = connection.execute(
+            _BY_LAB.format(where=SQL(" AND ").join(where)),
+            {**parameters(policy, now), **values, "most": MOST, "limit": limit},
+        ).fetchall()
     labs = [LabMissing(row[0], row[1], row[2], row[3].astimezone(UTC)) for row in rows]
     return labs, not rows or rows[0][4] < MOST

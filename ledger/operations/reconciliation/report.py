@@ -2,7 +2,8 @@
 
 Everything is read in one snapshot, so that the totals are those of what is listed. Asked again with
 the same time and position, the answer is the same: what has changed since is folded again from the
-log up to that position.
+log up to that position. Only whether labs are registered at Flabs is not in the log: a report of an
+earlier position does not say it.
 """
 
 from collections import Counter

@@ -70,13 +70,8 @@ BEGIN
             )
             WHERE
                 NOT EXISTS (SELECT FROM ledger.refused_delivery r WHERE r.digest = g.digest)
-                AND NOT EXISTS (  -- the log has it already: nothing would be lost
-                    SELECT
-                    FROM ledger.event_log e
-                    WHERE
-                        e.lab_id = g.lab_id AND e.bill_id = g.bill_id AND e.digest = g.digest
-                    OFFSET 0
-                )
+                -- The log has it already: nothing would be lost.
+                AND NOT ledger.is_logged(g.lab_id, g.bill_id, g.digest)
         ) c
         LEFT JOIN (
             SELECT r.client, count(*) AS number, sum(r.bytes) AS bytes

@@ -82,10 +82,22 @@ GRANT SELECT (token_id, digest, labs, revoked_at, last_used_at), UPDATE (last_us
     TO ledger_intake;
 GRANT EXECUTE ON FUNCTION ledger.keep_refused_deliveries TO ledger_intake;
 
+-- Where the log is distributed, its head is a row.
+DO $$
+BEGIN
+    IF to_regclass('ledger.log_head') IS NOT NULL THEN
+        GRANT SELECT, UPDATE (position) ON ledger.log_head TO ledger_service, ledger_intake;
+        GRANT SELECT (lab_id) ON ledger.repeat_delivery TO ledger_intake;
+    END IF;
+END $$;
+
 -- PostgreSQL lets everybody run a new function. Those that take the log's lock are not for everybody.
 REVOKE EXECUTE ON FUNCTION ledger.append_events, ledger.event_log_head FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.append_events TO ledger_intake;
 GRANT EXECUTE ON FUNCTION ledger.append_events, ledger.event_log_head TO ledger_service;
+REVOKE EXECUTE ON FUNCTION ledger.is_logged, ledger.last_position, ledger.received_after FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.is_logged, ledger.last_position, ledger.received_after
+    TO ledger_service;
 
 -- The service owns the state and the public views.
 DO $$

@@ -26,6 +26,10 @@ CREATE INDEX missing_event_received_idx
 CREATE INDEX missing_event_lab_idx
     ON missing_event (lab_id, evidence_received_at, bill_id, test_id, event_type)
     WHERE waived_at IS NULL;
+-- A page counts some thousands of the oldest of each certainty.
+CREATE INDEX missing_event_certainty_idx
+    ON missing_event (certainty, evidence_received_at)
+    WHERE waived_at IS NULL;
 CREATE INDEX missing_event_waived_idx
     ON missing_event (evidence_received_at, lab_id, bill_id, test_id, event_type)
     WHERE waived_at IS NOT NULL;
