@@ -11,13 +11,14 @@ from ledger.api.http.guards import READ
 from ledger.api.http.parameters import read_cursor, write_cursor
 from ledger.api.permissions import Caller
 from ledger.api.services import Services
+from ledger.model.silence import HearingState
 from ledger.operations.api_keys import SCOPES
 from ledger.operations.coverage import Coverage, coverage_findings, read_coverage
-from ledger.operations.lab_list import ListedLab, list_labs
+from ledger.operations.lab_list import LabItem, list_lab_items
 from ledger.operations.near_losses import read_near_losses
 from ledger.operations.policy import Policy
 from ledger.operations.read_models import NearLoss
-from ledger.page.parameters import text_of
+from ledger.page.parameters import choice_of, text_of
 from ledger.page.render import respond
 from ledger.projection import store
 
@@ -48,14 +49,15 @@ class LabsController(Controller):
     ) -> Response[str]:
         """List labs in the order of their ids."""
         key = read_cursor(text_of(request, "cursor"), str)
+        state = choice_of(request, "state", HearingState)
         now = datetime.now(UTC)
 
         def work(
             connection: Connection,
-        ) -> tuple[int, list[ListedLab], dict[str, Habit], Coverage | None]:
+        ) -> tuple[int, list[LabItem], dict[str, Habit], Coverage | None]:
             position = store.read_checkpoint(connection).position
-            found = list_labs(
-                connection, services.policy, now, labs=caller.labs,
+            found = list_lab_items(
+                connection, services.policy, now, services.hearings, labs=caller.labs, state=state,
                 after=key[0] if key else None, limit=PART + 1,
             )  # fmt: skip
             habits = _habits(connection, services.policy, now, found[:PART])
@@ -69,14 +71,14 @@ class LabsController(Controller):
         following = write_cursor(found[PART - 1].lab_id) if len(found) > PART else None
         return respond(
             request, "labs.html", position=position, labs=found[:PART], habits=habits,
-            following=following, silent_since=now - timedelta(days=1),
+            following=following, state=state,
             check=coverage.check if coverage else None,
             wrong=wrong[:PART], wrong_count=len(wrong),
         )  # fmt: skip
 
 
 def _habits(
-    connection: Connection, policy: Policy, now: datetime, labs: list[ListedLab]
+    connection: Connection, policy: Policy, now: datetime, labs: list[LabItem]
 ) -> dict[str, Habit]:
     days: dict[str, list[NearLoss]] = {}
     since = (now - WEEK).date()

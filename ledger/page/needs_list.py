@@ -1,6 +1,7 @@
 """What needs a person now as the overview lists it: the oldest first, each a link to its list."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -32,13 +33,25 @@ class Need(Struct, frozen=True, kw_only=True):
 
 
 def needs_list(
-    needs: Needs, now: datetime, *, sees_refused: bool, unregistered: int = 0
+    needs: Needs,
+    now: datetime,
+    *,
+    sees_refused: bool,
+    unregistered: int = 0,
+    silent: Sequence[datetime] = (),
 ) -> list[Need]:
     """Return what was counted and is not zero, the oldest first.
 
-    `unregistered` are labs whose registration at Flabs is not as it should be.
+    `unregistered` are labs whose registration at Flabs is not as it should be; `silent` is when
+    each silent lab was heard of last.
     """
     lines = [
+        Need(
+            path="/labs?state=silent", number=len(silent),
+            what=_of(len(silent), "{lab is} silent"),
+            more="not heard of for longer than usual; the longest for {}",
+            since=min(silent, default=None),
+        ),
         Need(
             path="/labs#registration", number=unregistered,
             what=_of(unregistered, "{lab is} not registered at Flabs as expected"),

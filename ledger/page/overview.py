@@ -26,6 +26,7 @@ from ledger.operations.read_models import NearLoss
 from ledger.page.chart import bars
 from ledger.page.needs_list import Need, needs_list
 from ledger.page.render import respond, zone_of
+from ledger.page.silent_labs import Judged, read_silent
 from ledger.projection.status import StatusRow
 from ledger.spool.folder import Waiting, waiting_in
 
@@ -76,6 +77,7 @@ class OverviewController(Controller):
     async def show(self, request: AnyRequest, services: Services, caller: Caller) -> Response[str]:
         """Show what needs a person now."""
         figures = await _read(services, caller)
+        judged = await read_silent(services, caller.labs)
         status: StatusRow | None = None
         try:
             status = await read_status(services)
@@ -87,7 +89,7 @@ class OverviewController(Controller):
             position=status.position if status else None,
             status=status,
             figures=figures,
-            needs=_needs(services, caller, figures, status),
+            needs=_needs(services, caller, figures, status, judged),
             hours=figures.hours,
             hours_chart=_draw_hours(figures.hours or [], zone_of(request)[1]),
             outcomes=_outcomes(figures.hours or []),
@@ -132,14 +134,27 @@ def _count(connection: Connection, services: Services, caller: Caller) -> _Figur
 
 
 def _needs(
-    services: Services, caller: Caller, figures: _Figures, status: StatusRow | None
+    services: Services,
+    caller: Caller,
+    figures: _Figures,
+    status: StatusRow | None,
+    judged: Judged,
 ) -> list[Need] | None:
     """Return what needs a person, the oldest first; None if it could not be counted."""
     if figures.needs is None:
         return None
     is_admin = caller.scope == SCOPES[-1]
     unregistered = figures.unregistered if is_admin else 0
-    found = needs_list(figures.needs, figures.at, sees_refused=is_admin, unregistered=unregistered)
+    found = needs_list(
+        figures.needs,
+        figures.at,
+        sees_refused=is_admin,
+        unregistered=unregistered,
+        silent=[one.last_heard_at for one in judged.silent or []],
+    )
+    if judged.silent is None:
+        what, more = "is how many labs are silent", "they are being judged"
+        found.append(Need(path="/labs", number=None, what=what, more=more, tone="warn"))
     if waiting := _spooled(services, caller):
         what = "delivery waits on disk" if waiting.deliveries == 1 else "deliveries wait on disk"
         more = "the database did not take them yet"

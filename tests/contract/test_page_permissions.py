@@ -65,7 +65,7 @@ OF_LAB_A: dict[str, list[str]] = {
         "/requests/1/letter/txt",
     ],
     "/loss-windows": ["/loss-windows", "/loss-windows?state=open"],
-    "/labs": ["/labs"],
+    "/labs": ["/labs", "/labs?state=silent"],
     "/expected-bills": [
         "/expected-bills", f"/expected-bills?lab={A}", "/expected-bills?state=unseen",
     ],

@@ -111,8 +111,14 @@ def test_what_needs_somebody_is_listed_the_oldest_first() -> None:
         windows=0, windows_since=None, unseen=20_000, unseen_since=AT - 2 * MINUTE, unreadable=1,
         unreadable_from=7, parked=0, refused=3, refused_since=AT - 4 * MINUTE,
     )  # fmt: skip
-    listed = needs_list(needs, AT, sees_refused=True)
+    silent = [AT - MINUTE, AT - 5 * MINUTE]
+    listed = needs_list(needs, AT, sees_refused=True, silent=silent)
     assert [(one.figure, one.what, one.more) for one in listed] == [
+        (
+            "2",
+            "labs are silent",
+            "not heard of for longer than usual; the longest for 5 minutes",
+        ),
         ("3", "deliveries with a wrong token wait for a decision", "the first 4 minutes ago"),
         ("2", "events may be lost", "likely, not proven; the oldest overdue for 3 minutes"),
         ("more than 10,000", "expected bills were never seen", "the first was due 2 minutes ago"),
