@@ -1,45 +1,72 @@
-"""Finds the events that Ledger logs: each call of a logger with a constant text, in all modules."""
+"""Finds the events of the log in the code, for docs/reference/log-events.md."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from ledger.log_events import EVENTS, OF_A_LIBRARY
 
 PACKAGE = Path(__file__).parents[1] / "ledger"
 
-LEVELS = {"debug", "info", "warning", "error", "exception"}
-_EVERYWHERE = {"exc_info"}
+_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+_LOGS = {"log", "_log"}
+
+_HEAD = """\
+A line of the log is one of these events, with `level` and `timestamp`; its `request_id` is there
+where a request caused it. How lines look: [operating](../operating.md#the-log).
+
+| Event | Level | Meaning, and what to do | Fields |
+|---|---|---|---|"""
 
 
-def rows() -> Iterator[str]:
-    """Yield a row of Markdown for each event: its text, level, fields and module."""
-    yield "| Event | Level | Fields | Module |\n|---|---|---|---|"
-    found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
-    for module in sorted(PACKAGE.rglob("*.py")):
-        name = module.relative_to(PACKAGE.parent).as_posix()
-        for call in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and (event := _event(call)):
-                fields, modules = found.setdefault(event, (set(), set()))
-                fields |= {word.arg for word in call.keywords if word.arg} - _EVERYWHERE
-                modules.add(name)
-    for (text, level), (fields, modules) in sorted(found.items()):
-        words = ", ".join(f"`{field}`" for field in sorted(fields))
-        places = ", ".join(f"`{module}`" for module in sorted(modules))
-        yield f"| {text} | {level} | {words} | {places} |"
-    yield ""
+class Logged(NamedTuple):
+    """A call that logs: its event, None if that is not spelled out, and where it is."""
+
+    event: str | None
+    level: str
+    fields: tuple[str, ...]
+    place: str
 
 
-def _event(call: ast.Call) -> tuple[str, str] | None:
-    """Return the text and the level of a call, None if it is no call of a logger."""
-    method = call.func
-    if not isinstance(method, ast.Attribute) or method.attr not in LEVELS or not call.args:
+def logged() -> list[Logged]:
+    """Return each call of the package that logs."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and (level := _level(node)):
+                # `ThrottledLog(_log.warning, event)` is told the fields later.
+                event = node.args[-1] if node.args else None
+                said = event.value if isinstance(event, ast.Constant) else None
+                text = said if isinstance(said, str) else None
+                fields = tuple(each.arg for each in node.keywords if each.arg)
+                place = f"{path.relative_to(PACKAGE.parent)}:{node.lineno}"
+                found.append(Logged(text, level, fields, place))
+    return found
+
+
+def log_events() -> Iterator[str]:
+    """Return the page's lines: each event with what is known of it."""
+    yield _HEAD
+    calls = logged()
+    for event, meaning in sorted(EVENTS.items(), key=lambda item: item[0].lower()):
+        mine = [call for call in calls if call.event == event]
+        levels = sorted({"error" if call.level == "exception" else call.level for call in mine})
+        if event == OF_A_LIBRARY:
+            levels = ["any"]
+        fields = dict.fromkeys(f"`{name}`" for call in mine for name in call.fields)
+        yield f"| {event} | {', '.join(levels)} | {meaning} | {', '.join(fields)} |"
+
+
+def _level(call: ast.Call) -> str | None:
+    """Return the level at which a call logs, None if it does not."""
+    function = call.func
+    if isinstance(function, ast.Name) and function.id == "ThrottledLog":
+        function = call.args[0]
+    if not isinstance(function, ast.Attribute) or function.attr not in _LEVELS:
         return None
-    if not ast.unparse(method.value).rpartition(".")[2].lstrip("_").startswith(("log", "get_log")):
-        return None
-    text = call.args[0]
-    level = "error" if method.attr == "exception" else method.attr
-    if isinstance(text, ast.Constant) and isinstance(text.value, str):
-        return text.value, level
-    if isinstance(text, ast.JoinedStr):
-        parts = (part.value if isinstance(part, ast.Constant) else "..." for part in text.values)
-        return "".join(map(str, parts)), level
-    return None
+    of = function.value
+    if isinstance(of, ast.Name) and of.id in _LOGS:
+        return function.attr
+    direct = isinstance(of, ast.Call) and ast.unparse(of.func) == "structlog.get_logger"
+    return function.attr if direct else None

@@ -1,7 +1,7 @@
 """Writes the pages of docs/reference from the code; `make reference` runs it, a test compares.
 
 Settings come from the docstrings of `Settings`, commands from their `--help`, HTTP from the OpenAPI
-document, errors from both.
+document, errors from both, events of the log from the calls that log them.
 """
 
 import ast
@@ -15,7 +15,7 @@ from typing import Any
 
 import rich_click as click
 
-from docs import log_events
+from docs.log_events import log_events
 from ledger import cli, errors
 from ledger.settings import PREFIX, Settings
 
@@ -44,7 +44,7 @@ def pages() -> dict[str, str]:
         "http.md": _page("HTTP calls", _calls(openapi)),
         "schemas.md": _page("HTTP schemas", _schemas(openapi)),
         "errors.md": _page("Errors", _errors(openapi)),
-        "log-events.md": _page("Log events", _log_events()),
+        "log-events.md": _page("Log events", log_events()),
     }
 
 
@@ -249,15 +249,6 @@ def _errors(openapi: Schema) -> Iterator[str]:
         if inspect.isclass(kind) and errors.LedgerError in kind.__mro__[1:]:
             first = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
             yield f"| `{name}` | {_cell(first)} |"
-
-
-def _log_events() -> Iterator[str]:
-    yield (
-        "What the processes write to stderr, one line each: JSON, and readable lines on a terminal."
-        " An event has a time, a level and these fields. Some more are whole sentences, made of an"
-        " error.\n"
-    )
-    yield from log_events.rows()
 
 
 def _cell(text: str) -> str:

@@ -33,7 +33,7 @@ from ledger.intake.application import SETTLE_SECONDS, Background, make_intake
 from ledger.intake.endpoint import Intake
 from ledger.intake.listener import Listener
 from ledger.intake.load import LoadMeter
-from ledger.logging_setup import configure_logging
+from ledger.logging_setup import configure_logging, follow_request
 from ledger.operations.policy import Policy, agree_if_reachable
 from ledger.page.errors import on_unknown_path
 from ledger.page.routes import make_pages
@@ -61,10 +61,10 @@ def create_api() -> "Application":
 
 
 def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
-    configure_logging()
     if settings is None:
         processes.end_with_parent()
         settings = Settings.from_environment()
+    configure_logging(settings)
     url = settings.require_database()
     lane = make_lane(url, settings) if with_intake else None
     authenticator = Authenticator(url, settings.admin_key)
@@ -134,6 +134,7 @@ class Application:
             send = RequestMetrics(scope, send).send
             if path.startswith(BILLS_PREFIX) and await self._bills.answered(scope, send):
                 return
+            follow_request(scope["headers"])
         await self._litestar(scope, receive, send)
 
 

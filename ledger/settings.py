@@ -138,6 +138,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     breaks Ledger's own HTTP protocol. Slower, and without Ledger's limits on connections and their
     time: put a reverse proxy with such limits in front."""
 
+    log_format: str = "auto"
+    """How lines of the log look: `json`, `text` for people, or `auto`: text on a terminal, JSON
+    elsewhere. They go to standard error."""
+
+    log_level: str = "info"
+    """Which lines are logged: `debug`, `info`, `warning` or `error`, and what is graver. Those of
+    libraries from warnings on."""
+
     events: tuple[str, ...] = EVENT_TYPES
     """The event types subscribed at Flabs. Only these can be missing."""
 
@@ -487,6 +495,16 @@ def _switch(text: str) -> bool:
     return word == "on"
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        if word not in words:
+            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}, not {text[:40]!r}")
+        return word
+
+    return parse
+
+
 def _address(text: str) -> Address:
     word = text.strip()
     if word.lower() == "off":
@@ -583,6 +601,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "path_prefix": _path_prefix,
     "workers": _whole_number(1, 64),
     "fast_intake": _switch,
+    "log_format": _one_of("auto", "json", "text"),
+    "log_level": _one_of("debug", "info", "warning", "error"),
     "events": _event_types,
     "retry_interval": _whole_number(1, 86_400),
     "retry_count": _whole_number(0, 100),

@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextvars import Context
 from operator import attrgetter
 from typing import Any, LiteralString, NamedTuple
 
@@ -130,7 +131,8 @@ class BillReader:
         answer: asyncio.Future[StoredBill | None] = loop.create_future()
         self._waiting.append((key, answer))
         if not self._tasks or (len(self._waiting) >= MANY and len(self._tasks) < QUERIES):
-            self._tasks.add(loop.create_task(self._work()))
+            # It outlives the request that starts it, and must not log in its name.
+            self._tasks.add(loop.create_task(self._work(), context=Context()))
         return await answer
 
     async def _work(self) -> None:

@@ -26,6 +26,7 @@ from ledger.api.handlers.flabs import (
 from ledger.api.handlers.health import get_liveness, get_readiness
 from ledger.api.handlers.imports import import_events
 from ledger.api.handlers.keys import create_key, list_keys, revoke_key, rotate_key
+from ledger.api.handlers.labs import list_labs
 from ledger.api.handlers.loss_windows import close_loss_window, list_loss_windows
 from ledger.api.handlers.metrics import get_metrics
 from ledger.api.handlers.missing_events import (
@@ -79,6 +80,7 @@ def make_routes() -> list[Any]:
             get_reconciliation,
             list_support_requests,
             get_support_request,
+            list_labs,
             list_loss_windows,
             list_expected_bills,
             get_subscription,

@@ -11,6 +11,7 @@ from ledger.api.services import Services
 from ledger.api.threads import Threads
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.operations.policy import Policy
+from ledger.operations.silence import Hearings
 from ledger.postgres.connect import make_pool
 from ledger.settings import Settings
 
@@ -42,6 +43,7 @@ def make_services(
         decisions=Threads("decisions", size=3, waiting=60),
         flabs=Threads("flabs", size=1, waiting=4),
         pages=Threads("pages", size=1, waiting=60),
+        hearings=Hearings(),
     )
     replica = settings.read_database_url
     if not replica:

@@ -27,6 +27,7 @@ from ledger.errors import (
 )
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.operations.policy import Policy
+from ledger.operations.silence import Hearings
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
 
@@ -74,6 +75,8 @@ class Services(Struct, frozen=True):
     """For calls to Flabs, which may be slow, or away."""
     pages: Threads
     """For writing long pages of the log."""
+    hearings: Hearings
+    """How unusual the silence of each lab is."""
     primary: "Services | None" = None
     """What reads from the primary, if these read from a replica."""
     needed: int | None = None

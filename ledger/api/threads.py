@@ -1,6 +1,7 @@
 """Threads for the API's blocking work, apart from the threads that deliveries need."""
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -31,7 +32,7 @@ class Threads:
                 "try again"
             )
         self._calls += 1
-        future = self._executor.submit(work)
+        future = self._executor.submit(contextvars.copy_context().run, work)
         # Counted until the thread is done, which a caller that gave up does not change.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count_down))

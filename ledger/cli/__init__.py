@@ -31,6 +31,7 @@ COMMANDS = {
     "bill": "Show a bill: state, reports, missing events, findings, events.",
     "events": "List the event log, or only its unreadable events.",
     "erase": "Erase the body of an event that is not folded.",
+    "labs": "List the labs, and whether they are silent.",
     "windows": "List loss windows, or close one.",
     "keys": "Create, list, rotate or revoke API keys.",
     "import": "Append events from a file to the log.",

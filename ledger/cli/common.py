@@ -95,8 +95,9 @@ def read_time(text: str | None, option: str) -> datetime | None:
 
 def prepared_database() -> str:
     """Return the database's URL after checking that its schema is the one of this version."""
-    configure_logging()
-    url = Settings.from_environment().require_database()
+    settings = Settings.from_environment()
+    configure_logging(settings)
+    url = settings.require_database()
     with closing(connect(url, "check")) as connection:
         schema.check(connection)
     return url

@@ -24,7 +24,6 @@ def doctor(*, as_json: bool) -> None:
     nothing. Run it with the environment of the process that has a problem. Exits with 3 if
     something is wrong; warnings and what cannot be known do not count.
     """
-    configure_logging()
     findings = list(_examine())
     if as_json:
         click.echo(msgspec.json.encode(findings))
@@ -41,7 +40,9 @@ def _examine() -> list[Finding]:
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
+        configure_logging()
         return [wrong("settings", str(error), "nothing else could be checked")]
+    configure_logging(settings)
     return list(examine(settings))
 
 

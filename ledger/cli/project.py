@@ -31,10 +31,10 @@ def project(*, end_with_parent: bool) -> None:
     LEDGER_SEAL_PUBLISH it publishes them. With LEDGER_FLABS_CLIENT_ID and its secret it lists the
     labs of the account at Flabs.
     """
-    configure_logging()
     if end_with_parent:
         processes.end_with_parent()
     settings = Settings.from_environment()
+    configure_logging(settings)
     url = settings.require_database()
     if settings.alert_urls:
         check_channels(settings.alert_urls)

@@ -1,6 +1,5 @@
 """`ledger serve`."""
 
-import logging
 import socket
 from contextlib import closing
 from typing import Any
@@ -17,7 +16,7 @@ from ledger.errors import DatabaseUnavailableError, LedgerError, SettingsError
 from ledger.intake.listener import Listener
 from ledger.intake.supervisor import Group, Supervisor
 from ledger.intake.tls import make_context
-from ledger.logging_setup import configure_logging
+from ledger.logging_setup import configure_logging, show_lines_of
 from ledger.operations.webhook_tokens import has_valid
 from ledger.postgres.connect import INTAKE_ROLE, act_as, connect
 from ledger.postgres.replica import check_replica_if_reachable
@@ -48,11 +47,11 @@ def serve(*, end_with_parent: bool) -> None:
     address of its own is probed and scraped at LEDGER_LISTEN_STATUS. Several servers can share one
     database. Run `ledger project` as well.
     """
-    configure_logging()
     if end_with_parent:
         processes.end_with_parent()
-    log = structlog.get_logger("ledger.cli.serve")
     settings = Settings.from_environment()
+    configure_logging(settings)
+    log = structlog.get_logger("ledger.cli.serve")
     url = settings.require_database()
     settings.check_spool()
     intake, api = settings.addresses()
@@ -75,9 +74,9 @@ def serve(*, end_with_parent: bool) -> None:
     if api != OFF and not settings.admin_key:
         log.warning("LEDGER_ADMIN_KEY is not set: only keys of `ledger keys` can read over HTTP")
     for warning in settings.weak_secrets():
-        log.warning(warning)
+        log.warning("a secret can be guessed", advice=warning)
     # The parent alone reports the ends of workers, at this level.
-    logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+    show_lines_of("uvicorn.error", settings)
     with processes.temporary_folder("ledger-metrics-") as metrics:
         share_metrics_folder(str(metrics))
         log.info(

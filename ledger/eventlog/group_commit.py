@@ -419,8 +419,10 @@ class GroupCommit:
         now = time.monotonic()
         if words != self._last_words or now > self._last_said + SILENCE_SECONDS:
             self._last_words, self._last_said = words, now
-            event = "append failed" if batch else "no delivery could be made durable now"
-            _log.error(event, deliveries=len(batch), error=words)
+            if batch:
+                _log.error("append failed", deliveries=len(batch), error=words)
+            else:
+                _log.error("no delivery could be made durable now", error=words)
         if not isinstance(error, CONTENT_ERRORS):
             self._begin_outage(words)
             if self.can_spool:

@@ -41,10 +41,10 @@ SETTLE_SECONDS = 2.0
 
 def create_application() -> "IntakeApplication":
     """Make the application of a server's worker, with the settings of its environment."""
-    configure_logging()
     processes.end_with_parent()
     act_as(INTAKE_ROLE)
     settings = Settings.from_environment()
+    configure_logging(settings)
     url = settings.require_database()
     policy = agree_if_reachable(url, settings, adopt=False)
     lane = make_lane(url, settings)

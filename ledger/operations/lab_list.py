@@ -7,8 +7,10 @@ from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger.model.operators import Labs, as_array
+from ledger.model.silence import Hearing, HearingState
 from ledger.operations.missing_events.queries import STATE, SUBSCRIBED, parameters
 from ledger.operations.policy import Policy
+from ledger.operations.silence import Hearings
 
 _LIST = SQL("""
 SELECT
@@ -47,6 +49,61 @@ class ListedLab(Struct, frozen=True):
     last_received_at: datetime
     events: list[str]
     overdue: int
+
+
+class LabItem(Struct, frozen=True):
+    """A lab, with how unusual it is that nothing came from it since it was last heard of.
+
+    `subscribed_events` are those that can be missing; `overdue` counts the missing ones that are.
+    `state` and what follows it are about webhooks and null for a lab that only imports know; see
+    `LabSilence`.
+    """
+
+    lab_id: str
+    first_received_at: datetime
+    last_received_at: datetime
+    subscribed_events: list[str]
+    overdue: int
+    state: HearingState | None
+    last_heard_at: datetime | None
+    hours: float | None
+    with_others: bool | None
+    odds: str | None
+
+    @classmethod
+    def of(cls, lab: ListedLab, hearing: Hearing | None) -> "LabItem":
+        """Join a lab with how it was judged."""
+        return cls(
+            lab_id=lab.lab_id,
+            first_received_at=lab.first_received_at,
+            last_received_at=lab.last_received_at,
+            subscribed_events=lab.events,
+            overdue=lab.overdue,
+            state=hearing.state if hearing else None,
+            last_heard_at=hearing.since if hearing else None,
+            hours=hearing.hours if hearing else None,
+            with_others=hearing.with_others if hearing else None,
+            odds=hearing.odds if hearing else None,
+        )
+
+
+def list_lab_items(
+    connection: Connection,
+    policy: Policy,
+    now: datetime,
+    hearings: Hearings,
+    *,
+    labs: Labs,
+    state: HearingState | None = None,
+    after: str | None,
+    limit: int,
+) -> list[LabItem]:
+    """Return labs with how they were judged, by id, those after `after`, those in a state."""
+    judged = hearings.read(connection, now, labs=labs)
+    if state is not None:
+        labs = tuple(lab_id for lab_id, hearing in judged.items() if hearing.state == state)
+    listed = list_labs(connection, policy, now, labs=labs, after=after, limit=limit)
+    return [LabItem.of(lab, judged.get(lab.lab_id)) for lab in listed]
 
 
 def list_labs(

@@ -13,6 +13,7 @@ from msgspec import Struct
 from ledger.event_types import EventType
 from ledger.model.missing_events import Certainty, Evidence, MissingEvent, MissingState
 from ledger.model.request_lines import LineState
+from ledger.model.silence import HearingState
 from ledger.operations.coverage import CoverageFinding
 
 WindowState = Literal["open", "requested", "closed"]
@@ -113,6 +114,22 @@ class NearLoss(Struct, frozen=True):
     clock_skew_seconds: int | None
 
 
+class LabSilence(Struct, frozen=True):
+    """A lab that is not heard of as usual.
+
+    `last_heard_at` is when its last webhook was received. `hours` counts those since then in which
+    webhooks could be received. `with_others` says that so many labs are silent at once that the
+    lab alone is not to blame. `odds` says in words how often it was silent for so long before.
+    """
+
+    lab_id: str
+    state: HearingState
+    last_heard_at: datetime
+    hours: float
+    with_others: bool
+    odds: str
+
+
 class ReconciliationReport(Struct, frozen=True):
     """A reconciliation without its missing events, which can be many.
 
@@ -128,6 +145,7 @@ class ReconciliationReport(Struct, frozen=True):
     loss_windows: list[LossWindow]
     unseen_bills: list[UnseenBill]
     near_losses: list[NearLoss]
+    silences: list[LabSilence]
     coverage: list[CoverageFinding] | None = None
 
 

@@ -27,6 +27,7 @@ from ledger.errors import (
     UnknownSubjectError,
     one_line,
 )
+from ledger.logging_setup import request_id
 from ledger.page.headers import SECURITY
 from ledger.page.render import AnyRequest, path_with_query, respond
 
@@ -102,7 +103,10 @@ def _said(error: Exception) -> _Said:  # noqa: C901, PLR0911 -- one kind of erro
             return _Said(500, "This went wrong", str(error), _AGAIN)
         case _:
             _log.exception("page failed", error=str(error))
-            detail = "The request failed because of a fault in the server; its log has the details."
+            detail = (
+                "The request failed because of a fault in the server; "
+                f"its log has the details at request_id {request_id()}."
+            )
             return _Said(500, "This went wrong", detail, _AGAIN)
 
 

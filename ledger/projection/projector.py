@@ -12,7 +12,13 @@ import structlog
 from msgspec import Struct
 from psycopg import Connection
 
-from ledger.errors import CheckpointError, DatabaseUnavailableError, LedgerError, StateError
+from ledger.errors import (
+    CheckpointError,
+    DatabaseUnavailableError,
+    LedgerError,
+    StateError,
+    one_line,
+)
 from ledger.eventlog import read
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill_history import LoggedEvent
@@ -197,7 +203,7 @@ class Projector:
             except (psycopg.Error, LedgerError) as error:
                 self._observer.leads(now=False)
                 self._observer.failed()
-                self._say_once(error)
+                self._report(error)
                 self._stop.wait(RETRY_SECONDS)
         _log.info("projector stopped")
 
@@ -206,11 +212,13 @@ class Projector:
         with connect(self._url, "projector") as connection:
             read.keep_to_indexes(connection)
             while not self._is_leader(connection):
-                self._say_once(None, "another projector leads; waiting for its turn")
+                if self._is_news("waits"):
+                    _log.info("another projector leads; waiting for its turn")
                 if self._stop.wait(RETRY_SECONDS):
                     return
             connection.execute("LISTEN ledger_event_log")
-            self._say_once(None, "projector leads")
+            if self._is_news("leads"):
+                _log.info("projector leads")
             self._observer.leads(now=True)
             while not self._stop.is_set():
                 self._drain(connection)
@@ -241,15 +249,16 @@ class Projector:
             self._observer.folded(batch, time.monotonic() - began)
             _log.debug("folded", events=batch.events, bills=batch.bills, position=batch.position)
 
-    def _say_once(self, error: Exception | None, words: str = "") -> None:
-        """Log a change of what happens, not each repetition."""
-        words = words or " ".join(str(error).split())
-        if words == self._last_words:
+    def _report(self, error: Exception) -> None:
+        words = one_line(error)
+        if not self._is_news(words):
             return
-        self._last_words = words
-        if error is None:
-            _log.info(words)
-        elif isinstance(error, (DatabaseUnavailableError, psycopg.OperationalError)):
+        if isinstance(error, (DatabaseUnavailableError, psycopg.OperationalError)):
             _log.warning("database away; trying again", error=words)
         else:
-            _log.error(words)
+            _log.error("the projector stands still; trying again", error=words)
+
+    def _is_news(self, words: str) -> bool:
+        """Return whether what happens has changed; a repetition is not logged."""
+        is_news, self._last_words = words != self._last_words, words
+        return is_news

@@ -61,7 +61,7 @@ BILL_TABLES = (
 """The tables whose rows of a bill are replaced when it is folded again. Rows of the other tables
 belong to one event each, and change only with the code."""
 
-TABLES = (*COLUMNS, "expected_bill", "lab", "delay")
+TABLES = (*COLUMNS, "expected_bill", "lab", "delay", "lab_hour")
 """All tables that hold what the log says."""
 
 

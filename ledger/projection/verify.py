@@ -175,6 +175,7 @@ def _contradiction_over_all(connection: Connection, heard: DeliveryStats) -> Dif
     for table, is_, should in (
         ("lab", stored.labs, heard.labs),
         ("delay", dict(stored.delays), dict(heard.delays)),
+        ("lab_hour", stored.hours, heard.hours),
     ):
         for key in sorted({*is_, *should}, key=str):
             if is_.get(key) != should.get(key):

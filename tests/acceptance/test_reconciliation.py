@@ -79,6 +79,7 @@ def test_a_report_has_the_fields_of_the_contract_and_adds_up(own_desk: Desk) -> 
             {"integrator_id": "unseen", "lab_id": "two", "expected_by": "2024-01-20T10:50:00Z"}
         ],
         "near_losses": report["near_losses"],
+        "silences": [],
         "coverage": [],
     }
     assert sum(totals.values()) == len(listed)

@@ -286,7 +286,7 @@ def every_answer_of_the_desk(server: LedgerServer) -> Iterator[httpx.Response]:
         for form in ("json", "csv", "markdown", "xlsx", "text"):
             yield server.api.get(path, params={"format": form})
         yield server.api.get(path, headers={"Accept": "image/png"})
-    lists = ["/v1/support-requests", "/v1/loss-windows", "/v1/expected-bills", lab]
+    lists = ["/v1/support-requests", "/v1/loss-windows", "/v1/expected-bills", "/v1/labs", lab]
     for path in [*documents, *lists]:
         yield server.api.get(path)
         yield server.anonymous.get(path)
@@ -426,7 +426,7 @@ def test_every_media_type_is_documented(path: str, media_types: set[str]) -> Non
         "/webhooks/flabs", "/webhooks/flabs/{secret}", "/v1/labs/{lab_id}/bills/{bill_id}",
         "/v1/labs/{lab_id}/bills/{bill_id}/events", "/v1/bills", "/v1/reports", "/v1/events",
         "/v1/events/unreadable", "/v1/changes", "/v1/missing-events", "/v1/projection",
-        "/v1/missing-events/waive", "/v1/loss-windows", "/v1/reconciliation",
+        "/v1/missing-events/waive", "/v1/labs", "/v1/loss-windows", "/v1/reconciliation",
         "/v1/support-requests", "/v1/support-requests/{number}",
         "/v1/support-requests/{number}/close", "/v1/expected-bills/{integrator_id}",
         "/v1/expected-bills", "/v1/imports", "/health/live", "/health/ready", "/metrics",

@@ -129,6 +129,7 @@ CALLS: dict[str, list[Call]] = {
         Call(NUMBER_OF_LAB_B, status=404),
         Call({"number": "99"}, status=404),
     ],
+    "ListLabs": of_lab({"state": "usual"}, {"state": "silent"}),
     "ListLossWindows": of_lab({"state": "requested"}, {"state": "closed"}, {"state": "open"}),
     "ListExpectedBills": of_lab({"state": "unseen"}, {"state": "seen"}),
     "GetSubscription": [Call({"lab_id": A}), Call({"lab_id": B}, status=403)],

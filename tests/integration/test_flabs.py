@@ -36,6 +36,7 @@ from ledger.operations.decisions import catch_up
 from ledger.operations.flabs_account import AccountCheck, read_check
 from ledger.operations.missing_events.subscriptions import set_subscription
 from ledger.operations.policy import Policy
+from ledger.operations.silence import Hearings
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
 from ledger.simulator.sandbox import Sandbox
@@ -311,7 +312,7 @@ def test_each_finding_is_alerted_about_once_it_is_certain(world: World) -> None:
 
     def told(later: timedelta) -> set[tuple[str, str | None]]:
         now = datetime.now(UTC) + later
-        found = subjects(world.connection, POLICY, now)
+        found = subjects(world.connection, POLICY, now, Hearings())
         return {(one.kind, one.lab_id) for one in found if one.kind.startswith("flabs")}
 
     at_once = {("flabs_coverage", lab) for lab in ("lab_0001", "lab_0002", "lab_0003", "lab_9")}
@@ -324,7 +325,7 @@ def test_each_finding_is_alerted_about_once_it_is_certain(world: World) -> None:
 def test_an_account_that_cannot_be_used_is_alerted_about_after_a_while(world: World) -> None:
     _look_in_vain(world)
     told = {
-        later: list(subjects(world.connection, POLICY, datetime.now(UTC) + later))
+        later: list(subjects(world.connection, POLICY, datetime.now(UTC) + later, Hearings()))
         for later in (NOW, timedelta(hours=2))
     }
     assert told[NOW] == []

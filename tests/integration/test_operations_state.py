@@ -151,6 +151,7 @@ OTHER_COLUMNS = {
     "expected_bill": ("integrator_id", "lab_id", "position", "expected_by", "is_seen"),
     "lab": ("lab_id", "first_received_at", "last_received_at"),
     "delay": ("lab_id", "day", "seconds", "deliveries"),
+    "lab_hour": ("lab_id", "hour", "events", "last_received_at"),
 }
 TAMPERED = {
     table: tuple((COLUMNS | OTHER_COLUMNS)[table])

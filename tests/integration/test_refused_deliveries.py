@@ -22,6 +22,7 @@ from ledger.operations.refused_deliveries import decide
 from ledger.operations.refused_deliveries.decide import accept, drop
 from ledger.operations.refused_deliveries.keep import Bounds, Kept, Refusal, Refused, keep
 from ledger.operations.refused_deliveries.queries import Selection, count_refused, list_refused
+from ledger.operations.silence import Hearings
 from ledger.postgres.connect import connect
 from ledger.projection.verify import verify
 from tests.support.decisions import POLICY, WHO
@@ -305,7 +306,7 @@ def test_each_known_lab_is_alerted_about_by_day_and_power_of_ten(box: Connection
     put(box, [refused("a", times=3), refused("b", lab="unknown")], bounds)
 
     def keys() -> set[tuple[str, str]]:
-        found = subjects(box, POLICY, RECEIVED)
+        found = subjects(box, POLICY, RECEIVED, Hearings())
         return {(each.key, each.words) for each in found if each.kind == "refused_delivery"}
 
     [(first, words)] = keys()

@@ -324,6 +324,7 @@ SAID = {
     "expected_bill": "integrator_id, lab_id, expected_by, is_seen FROM state.expected_bill",
     "lab": "* FROM state.lab",
     "delay": "* FROM state.delay",
+    "lab_hour": "* FROM state.lab_hour",
 }
 """What depends on no position, and so on no order of events."""
 

@@ -20,6 +20,7 @@ from openpyxl import load_workbook
 from ledger.model.missing_events import Evidence
 from ledger.operations.coverage import CoverageFinding
 from ledger.operations.read_models import (
+    LabSilence,
     LabTotals,
     LossWindow,
     MissingEventItem,
@@ -131,8 +132,13 @@ REPORT = ReconciliationReport(
         NearLoss("lab_1", date(2024, 1, 20), 100, [90, 5, 3, 2], 0, 0.02, -3),
         NearLoss("lab_2", date(2024, 1, 20), 100, [100, 0, 0, 0], 0, 0.0, None),
     ],
+    silences=[
+        LabSilence(
+            "lab_7", "silent", AT, 28.0, with_others=False, odds="in 12 weeks never silent for 28 h"
+        )
+    ],
 )
-EMPTY = ReconciliationReport(AS_OF, 0, {}, [], [], [], [])
+EMPTY = ReconciliationReport(AS_OF, 0, {}, [], [], [], [], [])
 
 
 def render(
@@ -375,7 +381,7 @@ def test_json_has_the_keys_of_the_contract_in_their_order() -> None:
 
     assert list(report) == [
         "as_of", "position", "totals", "labs", "missing_events", "loss_windows", "unseen_bills",
-        "near_losses", "coverage",
+        "near_losses", "silences", "coverage",
     ]  # fmt: skip
     assert {key: report[key] for key in HEAD} == HEAD
     assert report["totals"] == {"overdue": 2, "requested": 1, "awaiting_retry": 4, "waived": 5}
@@ -402,6 +408,7 @@ def test_json_reads_back_to_what_was_written(items: list[MissingEventItem]) -> N
     assert report.missing_events == items
     assert report.labs == REPORT.labs
     assert report.near_losses == REPORT.near_losses
+    assert report.silences == REPORT.silences
 
 
 # --- CSV --------------------------------------------------------------------------------------
@@ -472,7 +479,7 @@ def test_xlsx_has_a_sheet_to_each_list() -> None:
 
     assert book.sheetnames == [
         "Missing events", "Labs", "Loss windows", "Unseen bills", "Near losses",
-        "Registration at Flabs", "About",
+        "Silences", "Registration at Flabs", "About",
     ]  # fmt: skip
     for sheet in book:
         assert sheet.freeze_panes == "A2"
@@ -611,6 +618,7 @@ def test_markdown_has_a_section_to_each_lab_that_stands_alone() -> None:
         "## Lab `lab_2` (labID)",
         "## Lab `lab_4` (labID)",
         "## Lab `lab_5` (labID)",
+        "## Lab `lab_7` (labID)",
         "## Lab not known",
     ]
     assert (

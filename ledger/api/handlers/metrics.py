@@ -10,6 +10,7 @@ import psycopg
 from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import GaugeMetricFamily, Metric
+from psycopg import Connection
 from psycopg.sql import SQL
 
 from ledger import __version__, schema
@@ -19,7 +20,7 @@ from ledger.certificates import end_of_certificate
 from ledger.errors import BusyError, DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
 from ledger.model.bill import FOLD_VERSION
-from ledger.operations.coverage import read_coverage
+from ledger.operations.coverage import Coverage, read_coverage
 from ledger.operations.gauges import GAUGES as DESK_GAUGES
 from ledger.operations.gauges import measure as measure_desk
 from ledger.operations.gauges import missing_unknown
@@ -74,6 +75,9 @@ _GAUGES = {
     "ledger_labs_never_heard": "Labs that are subscribed and were never heard of.",
     "ledger_labs_not_in_account": "Labs that were heard of and are not in the account.",
     "ledger_labs_events_not_subscribed": "Labs not subscribed to all expected event types.",
+    "ledger_labs_heard": "Labs that a webhook was ever received from.",
+    "ledger_labs_quiet": "Labs not heard of for longer than their habits make likely.",
+    "ledger_labs_silent": "Labs not heard of for longer than their habits explain.",
     "ledger_certificate_expiry_timestamp_seconds": "When the certificate ends. NaN: there is none.",
     **DESK_GAUGES,
 }
@@ -104,7 +108,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _operations(primary),
         _refused(primary),
         _seals(primary),
-        _flabs(primary),
+        _labs(primary),
         _desk(primary),
         return_exceptions=True,
     )
@@ -123,7 +127,8 @@ async def _gauges(services: Services) -> Iterable[Metric]:
             missing = part[1]
         elif isinstance(part, (psycopg.OperationalError, DatabaseUnavailableError)):
             values["ledger_database_up"] = 0.0
-        elif not isinstance(part, (psycopg.Error, StateError, BusyError)):  # the state is missing
+        # The state is missing, or reports keep the threads busy.
+        elif not isinstance(part, (psycopg.Error, StateError, BusyError)):
             raise part
     return [
         _build(),
@@ -187,10 +192,19 @@ async def _desk(services: Services) -> tuple[Values, GaugeMetricFamily]:
     return await services.run(lambda connection: measure_desk(connection, services.policy, now))
 
 
-async def _flabs(services: Services) -> Values:
-    """Return what is known of the account at Flabs; NaN, by its absence, for what is not."""
-    found = await services.run(lambda connection: read_coverage(connection, services.policy))
+async def _labs(services: Services) -> Values:
+    """Return which labs are silent, and what is known of the account at Flabs, NaN for the rest."""
+
+    def read(connection: Connection) -> tuple[Coverage, list[str]]:
+        hearings = services.hearings.read(connection, datetime.now(UTC))
+        coverage = read_coverage(connection, services.policy)
+        return coverage, [hearing.state for hearing in hearings.values()]
+
+    found, states = await services.run(read)
     values = {f"ledger_labs_{finding}": float(number) for finding, number in found.totals.items()}
+    values["ledger_labs_heard"] = len(states)
+    values["ledger_labs_quiet"] = states.count("quiet")
+    values["ledger_labs_silent"] = states.count("silent")
     if (last := found.check) is not None:
         values["ledger_flabs_up"] = float(last.failed_since is None)
         if last.succeeded_at is not None:

@@ -28,6 +28,7 @@ from ledger.errors import (
     UnknownSubjectError,
     one_line,
 )
+from ledger.logging_setup import request_id
 from ledger.problems import MEDIA_TYPE, Problem
 
 _log = structlog.get_logger(__name__)
@@ -117,7 +118,10 @@ def on_lost_state(request: AnyRequest, error: Exception) -> Response[bytes]:
 def on_any(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Respond to a fault of the server."""
     _log.exception("request failed", path=request.url.path, error=str(error))
-    detail = "the request failed because of a fault in the server; its log has the details"
+    detail = (
+        "the request failed because of a fault in the server; "
+        f"its log has the details at request_id {request_id()}"
+    )
     return _response(request, 500, detail)
 
 

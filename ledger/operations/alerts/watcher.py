@@ -18,6 +18,7 @@ from ledger.model.coverage import FINDINGS, Finding
 from ledger.operations.alerts.outbox import note
 from ledger.operations.alerts.seal_watch import SealWatch
 from ledger.operations.alerts.sending import send_due
+from ledger.operations.alerts.silence_subjects import silence_subjects
 from ledger.operations.alerts.wording import Subject
 from ledger.operations.coverage import LabCoverage, read_coverage
 from ledger.operations.loss_windows import read_windows
@@ -25,6 +26,7 @@ from ledger.operations.missing_events.queries import IN_STATE, LAST_POSITION, SU
 from ledger.operations.policy import Policy
 from ledger.operations.refused_deliveries.queries import BY_LAB_AND_DAY
 from ledger.operations.render.words import count
+from ledger.operations.silence import Hearings
 from ledger.postgres.connect import connect
 from ledger.spool.folder import set_aside_in, waiting_in
 
@@ -66,7 +68,9 @@ _REASONS = {
 }
 
 
-def subjects(connection: Connection, policy: Policy, now: datetime) -> Iterator[Subject]:
+def subjects(
+    connection: Connection, policy: Policy, now: datetime, hearings: Hearings
+) -> Iterator[Subject]:
     """Yield everything to alert about at the time `now`, old and new."""
     for lab_id, bill_id, error_position, error in connection.execute(_PARKED):
         words = f"bill {bill_id} of lab {lab_id} could not be folded: {error}"
@@ -84,6 +88,7 @@ def subjects(connection: Connection, policy: Policy, now: datetime) -> Iterator[
         words = f"{integrator_id}, expected by {by:%F %T} UTC"
         key = _key(integrator_id, lab_id, f"{by:%FT%T.%fZ}")
         yield Subject("unseen_bill", key, lab_id or None, words)
+    yield from silence_subjects(connection, hearings.read(connection, now), now)
     with connection.transaction(), connection.cursor(name="overdue") as cursor:
         cursor.execute(_OVERDUE, parameters(policy, now))
         for lab_id, bill_id, event_type, test_id, count, certainty in cursor:
@@ -165,6 +170,7 @@ class AlertWatcher:
         seals: SealWatch | None = None,
     ) -> None:
         self._spool = spool
+        self._hearings = Hearings()
         self._seals = seals
         self._url = url
         self._policy = policy
@@ -185,7 +191,7 @@ class AlertWatcher:
         with closing(connect(self._url, "alerts")) as connection:
             now = datetime.now(UTC)
             with closing(connect(self._url, "alerts")) as reader:
-                found = subjects(reader, self._policy, now)
+                found = subjects(reader, self._policy, now, self._hearings)
                 if self._spool:
                     found = chain(found, spool_subjects(self._spool, now))
                 if self._seals:

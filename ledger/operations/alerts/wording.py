@@ -21,6 +21,9 @@ Kind = Literal[
     "seal",
     "flabs_coverage",
     "flabs_check",
+    "silence",
+    "silence_of_many",
+    "heard_again",
 ]
 
 LISTED = 10
@@ -92,6 +95,24 @@ _PHRASES: dict[Kind, _Phrase] = {
         "in them is lost until you ask for it.",
         "ledger reconcile",
     ),
+    "silence_of_many": _Phrase(
+        "silence of many labs",
+        "silences of many labs",
+        "They should have been heard of by their habits: it is a holiday, or nothing comes from "
+        "the sender.",
+        "They should have been heard of by their habits: it is a holiday, or nothing comes from "
+        "the sender.",
+        "ledger labs",
+    ),
+    "silence": _Phrase(
+        "silent lab",
+        "silent labs",
+        "Its habit hardly explains it: see whether it works, and whether its webhooks are still "
+        "registered.",
+        "Their habits hardly explain it: see whether they work, and whether their webhooks are "
+        "still registered.",
+        "ledger labs --state silent",
+    ),
     "spool": _Phrase(
         "spool that needs a look",
         "spools that need a look",
@@ -140,6 +161,13 @@ _PHRASES: dict[Kind, _Phrase] = {
         "The sender will not try again; the event arrives only if you ask for it.",
         "The sender will not try again; these events arrive only if you ask for them.",
         "ledger reconcile",
+    ),
+    "heard_again": _Phrase(
+        "lab heard of again",
+        "labs heard of again",
+        "Its silence is over. What it sent meanwhile may be lost.",
+        "Their silences are over. What they sent meanwhile may be lost.",
+        "ledger labs",
     ),
 }
 

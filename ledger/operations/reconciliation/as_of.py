@@ -3,7 +3,6 @@
 Only bills that changed since are folded again, so the cost depends on them, not on the log.
 """
 
-from collections import Counter
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from ledger.eventlog import read
 from ledger.model.bill import fold
 from ledger.model.bill_history import LoggedEvent
 from ledger.model.operators import Labs, as_array
-from ledger.projection.delivery_stats import DelayKey
+from ledger.projection.delivery_stats import DeliveryStats
 from ledger.projection.fold_bills import Projected, add_independent
 from ledger.projection.histories import whole_histories
 from ledger.projection.read_event import BillEvents, read_row
@@ -74,25 +73,27 @@ class Past(Struct, frozen=True):
 
     `missing` and `expected` stand for state.missing_event and state.expected_bill in a query with
     the parameters `position` and `past_rows`. `seen_later` are labs with integrator ids of which no
-    event of that lab had come yet; a lab that is empty stands for all. `delays` are what deliveries
-    since have added.
+    event of that lab had come yet; a lab that is empty stands for all. `since_then` are the
+    deliveries since.
     """
 
     missing: Composable
     expected: Composable
     past_rows: str | None
     seen_later: list[tuple[str, str]]
-    delays: Counter[DelayKey]
+    since_then: DeliveryStats
 
     @classmethod
     def none(cls) -> "Past":
         """Return that of a position at which the state still is."""
-        return cls(SQL("state.missing_event"), SQL("state.expected_bill"), None, [], Counter())
+        return cls(
+            SQL("state.missing_event"), SQL("state.expected_bill"), None, [], DeliveryStats.none()
+        )
 
 
 def read_past(connection: Connection, position: int, labs: Labs) -> Past:
     """Work out the state of these labs at a position before the state's own."""
-    later, delays = _since(connection, position, labs)
+    later, since_then = _since(connection, position, labs)
     before: set[tuple[str, str]] = set()
     rows: list[dict[str, Any]] = []
     keys = connection.execute(_CHANGED, {"position": position, "labs": as_array(labs)}).fetchall()
@@ -109,7 +110,7 @@ def read_past(connection: Connection, position: int, labs: Labs) -> Past:
         SQL(_EXPECTED_THEN),
         msgspec.json.encode(rows).decode(),
         sorted(_with_any_lab(later) - _with_any_lab(before)),
-        delays,
+        since_then,
     )
 
 
@@ -120,8 +121,8 @@ def _with_any_lab(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 def _since(
     connection: Connection, position: int, labs: Labs
-) -> tuple[set[tuple[str, str]], Counter[DelayKey]]:
-    """Return what the events after a position brought: labs with integrator ids, and delays."""
+) -> tuple[set[tuple[str, str]], DeliveryStats]:
+    """Return what the events after a position brought: integrators, and how they were delivered."""
     integrators: set[tuple[str, str]] = set()
     projected = Projected.nothing()
     row = connection.execute("SELECT position FROM state.checkpoint").fetchone()
@@ -137,7 +138,7 @@ def _since(
                 if found.integrator_id:
                     integrators.add((each.lab_id, found.integrator_id))
             position = each.position
-    return integrators, projected.delivery_stats.delays
+    return integrators, projected.delivery_stats
 
 
 def _missing_rows(lab_id: str, bill_id: str, events: BillEvents) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ from ledger.operations.read_models import (
     UnseenBill,
 )
 from ledger.operations.reconciliation.as_of import Past, read_past
+from ledger.operations.silence import read_hearings_then, silences_of
 from ledger.projection import store
 
 FETCH = 1_000
@@ -227,6 +228,15 @@ class _Asked:
                 )
             ],
             near_losses=self._near_losses(),
+            silences=silences_of(
+                read_hearings_then(
+                    self._connection,
+                    self._now,
+                    position=self._position,
+                    since_then=self._past.since_then.hours,
+                    labs=question.labs,
+                )
+            ),
             coverage=self._coverage(),
         )
 
@@ -278,7 +288,7 @@ class _Asked:
         }
         days: dict[tuple[str, date], dict[int, int]] = {}
         for lab_id, day, seconds, deliveries in self._connection.execute(_DELAYS, values):
-            then = deliveries - self._past.delays[lab_id, day, seconds]
+            then = deliveries - self._past.since_then.delays[lab_id, day, seconds]
             if then:
                 days.setdefault((lab_id, day), {})[seconds] = then
         return [

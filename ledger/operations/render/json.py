@@ -24,6 +24,7 @@ def write_report_document(
         "loss_windows": report.loss_windows,
         "unseen_bills": report.unseen_bills,
         "near_losses": report.near_losses,
+        "silences": report.silences,
         "coverage": report.coverage,
     }
     to.write(b"{%b,\n" % _members(before) + b'"missing_events":[')

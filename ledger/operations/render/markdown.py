@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from ledger.operations.coverage import CoverageFinding
 from ledger.operations.read_models import (
+    LabSilence,
     LabTotals,
     LossWindow,
     MissingEventItem,
@@ -52,6 +53,7 @@ class _LabFindings(Struct):
     unseen: list[UnseenBill] = field(default_factory=list)
     coverage: list[CoverageFinding] = field(default_factory=list)
     late: list[NearLoss] = field(default_factory=list)
+    silences: list[LabSilence] = field(default_factory=list)
 
 
 def write_report_markdown(
@@ -119,6 +121,8 @@ def _by_lab(report: ReconciliationReport) -> dict[str | None, _LabFindings]:
     for near_loss in report.near_losses:
         if any(near_loss.attempts[1:]):
             labs.setdefault(near_loss.lab_id, _LabFindings()).late.append(near_loss)
+    for silence in report.silences:
+        labs.setdefault(silence.lab_id, _LabFindings()).silences.append(silence)
     for found in report.coverage or ():
         labs.setdefault(found.lab_id, _LabFindings()).coverage.append(found)
     return labs
@@ -168,6 +172,11 @@ def _section(
         "Near losses, events that did not reach us on the first attempt:",
         _LATE,
         map(_near_loss, findings.late),
+    )
+    yield from _table(
+        "Silence, longer than usual for the time of the week:",
+        ("State", "Last event received (UTC)", "Odds"),
+        ((one.state, clock(one.last_heard_at), one.odds) for one in findings.silences),
     )
     yield from _table(
         "Registration at Flabs, which is not as it should be now:",

@@ -108,6 +108,15 @@ def write_report_text(
         of=len(report.unseen_bills),
     )
     _near_losses(page, report.near_losses)
+    page.table(
+        "Labs that are not heard of as usual",
+        ("Lab", "State", "Last heard of (UTC)", "Odds"),
+        [
+            (shown(lab.lab_id), lab.state, clock(lab.last_heard_at), lab.odds)
+            for lab in islice(report.silences, MOST_ROWS)
+        ],
+        of=len(report.silences),
+    )
     coverage = report.coverage or []
     page.table(
         "Registration at Flabs that is not as it should be: `ledger flabs coverage`",

@@ -91,6 +91,20 @@ def write_report_spreadsheet(
         )
         book.add("Near losses", *_near_losses(report.near_losses))
         book.add(
+            "Silences",
+            (
+                ("Lab", 20),
+                ("State", 10),
+                ("Last heard of (UTC)", 20),
+                ("Silent for (h)", 14),
+                ("Odds", 60),
+            ),
+            (
+                (one.lab_id, one.state, one.last_heard_at, one.hours, one.odds)
+                for one in report.silences
+            ),
+        )
+        book.add(
             "Registration at Flabs",
             (("Lab", 20), ("What is wrong", 60)),
             ((found.lab_id, registration(found)) for found in report.coverage or ()),

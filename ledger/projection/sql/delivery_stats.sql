@@ -20,3 +20,16 @@ CREATE TABLE delay (
 
 COMMENT ON TABLE delay IS
     'First deliveries by webhook, counted per lab, day (UTC) and seconds between event and receipt.';
+
+
+CREATE TABLE lab_hour (
+    lab_id           text        NOT NULL COLLATE "C",
+    hour             timestamptz NOT NULL,
+    events           bigint      NOT NULL,
+    last_received_at timestamptz NOT NULL,
+    CONSTRAINT lab_hour_pkey PRIMARY KEY (lab_id, hour)
+);
+
+COMMENT ON TABLE lab_hour IS
+    'First deliveries by webhook, counted per lab and hour (UTC) of receipt: the lab''s habit.';
+COMMENT ON COLUMN lab_hour.last_received_at IS 'When the last event of the hour was received.';
