@@ -56,7 +56,7 @@ ATTEMPTS = ("1st attempt", "2nd attempt", "3rd attempt", "4th attempt")
 def attempt(number: int | None) -> str:
     """Say which attempt of the sender brought an event."""
     if number is None:
-        return "unclear"
+        return "attempt unclear"
     return ATTEMPTS[number] if number < len(ATTEMPTS) else f"attempt {number + 1}"
 
 
