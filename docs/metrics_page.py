@@ -60,7 +60,7 @@ def main() -> None:
             LedgerServer(url, Path(folder), project=False) as ledger,
         ):
             ledger.get("/v1/projection")  # metrics of routes begin with a request
-            scrape = ledger.anonymous.get("/metrics").text
+            scrape = ledger.api.get("/metrics").text
     PAGE.write_text(metrics_page(scrape), encoding="utf-8")
     sys.stdout.write(f"{PAGE} written\n")
 

@@ -3,9 +3,10 @@
 Counters are incremented once per batch. Several worker processes count into files of one folder;
 the counts of a worker that died stay part of the sum. Gauges are computed for each scrape and never
 written to that folder, so none of a dead worker remains; but for those of `LOAD`, which each worker
-writes for itself and the supervisor removes with it.
+writes for itself, and which are removed by the next scrape after its end.
 """
 
+import os
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,7 +14,7 @@ from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from ledger.settings import metrics_are_shared
+from ledger.settings import metrics_are_shared, metrics_folder
 
 DELIVERIES = Counter("ledger_deliveries", "Webhook deliveries stored, by outcome.", ["outcome"])
 REFUSED = Counter(
@@ -100,12 +101,6 @@ _COUNTED = (
 )
 
 
-def forget_worker(pid: int) -> None:
-    """Remove what a worker that ended had measured of itself; what it counted stays."""
-    if metrics_are_shared():
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library's stub
-
-
 def exposition(measured: Iterable[Metric]) -> bytes:
     """Return all metrics in Prometheus' text format: what was counted, and what was measured."""
     registry = CollectorRegistry()
@@ -122,6 +117,7 @@ class _Counted(Collector):
             for counter in _COUNTED:
                 yield from counter.collect()
             return
+        _forget_dead_workers()
         described = {
             metric.name: metric.documentation
             for counter in _COUNTED
@@ -138,3 +134,13 @@ class _Measured(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._metrics
+
+
+def _forget_dead_workers() -> None:
+    """Remove what workers that ended had measured of themselves; what they counted stays."""
+    for file in metrics_folder().glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library's stub

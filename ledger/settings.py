@@ -637,6 +637,11 @@ def metrics_are_shared() -> bool:
     return _METRICS_FOLDER in os.environ
 
 
+def metrics_folder() -> Path:
+    """Return the folder that several processes write their metrics to."""
+    return Path(os.environ[_METRICS_FOLDER])
+
+
 def child_environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with more variables, for a child."""
     return {**os.environ, **more}

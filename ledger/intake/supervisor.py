@@ -68,10 +68,7 @@ class Supervisor(Multiprocess):
             if now - self._asked[worker] > self.config.timeout_worker_healthcheck:
                 worker.process.kill()
                 worker.process.join()
-        ended = [worker for worker in self.processes if not worker.process.is_alive()]
-        for worker in ended:
-            _forget(worker)
-        if ended:
+        if any(not worker.process.is_alive() for worker in self.processes):
             self._for_each_group(super().keep_subprocess_alive)
 
     def _for_each_group(self, work: Callable[[], object]) -> None:
@@ -83,12 +80,3 @@ class Supervisor(Multiprocess):
             work()
             handled += self.processes
         self.processes = handled
-
-
-def _forget(worker: Process) -> None:
-    """Remove what a worker that ended had measured of itself."""
-    # Only here: it looks for the folder that `serve` makes when it is loaded.
-    from ledger.metrics import forget_worker  # noqa: PLC0415 -- see above
-
-    if worker.process.pid is not None:
-        forget_worker(worker.process.pid)

@@ -30,7 +30,8 @@ GAUGES = {
 MOST_LABS = 50
 """Labs that have series of their own, those with most overdue events first."""
 
-OTHERS = "(other labs)"
+OTHERS = ""
+"""Their label: no lab is called so, and to Prometheus it is none."""
 
 _STATES = ("overdue", "requested", "awaiting_retry", "waived")
 
@@ -55,10 +56,8 @@ SELECT count(DISTINCT l.instance) FROM ledger.liveness l WHERE l.alive_until > %
 _ALIVE_FOR = timedelta(seconds=10)
 
 
-def measure(
-    connection: Connection, policy: Policy, now: datetime
-) -> tuple[dict[str, float], GaugeMetricFamily]:
-    """Return the values of `GAUGES`, but for what is not known, and missing events by state."""
+def measure(connection: Connection, policy: Policy, now: datetime) -> dict[str, float]:
+    """Return the values of `GAUGES`, but for what is not known."""
     windows = read_windows(connection, policy, now, position=LAST_POSITION)
     alive = connection.execute(_ALIVE, (now - _ALIVE_FOR,)).fetchone()
     values = {
@@ -69,7 +68,7 @@ def measure(
     if last := read_last_verification(connection):
         values["ledger_verification_age_seconds"] = (now - last.verified_at).total_seconds()
         values["ledger_verification_differs"] = float(last.difference is not None)
-    return values, _missing(connection, policy, now)
+    return values
 
 
 def _rebuild(connection: Connection) -> dict[str, float]:
@@ -91,12 +90,13 @@ def missing_unknown() -> GaugeMetricFamily:
 def _family() -> GaugeMetricFamily:
     return GaugeMetricFamily(
         "ledger_missing_events",
-        f"Missing events by lab and state; of at most {MOST_LABS} labs, and all others together.",
+        f"Missing events by lab and state: of {MOST_LABS} labs, and without a lab of all others.",
         labels=["lab", "state"],
     )
 
 
-def _missing(connection: Connection, policy: Policy, now: datetime) -> GaugeMetricFamily:
+def measure_missing(connection: Connection, policy: Policy, now: datetime) -> GaugeMetricFamily:
+    """Return the missing events by lab and state."""
     family = _family()
     rows = connection.execute(_MISSING, parameters(policy, now)).fetchall()
     others = [sum(numbers) for numbers in zip(*(row[1:] for row in rows[MOST_LABS:]), strict=True)]

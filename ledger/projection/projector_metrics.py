@@ -65,11 +65,10 @@ class ProjectorMetrics(Observer):
         self._leads.set(now)
 
     def folded(self, batch: Batch, seconds: float) -> None:
-        """Count events and bills, and the time if there were any."""
-        if batch.events:
-            self._events.inc(batch.events)
-            self._bills.inc(batch.bills)
-            self._seconds.observe(seconds)
+        """Count events and bills, and the time."""
+        self._events.inc(batch.events)
+        self._bills.inc(batch.bills)
+        self._seconds.observe(seconds)
 
     def failed(self) -> None:
         """Count it."""

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from math import isnan
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ledger import schema
 from tests.support.payloads import distinct, event
 from tests.support.postgres import PrivateServer
-from tests.support.server import LedgerServer, is_worker, wait_until
+from tests.support.server import KEY, LedgerServer, environment, is_worker, wait_until
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -45,7 +47,7 @@ GAUGES = {
     "ledger_labs_events_not_subscribed", "ledger_loss_windows_open", "ledger_receivers_alive",
     "ledger_rebuild_events_done", "ledger_rebuild_events_total",
     "ledger_verification_age_seconds", "ledger_verification_differs",
-    "ledger_certificate_expiry_timestamp_seconds", "ledger_missing_events", "ledger_build_info",
+    "ledger_certificate_expiry_timestamp_seconds", "ledger_build_info",
     "ledger_lane_waiting", "ledger_change_streams", "ledger_pool_connections",
     "ledger_pool_waiting", "ledger_resident_memory_bytes", "ledger_cpu_seconds_total",
 }  # fmt: skip
@@ -56,9 +58,10 @@ AS_REQUESTS_COME = {
 """Series of routes, which begin with the first request."""
 
 
-def scrape(server: LedgerServer) -> Series:
+def scrape(server: LedgerServer, api_key: str | None = None) -> Series:
     """Read the metrics; fail for a family or a series that stands twice."""
-    answer = server.anonymous.get("/metrics")
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    answer = server.anonymous.get("/metrics", headers=headers)
     assert answer.status_code == 200
     found: Series = {}
     families = list(text_string_to_metric_families(answer.text))
@@ -142,6 +145,33 @@ def test_a_killed_worker_leaves_its_counts_and_no_gauge(
             assert value(later, "ledger_head") == 8
 
 
+_TWO_WORKERS = """
+import os
+from ledger import metrics
+worker = os.fork()
+if not worker:
+    metrics.WAITING.set(7)
+    metrics.DELIVERIES.labels("recorded").inc(5)
+    os._exit(0)
+os.waitpid(worker, 0)
+metrics.WAITING.set(1)
+metrics.DELIVERIES.labels("recorded").inc(2)
+print(metrics.exposition([]).decode())
+"""
+
+
+def test_what_a_worker_measured_of_itself_ends_with_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_WORKERS],
+        env={**environment({}), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        check=True,
+    )
+    lines = done.stdout.decode().splitlines()
+    assert "ledger_lane_waiting 1.0" in lines
+    assert 'ledger_deliveries_total{outcome="recorded"} 7.0' in lines
+
+
 def test_during_an_outage_of_the_database_every_series_stays(
     postgres_server: PrivateServer, tmp_path: Path, lab: str
 ) -> None:
@@ -212,16 +242,28 @@ def test_what_was_measured_of_deliveries_and_of_the_processes(
         wait_until(lambda: value(scrape(server), "ledger_change_streams") == 0, "none")
 
 
-def test_missing_events_are_told_by_lab_and_state(
+def by_lab(series: Series) -> dict[tuple[str, str], float]:
+    return {
+        (dict(labels)["lab"], dict(labels)["state"]): number
+        for (name, labels), number in series.items()
+        if name == "ledger_missing_events"
+    }
+
+
+def test_missing_events_by_lab_are_told_to_who_may_see_all_labs(
     database_url: str, tmp_path: Path, lab: str
 ) -> None:
     with LedgerServer(database_url, tmp_path) as server:
-        server.record(event(lab, "b", "bill.completed"))
+        server.record(event(lab, "b", "bill.completed"), event("(other labs)", "b"))
         server.settle()
-        found = scrape(server)
-    series = frozenset({("lab", lab), ("state", "awaiting_retry")})
-    assert found[("ledger_missing_events", series)] >= 1
-    assert (
-        found[("ledger_missing_events", frozenset({("lab", "(other labs)"), ("state", "overdue")}))]
-        == 0
-    )
+        told = by_lab(scrape(server, KEY))
+        assert told[lab, "awaiting_retry"] >= 1
+        assert told["", "overdue"] == 0
+        keys = [
+            server.api.post("/v1/keys", json={"name": "k", "scope": "read", **more}).json()["key"]
+            for more in ({}, {"labs": [lab]})
+        ]
+        wait_until(lambda: by_lab(scrape(server, keys[0])) == told, "a key for all labs sees them")
+        server.get("/v1/bills", lab_id=lab)
+        for presented in (keys[1], "wrong", None):
+            assert by_lab(scrape(server, presented)) == {}

@@ -181,7 +181,7 @@ def test_every_query_that_is_shown_runs_for_a_reader(server: LedgerServer) -> No
 
 def test_the_page_of_metrics_is_what_a_server_tells(server: LedgerServer) -> None:
     server.get("/v1/projection")
-    scrape = server.anonymous.get("/metrics").text
+    scrape = server.api.get("/metrics").text
     assert PAGE.read_text(encoding="utf-8") == metrics_page(scrape), "run `make reference`"
 
 

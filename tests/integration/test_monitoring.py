@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.payloads import event
-from tests.support.server import ROOT, LedgerServer, free_port, wait_until
+from tests.support.server import KEY, ROOT, LedgerServer, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,8 @@ def expressions() -> Iterator[str]:
 
 
 def names_in(url: str) -> set[str]:
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics", headers=headers).text)
     return {sample.name for family in families for sample in family.samples}
 
 

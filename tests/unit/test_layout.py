@@ -1,11 +1,13 @@
 """Rules about the source that neither the linter nor the import contracts can state."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "ledger"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "ledger"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PURE_MODULES = sorted((PACKAGE / "model").rglob("*.py"))
 
@@ -63,3 +65,15 @@ def test_the_pattern_for_the_environment_finds_each_way_to_read_it(line: str) ->
 )
 def test_the_pattern_for_clocks_finds_each_way_to_read_one(line: str) -> None:
     assert CLOCK.search(line)
+
+
+def test_no_file_holds_what_a_merge_left_undecided() -> None:
+    marker = re.compile(rb"^(?:<{7}|>{7})(?: |$)", re.MULTILINE)
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no git repository")
+    names = listed.stdout.decode().rstrip("\0").split("\0")
+    assert names
+    undecided = [name for name in names if marker.search((ROOT / name).read_bytes())]
+    assert undecided == []

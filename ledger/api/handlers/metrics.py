@@ -1,13 +1,14 @@
-"""The metrics for Prometheus, open to everybody."""
+"""The metrics for Prometheus: open to everybody, but for what names labs."""
 
 import asyncio
 import platform
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import nan
+from typing import Any
 
 import psycopg
-from litestar import Response, get
+from litestar import Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import GaugeMetricFamily, Metric
 from psycopg import Connection
@@ -17,13 +18,14 @@ from ledger import __version__, schema
 from ledger.api.handlers.projection import read_status
 from ledger.api.services import Services
 from ledger.certificates import end_of_certificate
+from ledger.credentials import without_scheme
 from ledger.errors import BusyError, DatabaseUnavailableError, StateError
 from ledger.metrics import exposition
 from ledger.model.bill import FOLD_VERSION
 from ledger.operations.coverage import Coverage, read_coverage
 from ledger.operations.gauges import GAUGES as DESK_GAUGES
 from ledger.operations.gauges import measure as measure_desk
-from ledger.operations.gauges import missing_unknown
+from ledger.operations.gauges import measure_missing, missing_unknown
 from ledger.operations.missing_events.queries import IN_STATE, SUBSCRIBED, parameters
 from ledger.operations.refused_deliveries.queries import COUNTS
 from ledger.seals.status import STATUS, SealStatus
@@ -48,27 +50,42 @@ SELECT
 _COUNTS = SQL(COUNTS)
 _SEAL_STATUS = SQL(STATUS)
 
-_GAUGES = {
-    "ledger_database_up": "Whether the database answers: 1 or 0.",
+_PROJECTION = {
     "ledger_head": "The last position of the log.",
     "ledger_position": "The log position that the projection reflects.",
     "ledger_lag_events": "Events of the log that the projection has not folded yet.",
     "ledger_lag_seconds": "How long the oldest event that is not folded has waited.",
     "ledger_parked_bills": "Bills whose events could not be folded.",
+}
+_OPERATION = {
     "ledger_overdue_events": "Missing events that are overdue and not asked for.",
     "ledger_requested_events": "Missing events that a support request asks for.",
     "ledger_unseen_bills": "Expected bills of which no event came in time.",
     "ledger_alerts_waiting": "Alerts that a channel has not accepted yet.",
     "ledger_alerts_given_up": "Alerts that a channel did not accept for a day.",
+}
+_REFUSED = {
     "ledger_refused_deliveries": "Deliveries with a wrong token that wait for a decision.",
     "ledger_refused_deliveries_of_known_labs": "Refused deliveries whose lab the log knows.",
     "ledger_refused_known_labs": "Labs that the log knows and that have refused deliveries.",
-    **SPOOL_GAUGES,
+}
+_SEALS = {
     "ledger_sealed_position": "The last position of the log that is in the Merkle tree.",
     "ledger_seal_lag_seconds": "How long the oldest event that is not sealed has waited.",
     "ledger_signed_position": "The last position that a signed checkpoint covers; 0: none.",
+}
+_REPLICA = {
     "ledger_replica_up": "Whether the replica that answers reads does: 1 or 0. NaN: there is none.",
     "ledger_replica_position": "The log position that the replica reflects.",
+}
+_GAUGES = {
+    "ledger_database_up": "Whether the database answers: 1 or 0.",
+    **_PROJECTION,
+    **_OPERATION,
+    **_REFUSED,
+    **SPOOL_GAUGES,
+    **_SEALS,
+    **_REPLICA,
     "ledger_flabs_up": "Whether the last look at the account at Flabs succeeded: 1 or 0.",
     "ledger_flabs_age_seconds": "How long ago the account's labs were last listed.",
     "ledger_labs_not_subscribed": "Labs of the account that are not subscribed.",
@@ -81,26 +98,29 @@ _GAUGES = {
     "ledger_certificate_expiry_timestamp_seconds": "When the certificate ends. NaN: there is none.",
     **DESK_GAUGES,
 }
-_PROJECTION = tuple(_GAUGES)[1:6]
-_OPERATION = tuple(_GAUGES)[6:11]
-_REFUSED = tuple(_GAUGES)[11:14]
-_SEALS = tuple(_GAUGES)[18:21]
-_REPLICA = tuple(_GAUGES)[21:23]
 
 Values = dict[str, float]
 
 
 @get("/metrics", operation_id="GetMetrics", media_type="text/plain")
-async def get_metrics(services: Services) -> Response[bytes]:
+async def get_metrics(request: Request[Any, Any, Any], services: Services) -> Response[bytes]:
     """Expose metrics for Prometheus: deliveries counted by this server, and the projection's state.
 
-    While the database does not answer, `ledger_database_up` is 0 and what it would tell is NaN.
+    Open to everybody, but for `ledger_missing_events`, which names labs: only a valid API key for
+    all labs is shown it. While the database does not answer, `ledger_database_up` is 0 and what it
+    would tell is NaN.
     """
-    content = exposition(await _gauges(services))
+    content = exposition(await _gauges(services, by_lab=_sees_all_labs(request, services)))
     return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _gauges(services: Services) -> Iterable[Metric]:
+def _sees_all_labs(request: Request[Any, Any, Any], services: Services) -> bool:
+    presented = without_scheme(request.headers.get("authorization", "").encode("latin-1"))
+    caller = services.authenticator.known(presented.decode("latin-1"))
+    return caller is not None and caller.labs is None
+
+
+async def _gauges(services: Services, *, by_lab: bool) -> Iterable[Metric]:
     # At the same time, so that a scrape does not wait for two time-outs.
     primary = services.on_primary
     found = await asyncio.gather(
@@ -109,7 +129,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         _refused(primary),
         _seals(primary),
         _labs(primary),
-        _desk(primary),
+        _desk(primary, by_lab=by_lab),
         return_exceptions=True,
     )
     folder = services.settings.spool_dir
@@ -118,7 +138,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
         watch = services.watch
         values |= dict(zip(_REPLICA, (float(watch.answers), float(watch.position)), strict=True))
     values |= _certificate(services.settings)
-    missing: Metric = missing_unknown()
+    missing: GaugeMetricFamily | None = missing_unknown() if by_lab else None
     for part in found:
         if isinstance(part, dict):
             values |= part
@@ -132,7 +152,7 @@ async def _gauges(services: Services) -> Iterable[Metric]:
             raise part
     return [
         _build(),
-        missing,
+        *([missing] if missing else ()),
         *(
             GaugeMetricFamily(name, words, value=values.get(name, nan))
             for name, words in _GAUGES.items()
@@ -187,9 +207,15 @@ async def _seals(services: Services) -> Values:
     return dict(zip(_SEALS, numbers, strict=True))
 
 
-async def _desk(services: Services) -> tuple[Values, GaugeMetricFamily]:
+async def _desk(services: Services, *, by_lab: bool) -> tuple[Values, GaugeMetricFamily | None]:
     now = datetime.now(UTC)
-    return await services.run(lambda connection: measure_desk(connection, services.policy, now))
+    policy = services.policy
+
+    def read(connection: Connection) -> tuple[Values, GaugeMetricFamily | None]:
+        values = measure_desk(connection, policy, now)
+        return values, measure_missing(connection, policy, now) if by_lab else None
+
+    return await services.run(read)
 
 
 async def _labs(services: Services) -> Values:
