@@ -107,6 +107,17 @@ def _check_spool(settings: Settings, now: datetime) -> Iterator[Finding]:
             "set LEDGER_SPOOL_DIR to a folder on a disk that survives a restart",
         )
         return
+    try:
+        yield from _look_at_spool(spool, settings.spool_max_bytes, now)
+    except OSError as error:
+        yield wrong(
+            "spool",
+            f"{spool} cannot be looked at: {error.strerror or error}",
+            "give it to the user who runs `ledger serve`",
+        )
+
+
+def _look_at_spool(spool: Path, most: int, now: datetime) -> Iterator[Finding]:
     existing = next((each for each in (spool, *spool.parents) if each.exists()), Path("/"))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         yield wrong(
@@ -115,7 +126,7 @@ def _check_spool(settings: Settings, now: datetime) -> Iterator[Finding]:
             "give it to the user who runs `ledger serve`",
         )
         return
-    yield from _check_space("spool", existing, needed=settings.spool_max_bytes, reserved=spool)
+    yield from _check_space("spool", existing, needed=most, reserved=spool)
     waiting = waiting_in(spool)
     if waiting.deliveries:
         words = f"{count(waiting.deliveries, 'delivery', 'deliveries')} wait in {spool}"

@@ -426,6 +426,8 @@ def test_a_spool_without_room_or_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     [found] = machine_findings(Settings(spool_dir=tmp_path / "file" / "s"), "spool")
     assert "is no folder that this user can write to" in found.words
+    [found] = machine_findings(Settings(spool_dir=tmp_path / ("s" * 300)), "spool")
+    assert (found.verdict, "cannot be looked at" in found.words) == ("wrong", True)
 
 
 def test_a_key_that_others_can_read_is_found(tmp_path: Path) -> None:
