@@ -236,15 +236,21 @@ def _next_request(source: socket.socket) -> _Request:
 def _keep(connection: socket.socket) -> _Request:
     """Fork the command, in which this returns, and tell the test its id and its exit code."""
     head, streams, _, _ = socket.recv_fds(connection, _INTEGER.size, 3)
-    body = _read(connection, _INTEGER.unpack(head)[0])
+    request: _Request = pickle.loads(_read(connection, _INTEGER.unpack(head)[0]))  # noqa: S301 -- ours
+    waits, begun = os.pipe()
     pid = os.fork()
     if pid == 0:
+        if request.session:
+            os.setsid()
+        os.close(waits)
+        os.close(begun)
         for standard, stream in enumerate(streams):
             os.dup2(stream, standard)
         os.closerange(3, max(3, connection.fileno(), *streams) + 1)
         connection.detach()
-        request: _Request = pickle.loads(body)  # noqa: S301 -- ours
         return request
+    os.close(begun)
+    os.read(waits, 1)  # whoever knows its id may kill its group, so there must be one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in streams:
         os.close(stream)
@@ -257,8 +263,6 @@ def _keep(connection: socket.socket) -> _Request:
 
 def _become(request: _Request) -> None:
     """Make this process what a fresh one would be."""
-    if request.session:
-        os.setsid()
     os.environ.clear()
     os.environ.update(request.environment)
     time.tzset()

@@ -146,7 +146,7 @@ class Process:
         """Kill the whole process group, as a crash of the machine would."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._popen.wait()
+        self.wait()
 
     def terminate(self) -> int:
         """Ask for a clean end, and return the exit code."""
