@@ -242,6 +242,8 @@ def _keep(connection: socket.socket) -> _Request:
     if pid == 0:
         if request.session:
             os.setsid()
+        # A shell starts what runs in the background with interrupts ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.close(waits)
         os.close(begun)
         for standard, stream in enumerate(streams):

@@ -28,7 +28,7 @@ from tests.support.decisions import (
 from tests.support.histories import body
 
 A = "lab-a"
-MARK = "zq"
+MARK = "zqzqzq"
 """Stands in every id and text of lab B, and nowhere else."""
 
 B = f"{MARK}-lab"
