@@ -70,22 +70,21 @@ Pasts = dict[str, Past]
 class Hearings:
     """Judges the labs at the present time.
 
-    What it learned of a lab that has been silent since it keeps until the next hour, so that it can
-    be asked again soon.
+    What it learned of a lab it keeps until the lab is heard of again or an outage is found, so that
+    it can be asked again soon: at night most labs are silent, and each takes some milliseconds.
     """
 
     def __init__(self) -> None:
         self._known: Pasts = {}
-        self._true_for: tuple[int, AbstractSet[int]] = (0, frozenset())
+        self._true_for: AbstractSet[int] = frozenset()
 
     def read(
         self, connection: Connection, now: datetime, *, labs: Labs = None
     ) -> dict[str, Hearing]:
         """Return how unusual the silence of each of these labs is, by lab, in order."""
         unobserved = unobserved_hours(read_outages(connection, now), now)
-        true_for = (int(hours_of(now)), unobserved)
-        if true_for != self._true_for:
-            self._known, self._true_for = {}, true_for
+        if unobserved != self._true_for:
+            self._known, self._true_for = {}, unobserved
         known = self._known
         values = {"now": now, "labs": as_array(labs)}
         lasts: dict[str, datetime] = dict(connection.execute(_LAST, values).fetchall())
