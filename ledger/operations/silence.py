@@ -3,6 +3,7 @@
 Source: docs/rules.md, "Silence".
 """
 
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -75,6 +76,8 @@ class Hearings:
     """
 
     def __init__(self) -> None:
+        # To learn a thousand labs takes the processor for seconds: once, however many ask.
+        self._learning = threading.Lock()
         self._known: Pasts = {}
         self._true_for: AbstractSet[int] = frozenset()
 
@@ -83,6 +86,13 @@ class Hearings:
     ) -> dict[str, Hearing]:
         """Return how unusual the silence of each of these labs is, by lab, in order."""
         unobserved = unobserved_hours(read_outages(connection, now), now)
+        with self._learning:
+            pasts = self._pasts(connection, now, unobserved, labs)
+        return judge_known(pasts, now, unobserved)
+
+    def _pasts(
+        self, connection: Connection, now: datetime, unobserved: AbstractSet[int], labs: Labs
+    ) -> Pasts:
         if unobserved != self._true_for:
             self._known, self._true_for = {}, unobserved
         known = self._known
@@ -101,7 +111,7 @@ class Hearings:
                 unknown[lab_id] = last
         learned = _look_back(connection, unknown, unobserved, {})
         known |= learned
-        return judge_known(pasts | learned, now, unobserved)
+        return pasts | learned
 
 
 def read_hearings_then(
