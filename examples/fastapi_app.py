@@ -42,8 +42,8 @@ async def order(lab_id: str, bill_id: str) -> Order:
         raise HTTPException(503, "the state of orders cannot be read now; try again") from None
     if answer.status_code == httpx.codes.NOT_FOUND:
         raise HTTPException(404, "the lab has not told us of this bill yet")
-    if answer.is_error:  # a problem (RFC 9457), whose detail says what to do
-        logging.getLogger(__name__).error("Ledger: %s", answer.json()["detail"])
+    if answer.is_error:  # a problem (RFC 9457) that says what to do, or a proxy's page
+        logging.getLogger(__name__).error("Ledger: %s", answer.text)
         raise HTTPException(503, "the state of orders cannot be read now; try again")
     bill = answer.json()
     return Order(

@@ -31,8 +31,8 @@ def order(lab_id: str, bill_id: str) -> dict[str, Any]:
         abort(503, "the state of orders cannot be read now; try again")
     if answer.status_code == httpx.codes.NOT_FOUND:
         abort(404, "the lab has not told us of this bill yet")
-    if answer.is_error:  # a problem (RFC 9457), whose detail says what to do
-        app.logger.error("Ledger: %s", answer.json()["detail"])
+    if answer.is_error:  # a problem (RFC 9457) that says what to do, or a proxy's page
+        app.logger.error("Ledger: %s", answer.text)
         abort(503, "the state of orders cannot be read now; try again")
     bill = answer.json()
     return {

@@ -4,8 +4,10 @@ import asyncio
 import importlib.util
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -171,6 +173,17 @@ def loaded(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.fixture
+def proxy_url() -> Iterator[str]:
+    """Give the URL of a proxy that answers with a page of its own, as if Ledger were away."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as proxy:  # 501 to any request
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{proxy.server_port}"
+        proxy.shutdown()
+        thread.join()
+
+
 ORDER = {
     "state": "completed",
     "reports": "2 of 2",
@@ -180,7 +193,7 @@ ORDER = {
 
 
 def test_the_flask_application_shows_a_bill(
-    server: LedgerServer, lab: str, monkeypatch: pytest.MonkeyPatch
+    server: LedgerServer, lab: str, proxy_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.record(*whole_day(lab))
     server.settle()
@@ -190,13 +203,14 @@ def test_the_flask_application_shows_a_bill(
     assert client.get(f"/orders/{lab}/other").status_code == 404
     module.ledger.headers["Authorization"] = "Bearer wrong"
     assert client.get(f"/orders/{lab}/bill_12345").status_code == 503
-    module.ledger.base_url = "http://127.0.0.1:1"
-    assert client.get(f"/orders/{lab}/bill_12345").status_code == 503
+    for away in (proxy_url, "http://127.0.0.1:1"):
+        module.ledger.base_url = away
+        assert client.get(f"/orders/{lab}/bill_12345").status_code == 503
     module.ledger.close()
 
 
 def test_the_fastapi_application_shows_a_bill(
-    server: LedgerServer, lab: str, monkeypatch: pytest.MonkeyPatch
+    server: LedgerServer, lab: str, proxy_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.record(*whole_day(lab))
     server.settle()
@@ -212,7 +226,8 @@ def test_the_fastapi_application_shows_a_bill(
             assert (await client.get(f"/orders/{lab}/other")).status_code == 404
             module.ledger.headers["Authorization"] = "Bearer wrong"
             assert (await client.get(f"/orders/{lab}/bill_12345")).status_code == 503
-            module.ledger.base_url = "http://127.0.0.1:1"
-            assert (await client.get(f"/orders/{lab}/bill_12345")).status_code == 503
+            for away in (proxy_url, "http://127.0.0.1:1"):
+                module.ledger.base_url = away
+                assert (await client.get(f"/orders/{lab}/bill_12345")).status_code == 503
 
     asyncio.run(use())
