@@ -13,7 +13,7 @@ from ledger.intake.tls import Certificate
 from ledger.operations.render.words import count, lasting
 from ledger.seals.key_file import read_key_file
 from ledger.settings import OFF, Address, Settings, is_loopback
-from ledger.spool.folder import set_aside_in, waiting_in
+from ledger.spool.folder import SET_ASIDE, set_aside_in, waiting_in
 
 CERTIFICATE_WARNING = timedelta(days=21)
 """Before its end; who renews by ACME has done so by then."""
@@ -140,7 +140,7 @@ def _look_at_spool(spool: Path, most: int, now: datetime) -> Iterator[Finding]:
         yield wrong(
             "spool",
             f"{count(aside, 'record')} of {spool} could not be moved to the log",
-            "docs/operating.md says what the files set aside hold, and how to import them",
+            f"look at the files in {spool / SET_ASIDE}: docs/operating.md says what they are",
         )
 
 

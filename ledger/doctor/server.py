@@ -265,7 +265,7 @@ def _check_replication(connection: Connection, names: str) -> Iterator[Finding]:
 
 
 def _check_backup(connection: Connection, archive_mode: str) -> Finding:
-    advice = "docs/how-to/back-up.md has a schedule; restore a backup once before you need it"
+    advice = "docs/how-to/back-up.md says how; restore a backup once before you need it"
     if archive_mode == "off":
         return unknown(
             "backup", "PostgreSQL archives no WAL, and dumps cannot be seen from here", advice

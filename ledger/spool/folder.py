@@ -24,7 +24,9 @@ from ledger.eventlog.liveness import Alive
 from ledger.spool.segment import SUFFIX, sync_folder
 
 _COUNTS = struct.Struct(">QQQ")
-_SET_ASIDE = "set-aside"
+SET_ASIDE = "set-aside"
+"""The folder in a spool for what could not be moved to the log."""
+
 _LEFT_OVER_SECONDS = 60.0
 """After which a hidden folder is taken for one of a process that was killed."""
 
@@ -107,7 +109,7 @@ class WorkerFolder:
 
     def set_aside(self, name: str, content: bytes) -> Path:
         """Keep damaged bytes outside the folder; return where. Raises `OSError`."""
-        folder = self.path.parent / _SET_ASIDE
+        folder = self.path.parent / SET_ASIDE
         _make_durably(folder)
         path = folder / f"{self.path.name}-{name}"
         _write_durably(path, content)
@@ -152,7 +154,7 @@ def waiting_in(spool: Path) -> Waiting:
 def set_aside_in(spool: Path) -> int:
     """Return how many damaged records were set aside."""
     with suppress(OSError):
-        return len(list((spool / _SET_ASIDE).iterdir()))
+        return len(list((spool / SET_ASIDE).iterdir()))
     return 0
 
 

@@ -1,6 +1,7 @@
 """Silence on a real log: what is counted, what is asked again, what is listed and alerted about."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -12,6 +13,9 @@ from psycopg import Connection
 
 from ledger.cli.labs import labs as command
 from ledger.eventlog.append import Delivery, Source, append
+from ledger.model import lab_silences
+from ledger.model.lab_silences import Past
+from ledger.operations import silence
 from ledger.operations.alerts.outbox import note
 from ledger.operations.alerts.watcher import subjects
 from ledger.operations.alerts.wording import Subject
@@ -22,7 +26,7 @@ from ledger.operations.silence import Hearings
 from ledger.postgres.connect import connect
 from tests.support.decisions import POLICY
 from tests.support.labs import HOUR, MONDAY
-from tests.support.sessions import drain
+from tests.support.sessions import drain, in_thread
 
 DAYS = 29
 STOPPED = MONDAY + timedelta(days=DAYS - 1, hours=10)
@@ -82,6 +86,32 @@ def test_a_lab_that_stops_is_silent_until_it_is_heard_of_again(log: Connection) 
     assert hearings.read(log, NOW)["gone"].state == "silent", "support sent it, not the lab"
     come(log, delivery("gone", NOW - HOUR / 60))
     assert hearings.read(log, NOW)["gone"].state == "usual"
+
+
+def test_a_lab_is_learned_once_however_many_ask(
+    log: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[float] = []
+    again = threading.Event()
+
+    def look_back(*given: Any) -> Past:  # noqa: ANN401 -- as the function takes them
+        learned.append(given[1])
+        if len(learned) > 1:
+            again.set()
+        again.wait(1)  # for who asks at the same time
+        return lab_silences.look_back(*given)
+
+    monkeypatch.setattr(silence, "look_back", look_back)
+    hearings = Hearings()
+
+    def ask() -> None:
+        with closing(connect(database_url, "test")) as connection:
+            assert hearings.read(connection, NOW)["gone"].state == "silent"
+
+    with in_thread(ask), in_thread(ask):
+        pass
+    assert hearings.read(log, NOW + 2 * HOUR, labs=("gone",))["gone"].state == "silent"
+    assert len(learned) == 1
 
 
 def test_an_outage_of_the_receiver_is_no_silence(log: Connection) -> None:
