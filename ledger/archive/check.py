@@ -40,8 +40,9 @@ def check(
 ) -> Checked:
     """Check a whole archive. Raises `ArchiveError`, and `ArchiveDamageError` for what differs.
 
-    With a key, the checkpoints of its manifests must be signed by it: `SealError`. `against` are checkpoints
-    that the caller has from somewhere else; those of more events than the archive are left out.
+    With a key, the checkpoints of its manifests must be signed by it; raises `SealError` if one is
+    not. `against` are checkpoints that the caller has from somewhere else; those of more events
+    than the archive are left out.
     """
     manifests = archive.whole()
     last = manifests[-1].last
