@@ -18,6 +18,7 @@ from psycopg import sql
 
 from ledger import embedded
 from ledger.processes import temporary_folder
+from tests.support.server import free_port
 
 # What a test loses in a crash of the machine it can make again.
 THROW_AWAY = MappingProxyType(
@@ -156,7 +157,7 @@ class PrivateServer:
         self._settings = settings
         if not folder.exists():
             _copy_cluster(folder)
-        self._server = embedded.start(folder, settings=settings)
+        self._server = embedded.start(folder, port=free_port(), settings=settings)
 
     @property
     def pid(self) -> int:

@@ -1,7 +1,9 @@
 """Ledger's own processes for tests: `ledger serve`, `ledger project` and single commands."""
 
+import functools
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -27,6 +29,8 @@ KEY = "api-key-of-the-tests"
 START_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
+FIRST_PORT = 10_000
+
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64)
 """More than a test has threads, for a client that has too many closes those of other threads."""
 
@@ -46,11 +50,24 @@ def wait_until(condition: Callable[[], T], what: str, *, seconds: float = 20.0) 
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody uses, and that no connection gets for its own end.
+
+    So that a server that was killed finds it free when it starts again.
+    """
+    end = _first_port_of_connections()
+    while True:
+        port = random.randrange(FIRST_PORT, end) if end > 2 * FIRST_PORT else 0
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+
+
+@functools.cache
+def _first_port_of_connections() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return 32_768
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -89,6 +106,16 @@ def is_worker(pid: int) -> bool:
     except OSError:
         return False
     return bool(command) and b"resource_tracker" not in command
+
+
+def group_runs(group: int) -> bool:
+    """Tell whether a process of a group has not ended."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, of, *_ = path.read_text().rpartition(")")[2].split()
+            if int(of) == group and state not in "ZX":
+                return True
+    return False
 
 
 class Process:
@@ -147,6 +174,8 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.wait()
+        # Its workers may end a little later, and hold its address until then.
+        wait_until(lambda: not group_runs(self.pid), "its process group has ended")
 
     def terminate(self) -> int:
         """Ask for a clean end, and return the exit code."""
