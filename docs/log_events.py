@@ -33,13 +33,14 @@ def logged() -> list[Logged]:
     """Return each call of the package that logs."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        throttled = _fields_of_throttled(tree)
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and (level := _level(node)):
-                # `ThrottledLog(_log.warning, event)` is told the fields later.
                 event = node.args[-1] if node.args else None
                 said = event.value if isinstance(event, ast.Constant) else None
                 text = said if isinstance(said, str) else None
-                fields = tuple(each.arg for each in node.keywords if each.arg)
+                fields = throttled.get(node, _fields(node))
                 place = f"{path.relative_to(PACKAGE.parent)}:{node.lineno}"
                 found.append(Logged(text, level, fields, place))
     return found
@@ -58,10 +59,31 @@ def log_events() -> Iterator[str]:
         yield f"| {event} | {', '.join(levels)} | {meaning} | {', '.join(fields)} |"
 
 
+def _fields(call: ast.Call) -> tuple[str, ...]:
+    return tuple(each.arg for each in call.keywords if each.arg)
+
+
+def _fields_of_throttled(tree: ast.Module) -> dict[ast.expr, tuple[str, ...]]:
+    """Return the fields of each `self.x = ThrottledLog(...)`, which it is told at `self.x(...)`."""
+    nodes = list(ast.walk(tree))
+    calls = [each for each in nodes if isinstance(each, ast.Call)]
+    found = {}
+    for node in nodes:
+        if isinstance(node, ast.Assign) and _is_throttled(node.value):
+            name = ast.unparse(node.targets[0])
+            told = [_fields(call) for call in calls if ast.unparse(call.func) == name]
+            found[node.value] = ("times", *dict.fromkeys(field for each in told for field in each))
+    return found
+
+
+def _is_throttled(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "ThrottledLog"
+
+
 def _level(call: ast.Call) -> str | None:
     """Return the level at which a call logs, None if it does not."""
     function = call.func
-    if isinstance(function, ast.Name) and function.id == "ThrottledLog":
+    if _is_throttled(call):
         function = call.args[0]
     if not isinstance(function, ast.Attribute) or function.attr not in _LEVELS:
         return None

@@ -42,7 +42,7 @@ SELECT
 FROM ledger.support_request
 ORDER BY number;
 
--- Labs that have gone quiet: nothing for longer than a day.
+-- Labs that nothing came from for longer than a day. `ledger labs` judges each by its own habit.
 SELECT lab_id, last_received_at, now() - last_received_at AS silent_for
 FROM ledger.lab
 WHERE last_received_at < now() - interval '1 day'
@@ -67,7 +67,8 @@ WHERE source = 'webhook' AND received_at >= now() - interval '30 days'
 GROUP BY day
 ORDER BY day;
 
--- How late events come: a share that grows at more than two minutes is the warning before a loss.
+-- How late events come: the share that took more than a minute, so that a retry brought it. If it
+-- grows, a loss may follow.
 SELECT
     date_trunc('day', received_at) AS day,
     lab_id,

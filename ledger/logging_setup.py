@@ -121,6 +121,10 @@ def _escape(
 ) -> structlog.typing.EventDict:
     """Keep what strangers send, such as a path, from moving the cursor or making a line."""
     for name, value in event.items():
-        if isinstance(value, str) and name != "exception" and not value.isprintable():
-            event[name] = ascii(value)[1:-1]
+        if isinstance(value, str):
+            # A traceback has lines, and shows an error that may quote what was sent.
+            lines = value.split("\n") if name == "exception" else [value]
+            event[name] = "\n".join(
+                line if line.isprintable() else ascii(line)[1:-1] for line in lines
+            )
     return event

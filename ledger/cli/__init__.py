@@ -103,8 +103,9 @@ zsh_source and fish_source are for zsh and fish.
 def ledger() -> None:
     """Keep every webhook of Flabs, fold them into bills, and prove which events never came.
 
-    Settings come from the environment: LEDGER_DATABASE_URL, LEDGER_WEBHOOK_TOKENS, ... The README
-    lists them. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found something.
+    Settings come from the environment: LEDGER_DATABASE_URL, LEDGER_WEBHOOK_TOKENS, ...
+    docs/settings.md lists them. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found
+    something.
     """
 
 

@@ -9,6 +9,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
     start_http_server,
 )
@@ -16,6 +17,9 @@ from prometheus_client import (
 from ledger.errors import SettingsError
 from ledger.projection.projector import Batch, Observer
 from ledger.settings import Address
+
+# The text format tells when a counter began as a gauge with the counter's own description.
+disable_created_metrics()
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 

@@ -14,7 +14,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.support.payloads import event, whole_day
+from tests.support.payloads import BASE, event, whole_day
 from tests.support.postgres import database_of, new_database
 from tests.support.server import KEY, ROOT, LedgerServer, environment, wait_until
 
@@ -67,14 +67,13 @@ def consumer(server: LedgerServer, own: str, output: Path) -> Iterator[subproces
 
 
 def completed(server: LedgerServer, lab: str, *bills: str) -> None:
-    """Send bills that are created and completed, in one import."""
+    """Send bills that are created and completed, and wait until they are folded."""
     payloads = [
-        event(lab, bill, kind, tests=DONE, at=1_705_747_800 + at)
+        event(lab, bill, kind, tests=DONE, at=BASE + at)
         for bill in bills
         for at, kind in enumerate(("bill.created", "report.completed", "bill.completed"))
     ]
-    for payload in payloads:
-        server.record(payload)
+    server.record(*payloads)
     server.settle()
 
 

@@ -16,8 +16,8 @@ from ledger.errors import (
 )
 from ledger.flabs.client import FlabsClient, Party
 from ledger.simulator.sandbox import Account, Options, Sandbox
+from tests.support.flabs import SECRET, fault
 
-SECRET = "a-secret-of-the-tests"
 ENDPOINT = "https://ledger.example/webhooks/flabs"
 EVENTS = ("bill.created", "bill.completed")
 OPTIONS = Options(client_id="c", client_secret=SECRET)
@@ -50,11 +50,6 @@ def calls(sandbox: Sandbox) -> Iterator[Calls]:
     made = Calls(sandbox.url)
     with made.client:
         yield made
-
-
-def fault(sandbox: Sandbox, **faults: Any) -> None:  # noqa: ANN401 -- any field of Faults
-    answer = httpx.post(f"{sandbox.url}/sandbox/faults", json=faults, trust_env=False)
-    assert answer.status_code == 204, answer.text
 
 
 def post(sandbox: Sandbox, path: str, body: object, token: str = "") -> httpx.Response:

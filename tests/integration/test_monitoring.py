@@ -21,7 +21,6 @@ RULES = ROOT / "deploy" / "prometheus"
 DASHBOARD = ROOT / "deploy" / "grafana" / "ledger.json"
 
 NAME = re.compile(r"\b(?:ledger|process)_\w+")
-NOT_SCRAPED = {"up", "ALERTS"}
 
 
 def expressions() -> Iterator[str]:

@@ -39,6 +39,17 @@ follow_request([(b"traceparent", b"%s")])
 log.warning("failed", path="/x\\x1b[2J", name="some\\nfake line")
 """
 
+_FAULT = """
+import structlog
+from ledger.logging_setup import configure_logging
+from ledger.settings import Settings
+configure_logging(Settings.from_environment())
+try:
+    raise ValueError("sent: \\x1b[2J")
+except ValueError:
+    structlog.get_logger("some").exception("failed")
+"""
+
 
 def _run(code: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -50,7 +61,6 @@ def _run(code: str, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_librarys_line_is_one_of_ours_and_never_raises() -> None:
     done = _run(_WORKER)
@@ -77,6 +87,13 @@ def test_lines_for_people_are_one_line_each_whatever_strangers_sent() -> None:
     assert "before" in lines[0]
     assert TRACE in lines[1]
     assert "\x1b" not in lines[1]
+
+
+@pytest.mark.slow
+def test_a_traceback_for_people_has_its_lines_and_no_control_character() -> None:
+    said = _run(_FAULT, log_format="text").stderr
+    assert "ValueError: sent: \\x1b[2J" in said.splitlines()
+    assert "\x1b" not in said
 
 
 @pytest.mark.slow
