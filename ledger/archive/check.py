@@ -15,7 +15,7 @@ from ledger.archive.folder import Archive, Manifest
 from ledger.archive.parquet import ArchivedRow, read_rows
 from ledger.errors import ArchiveDamageError
 from ledger.seals.comparison import read_signed
-from ledger.seals.merkle import leaf_hash
+from ledger.seals.merkle import EMPTY_ROOT, leaf_hash
 from ledger.seals.notes import Checkpoint, PublicKey, read_checkpoint
 
 Progress = Callable[[int, int], None]
@@ -40,8 +40,9 @@ def check(
 ) -> Checked:
     """Check a whole archive. Raises `ArchiveError`, and `ArchiveDamageError` for what differs.
 
-    With a key, the checkpoints of its manifests must be signed by it. `against` are checkpoints
-    that the caller has from somewhere else; those of more events than the archive are left out.
+    With a key, the checkpoints of its manifests must be signed by it; raises `SealError` if one is
+    not. `against` are checkpoints that the caller has from somewhere else; those of more events
+    than the archive are left out.
     """
     manifests = archive.whole()
     last = manifests[-1].last
@@ -124,4 +125,4 @@ def _wrong(row: ArchivedRow, expected: int) -> str | None:
 
 
 def _root_before(before: Manifest | None) -> str:
-    return before.root if before else sha256(b"").hexdigest()
+    return before.root if before else EMPTY_ROOT.hex()

@@ -1,7 +1,8 @@
 """Counts deliveries by hour and outcome, for people who look at the last day.
 
 A process reads its own counters from time to time and adds what they grew by to the database, so
-that a delivery costs nothing more. What was counted in the seconds before a kill is lost.
+that a delivery costs nothing more. What was counted in the seconds before a kill is lost; what was
+being added when the connection broke may be counted twice.
 """
 
 from collections import Counter
@@ -43,7 +44,7 @@ class DeliveryHours:
         self._seen = counted
 
     def record(self, connection: Connection) -> None:
-        """Add to the database what was taken. Raises `psycopg.Error`; nothing is forgotten then."""
+        """Add to the database what was taken. Raises `psycopg.Error`: then it is kept."""
         if not self._pending:
             return
         # In one order: processes that count at the same time must not wait for each other.

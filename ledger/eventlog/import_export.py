@@ -30,7 +30,7 @@ from ledger.eventlog.json_values import Value
 from ledger.eventlog.liveness_transfer import LivenessRecord, read_record, store_records
 from ledger.model.digest import is_json
 from ledger.model.event import read_event
-from ledger.model.operator_events import BODY_ERASED
+from ledger.model.operator_events import BODY_ERASED, is_storable
 from ledger.model.operators import Operator
 from ledger.model.unreadable import Unreadable
 
@@ -155,7 +155,6 @@ class Options(Struct, frozen=True, kw_only=True):
     keep_unreadable: bool = False
 
 
-_FIRST_YEAR, _END_YEAR = 1971, 2999  # a day within what the log accepts, whatever the offset
 _LINE = msgspec.json.Decoder(ExportLine)
 _EXPORT_MARK = b'"position"'
 _SPACE = b" \t\r\n"
@@ -533,7 +532,7 @@ def _export_line(text: bytes) -> ExportLine | None:
         return None
     if isinstance(line.erased, ErasedEvent) and not is_restorable(line.erased, line.source):
         return None
-    return line if _FIRST_YEAR <= line.received_at.year < _END_YEAR else None
+    return line if is_storable(line.received_at) else None
 
 
 def _body(line: ExportLine) -> bytes:

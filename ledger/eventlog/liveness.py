@@ -102,6 +102,7 @@ class Liveness:
         self._refusal: Refusal | None = None
         self._refusals = 0
         self._unrecorded = Changes({}, set(), {})
+        self._is_being_recorded = False
 
     def prove(self, now: datetime, steady: float) -> None:
         """Note that a delivery which arrived now was, or could have been, made durable."""
@@ -153,14 +154,15 @@ class Liveness:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether all that was noted has been taken to be recorded, and not given back."""
+        """Whether all that was noted is in the database; not while it is being written."""
         with self._lock:
-            return not self._unrecorded
+            return not (self._unrecorded or self._is_being_recorded)
 
     def take_changes(self) -> Changes:
         """Return what is to be recorded; whoever fails to record it gives it back."""
         with self._lock:
             taken, self._unrecorded = self._unrecorded, Changes({}, set(), {})
+            self._is_being_recorded = bool(taken)
             refusals = {
                 number: Refusal(number, each.begin, each.end, each.deliveries)
                 for number, each in taken.refusals.items()
@@ -170,6 +172,7 @@ class Liveness:
     def give_back(self, changes: Changes) -> None:
         """Take changes that could not be recorded; newer ones prevail."""
         with self._lock:
+            self._is_being_recorded = False
             newer = self._unrecorded
             newer.alive = {
                 begin: end
@@ -191,6 +194,8 @@ class Liveness:
                     for each in changes.refusals.values()
                 ),
             )
+        with self._lock:
+            self._is_being_recorded = False
 
     def _of_instance(self, rows: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
         return [(self._instance, *row) for row in rows]

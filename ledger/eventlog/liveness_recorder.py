@@ -66,7 +66,10 @@ class LivenessRecorder:
         self._close()
 
     def _write(self) -> None:
-        self._hours.note(datetime.now(UTC))
+        self._write_liveness()
+        self._write_counts()
+
+    def _write_liveness(self) -> None:
         changes = self._liveness.take_changes()
         if not changes:
             return
@@ -84,8 +87,16 @@ class LivenessRecorder:
         else:
             self._is_failing = False
             self._has_recorded.set()
-            with suppress(psycopg.Error):  # counted all the same, and added the next time
-                self._hours.record(connection)
+
+    def _write_counts(self) -> None:
+        """Add the counts, after the liveness: nothing of theirs may delay that."""
+        self._hours.note(datetime.now(UTC))
+        if self._connection is None:
+            return
+        with suppress(psycopg.Error):  # counted all the same, and added the next time
+            self._hours.record(self._connection)
+        if self._connection.closed:  # else the next liveness would find that out, and wait
+            self._close()
 
     def _connected(self) -> Connection:
         if self._connection is None:

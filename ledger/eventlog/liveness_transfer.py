@@ -13,6 +13,8 @@ import msgspec
 from msgspec import Meta, Struct
 from psycopg import Connection
 
+from ledger.model.operator_events import is_storable
+
 Time = Annotated[datetime, Meta(tz=True)]
 
 
@@ -58,7 +60,8 @@ def read_record(text: bytes) -> LivenessRecord | None:
             continue
         begin, end = _span(record)
         latest = datetime.now(UTC) + _CLOCKS_APART
-        return record if begin.year >= _FIRST_YEAR and begin <= end <= latest else None
+        is_plausible = is_storable(begin) and is_storable(end) and begin <= end <= latest
+        return record if is_plausible else None
     return None
 
 
@@ -89,7 +92,6 @@ def _columns(rows: list[tuple[object, ...]]) -> list[list[object]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-_FIRST_YEAR = 1971
 _CLOCKS_APART = timedelta(days=1)
 _MARK = b'"instance"'
 _DECODERS = (msgspec.json.Decoder(AliveRecord), msgspec.json.Decoder(RefusalRecord))

@@ -7,7 +7,7 @@ body a decision: a webhook that looks like one is an ordinary event.
 """
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
@@ -259,8 +259,10 @@ def write_decision(decision: AnyDecision) -> bytes:
 def read_decision(body: bytes) -> AnyDecision | Unreadable:
     """Read the body of an event whose source is `operator`; never raises."""
     decision = _read(body)
-    if not isinstance(decision, Unreadable) and not all(map(is_storable, _times(decision))):
-        return Unreadable("out_of_range", "$", "a time is not in the years 1971 to 2998")
+    if not isinstance(decision, Unreadable):
+        for moment in _times(decision):
+            if words := what_is_unstorable(moment):
+                return Unreadable("out_of_range", "$", f"a time {words}")
     return decision
 
 
@@ -275,9 +277,21 @@ def _read(body: bytes) -> AnyDecision | Unreadable:
     return value if isinstance(value, Unreadable) else _VALIDATOR.read(value)
 
 
+_FARTHEST_ZONE = timedelta(hours=16)
+
+
+def what_is_unstorable(moment: datetime) -> str | None:
+    """Return why the log or its readers' drivers cannot hold a time, None if they can."""
+    if not 1971 <= moment.year < 2999:  # noqa: PLR2004 -- well within what the log can hold
+        return "is not in the years 1971 to 2998"
+    if abs(moment.utcoffset() or timedelta()) >= _FARTHEST_ZONE:
+        return "is in a zone 16 hours or more from UTC, which PostgreSQL cannot store"
+    return None
+
+
 def is_storable(moment: datetime) -> bool:
-    """Return whether the log and its readers' drivers can hold a time, in any time zone."""
-    return 1971 <= moment.year < 2999  # noqa: PLR2004 -- well within what the log can hold
+    """Return whether the log and its readers' drivers can hold a time."""
+    return what_is_unstorable(moment) is None
 
 
 def _times(value: object) -> Iterator[datetime]:

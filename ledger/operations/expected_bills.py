@@ -24,7 +24,7 @@ from ledger.errors import (
 from ledger.eventlog import file_kinds
 from ledger.eventlog.import_files import ImportFile
 from ledger.model.event import Identifier
-from ledger.model.operator_events import BillExpected, Moment, is_storable
+from ledger.model.operator_events import BillExpected, Moment, what_is_unstorable
 from ledger.model.operators import Operator, as_array
 from ledger.operations.decisions import catch_up, deciding, record, see
 from ledger.operations.expected_bill_list import LIST, ExpectedItem, item_of
@@ -301,8 +301,8 @@ def _read(number: int, decode: Callable[[], Expectation]) -> Expectation | Refus
         return Refused(number, _explain(str(error)))
     if "\x00" in one.integrator_id + (one.lab_id or ""):
         return Refused(number, "an id holds NUL")
-    if not is_storable(one.expected_by):
-        return Refused(number, "expected_by is not of this millennium")
+    if words := what_is_unstorable(one.expected_by):
+        return Refused(number, f"expected_by {words}")
     return one
 
 

@@ -5,7 +5,7 @@ from contextlib import closing
 import psycopg
 import structlog
 
-from ledger.errors import DatabaseUnavailableError, SettingsError
+from ledger.errors import DatabaseUnavailableError, SettingsError, one_line
 from ledger.postgres.connect import connect
 
 # A replica is a copy of the files, and the identifier is in one of them.
@@ -22,7 +22,7 @@ def check_replica_if_reachable(primary: str, replica: str) -> None:
     try:
         found = [_identity(url) for url in (primary, replica)]
     except (DatabaseUnavailableError, psycopg.OperationalError) as error:
-        _log.warning("starting without having seen the replica", error=str(error))
+        _log.warning("starting without having seen the replica", error=one_line(error))
         return
     if found[0] != found[1]:
         raise SettingsError(

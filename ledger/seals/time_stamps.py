@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
-from ledger.errors import SettingsError, TimeStampError, one_line
+from ledger.errors import SealError, SettingsError, TimeStampError, one_line
 from ledger.seals.notes import PublicKey, read_checkpoint
 from ledger.seals.publication import Publication
 
@@ -36,13 +36,13 @@ class TimeStamps:
         self._interval = interval
         self._roots = roots
         self._client = _library()
-        self._failed: tuple[datetime, TimeStampError] | None = None
+        self._failed: tuple[datetime, SealError] | None = None
 
     def stamp_if_due(self, publication: Publication, key: PublicKey, now: datetime) -> Path | None:
         """Stamp the last published checkpoint, unless one was stamped within the interval.
 
-        Returns the file, None if nothing is due. Raises `TimeStampError`, for `PAUSE` without
-        another try, and `SealError` if the publication cannot be used.
+        Returns the file, None if nothing is due. Raises `TimeStampError`, and `SealError` if the
+        publication cannot be used; either for `PAUSE` without another try.
         """
         if self._failed and now < self._failed[0] + PAUSE:
             raise self._failed[1]
@@ -52,7 +52,7 @@ class TimeStamps:
             return None
         try:
             path = self.stamp(publication, key)
-        except TimeStampError as error:
+        except SealError as error:  # also an answer that cannot be kept was asked for
             self._failed = now, error
             raise
         self._failed = None

@@ -97,12 +97,7 @@ class WorkerFolder:
     def write_alive(self, alive: Alive) -> None:
         """Note durably that the process is alive, for whoever records it. Raises `OSError`."""
         path, new = self.path / "alive.json", self.path / "alive.new"
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, encode(alive))
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        _write_durably(new, encode(alive))
         new.replace(path)
         sync_folder(self.path)
 
@@ -117,12 +112,7 @@ class WorkerFolder:
         folder = self.path.parent / SET_ASIDE
         _make_durably(folder)
         path = folder / f"{self.path.name}-{name}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _write_durably(path, content)
         sync_folder(folder)
         return path
 
@@ -174,6 +164,15 @@ def _make_durably(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for each in new:
         sync_folder(each.parent)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    """Write a file anew, all of it, and flush it. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _hidden(path: Path) -> Path:

@@ -149,7 +149,7 @@ class SpoolWriter:
                     self._changed.wait(RETRY_SECONDS)
                 batch, self._queue = self._queue, []
                 alive, self._alive = self._alive, None
-                if self._stopping and not batch:
+                if self._stopping and not (batch or alive):
                     break
             if alive:
                 self._write_alive(alive)

@@ -27,13 +27,13 @@ from ledger.archive.rebuild import rebuild_from
 from ledger.archive.restore import ArchivedLog
 from ledger.archive.write import Archived, archiving, write_archive
 from ledger.errors import ArchiveDamageError, ArchiveError, SealError
-from ledger.eventlog import import_export
+from ledger.eventlog import import_export, read
 from ledger.eventlog.append import append
 from ledger.eventlog.import_export import Imported, Options, import_events
 from ledger.model.operators import Operator
 from ledger.operations.erasure import erase
 from ledger.postgres.connect import connect
-from ledger.projection import parallel, rebuild
+from ledger.projection import parallel, rebuild, store
 from ledger.projection.rebuild import Rebuilt
 from ledger.seals.comparison import compare
 from ledger.seals.merkle import leaf_hash
@@ -205,11 +205,11 @@ class KilledError(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("step", range(1, 11))
 def test_a_run_that_was_killed_at_any_step_is_simply_repeated(
     kept: Kept, log: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """Cut off at each rename: of a Parquet file or a manifest, before it or after it."""
+    """Cut off at each rename, before it or after it: two files, their manifests, and liveness."""
     monkeypatch.setattr(write, "RANGE", 300)
     renamed = Path.rename
     left = step
@@ -440,13 +440,6 @@ def test_a_damaged_page_is_named_with_the_first_position_that_cannot_be_read(cop
         checked(copy)
 
 
-def without(name: str) -> Callable[[Path], None]:
-    def remove(folder: Path) -> None:
-        (folder / name).unlink()
-
-    return remove
-
-
 def test_a_gap_between_ranges_is_said_and_written_again(
     kept: Kept, log: Connection, copy: Path
 ) -> None:
@@ -666,6 +659,20 @@ def test_the_state_from_an_archive_equals_the_live_one(
     assert made.counts.events == made.position == log_head(service)
     assert state_rows(service) == live
     assert one(service, "SELECT to_regclass('state.archived_event') IS NULL")
+
+
+def test_the_end_of_the_archive_is_looked_up_and_not_searched_for_with_each_chunk(
+    service: Connection,
+) -> None:
+    read.keep_to_indexes(service)
+    with service.transaction(force_rollback=True):
+        service.execute("CREATE SCHEMA state_next")
+        for name in ("archived_event", "archived_log"):
+            store.run_file(service, "state_next", name)
+        plan = service.execute("EXPLAIN SELECT position FROM state_next.archived_log").fetchall()
+    lines = [line for (line,) in plan]
+    assert any("archived_event_position_idx" in line for line in lines)
+    assert not any("Seq Scan on archived_event" in line for line in lines)
 
 
 def test_the_events_are_those_of_the_archive(

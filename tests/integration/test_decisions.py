@@ -321,6 +321,7 @@ def test_an_operator_s_broken_bodies_are_listed_and_stop_nothing(service: Connec
             for changed in (
                 {"decision": "event.waved"},
                 {"at": "0001-01-01T00:00:00+14:00"},
+                {"at": "2024-01-20T10:00:00+16:00"},
                 {"bill_id": "a\0b"},
                 {"count": 2**40},
             )

@@ -3,17 +3,23 @@
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import psycopg
 import pytest
 from psycopg import Connection
 
+from ledger.eventlog import liveness_recorder
 from ledger.eventlog.delivery_hours import LOCK_TIMEOUT, DeliveryHours
+from ledger.eventlog.liveness import Liveness, steady_clock
+from ledger.eventlog.liveness_recorder import LivenessRecorder
 from ledger.metrics import DELIVERIES, REFUSED
 from ledger.operations.delivery_hours import read_delivery_days, read_delivery_hours
 from ledger.operations.near_losses import read_near_losses
 from ledger.postgres.connect import connect
 from tests.support.decisions import POLICY
+from tests.support.sessions import one as single
+from tests.support.sessions import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +78,48 @@ def test_processes_add_to_the_same_hour(intake: Connection) -> None:
         one.note(NOON)
         one.record(intake)
     assert read_delivery_hours(intake, NOON, hours=1)[0].deliveries == {"duplicate": 8}
+
+
+def test_what_is_counted_until_a_process_ends_is_added(
+    intake: Connection, database_url: str
+) -> None:
+    """Also if nothing else of it is left to be recorded."""
+    liveness = Liveness()
+    recorder = LivenessRecorder(database_url, liveness)
+    recorder.start()
+    liveness.prove(datetime.now(UTC), steady_clock())
+    recorder.hurry()
+    recorder.wait_for_first_record(30)
+    assert liveness.is_recorded
+    REFUSED.labels("401").inc()
+    recorder.stop(30)
+    counted = read_delivery_hours(intake, datetime.now(UTC), hours=2)
+    assert sum(one.total for one in counted) == 1
+
+
+def is_recorded(connection: Connection, until: datetime) -> bool:
+    return bool(single(connection, "SELECT max(alive_until) FROM ledger.liveness") == until)
+
+
+def test_liveness_is_recorded_while_the_counts_are_locked(
+    intake: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness_recorder, "STATEMENT_TIMEOUT", 0)  # it would end the wait as well
+    liveness = Liveness()
+    recorder = LivenessRecorder(database_url, liveness)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("LOCK TABLE ledger.delivery_hour IN ACCESS EXCLUSIVE MODE")
+        recorder.start()
+        for _ in range(3):
+            DELIVERIES.labels("recorded").inc()
+            proven = datetime.now(UTC)
+            liveness.prove(proven, steady_clock())
+            recorder.hurry()
+            wait_until(partial(is_recorded, holder, proven), "it is recorded")
+        holder.rollback()
+        recorder.stop(30)
+    counted = read_delivery_hours(intake, datetime.now(UTC), hours=2)
+    assert sum(one.deliveries.get("recorded", 0) for one in counted) == 3
 
 
 def test_days_without_deliveries_are_days_too(database_url: str) -> None:

@@ -242,6 +242,7 @@ def test_an_export_of_somebody_else_is_imported_as_payloads(
         b'{"position":1,"received_at":"2024-01-01T00:00:00","source":"webhook","body":{}}',
         b'{"position":1,"received_at":"0001-01-01T00:00:00+14:00","source":"webhook","body":{}}',
         b'{"position":1,"received_at":"9999-12-31T23:59:59-14:00","source":"webhook","body":{}}',
+        b'{"position":1,"received_at":"2024-01-01T00:00:00+16:00","source":"webhook","body":{}}',
         b'{"position":1,"received_at":"yesterday","source":"webhook","body":{}}',
         b'{"position":1,"received_at":"2024-01-01T00:00:00Z","source":"else","body":{}}',
         b'{"position":1,"received_at":"2024-01-01T00:00:00Z","source":"webhook","raw":"?"}',

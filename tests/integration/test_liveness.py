@@ -249,6 +249,21 @@ def test_what_could_not_be_recorded_is_recorded_later(process: Process) -> None:
     assert refusals(process.connection) == [(5, 6, 1)]
 
 
+def test_what_is_being_written_is_not_recorded_yet(process: Process) -> None:
+    """Or a process that ends while the database hangs takes its note of being alive with it."""
+    process.beat()
+    seen = [process.liveness.is_recorded]
+    process.liveness.prove(process.now, process.steady)
+    seen.append(process.liveness.is_recorded)
+    taken = process.liveness.take_changes()
+    seen.append(process.liveness.is_recorded)
+    process.liveness.give_back(taken)
+    seen.append(process.liveness.is_recorded)
+    process.record()
+    seen.append(process.liveness.is_recorded)
+    assert seen == [True, False, False, False, True]
+
+
 def test_an_outage_of_one_receiver_counts_beside_another_that_is_alive(service: Connection) -> None:
     policy = type(POLICY)(
         POLICY.events, timedelta(seconds=120), 0, timedelta(seconds=10), POLICY.ask_again_after

@@ -123,6 +123,8 @@ def test_from_elsewhere_records_are_left_out(filled: Connection, other: Connecti
         {"alive_until": "2999-01-01T00:00:00Z"},
         {"alive_from": "0001-01-01T00:00:00Z"},
         {"alive_from": "2024-01-01T00:00:00"},
+        {"alive_from": "2024-01-01T00:00:00+16:00"},
+        {"alive_until": "2024-01-02T00:00:00-16:00"},
         {"instance": "none"},
         {"more": 1},
     ],

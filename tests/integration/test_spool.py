@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from ledger.errors import AppendError
 from ledger.eventlog import group_commit as lane_module
 from ledger.eventlog import liveness as liveness_module
 from ledger.eventlog.append import SPOOLED, Delivery, Outcome
+from ledger.eventlog.liveness import Alive
 from ledger.settings import Settings
 from ledger.spool import drain as drain_module
 from ledger.spool import writer as writer_module
@@ -341,6 +343,21 @@ def test_bodies_that_the_database_refuses_are_kept_each_even_if_they_came_at_onc
     assert {content for content, _ in logged(owner)} == {each.body for each in given[4:]}
     kept = {each.read_bytes() for each in (tmp_path / "set-aside").iterdir()}
     assert kept == {each.body for each in given[:4]}
+
+
+def test_the_last_note_of_being_alive_is_written_before_the_end(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, budget=BUDGET, longest=BODY_BYTES)
+    now = datetime.now(UTC)
+    alive = Alive(uuid.uuid4(), now, now)
+    writer.note_alive(alive)
+    writer._stopping = True  # noqa: SLF001 -- before the thread looks, so that it sees both at once
+    writer.start()
+    writer.stop(30, keep_note=True)
+    [left] = tmp_path.glob("worker-*")
+    taken = WorkerFolder.take_over(left)
+    assert taken
+    assert taken.read_alive() == alive
+    taken.close()
 
 
 def test_a_spool_whose_thread_has_died_takes_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rfc3161_client import decode_timestamp_response
 
-from ledger.errors import SettingsError, TimeStampError
+from ledger.errors import SealError, SettingsError, TimeStampError
 from ledger.eventlog.append import append
 from ledger.postgres.connect import connect
 from ledger.seals import time_stamps
@@ -217,6 +217,20 @@ def test_an_answer_that_is_no_time_stamp_is_not_kept(
     with pytest.raises(TimeStampError, match=words):
         stamps.stamp_if_due(publication, KEY.public, NOW + DAY / 1000)  # too soon
     assert len(authority.requests) == 1
+    assert stamps.stamp_if_due(publication, KEY.public, NOW + DAY)
+
+
+def test_an_authority_is_not_asked_again_at_once_for_what_cannot_be_kept(
+    authority: Authority, stamps: TimeStamps, tmp_path: Path
+) -> None:
+    publication = Publication(tmp_path / "checkpoints")
+    publication.append(note(5))
+    (tmp_path / "checkpoints.time-stamps").write_text("in the way")
+    for minutes in range(3):
+        with pytest.raises(SealError, match="cannot write"):
+            stamps.stamp_if_due(publication, KEY.public, NOW + timedelta(minutes=minutes))
+    assert len(authority.requests) == 1
+    (tmp_path / "checkpoints.time-stamps").unlink()
     assert stamps.stamp_if_due(publication, KEY.public, NOW + DAY)
 
 

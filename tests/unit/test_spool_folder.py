@@ -1,11 +1,17 @@
 """Folders of a spool: a process has its own for itself from the moment in which others see it."""
 
 import os
+import resource
 import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from ledger.eventlog.liveness import Alive
 from ledger.spool import folder as folder_module
 from ledger.spool.folder import WorkerFolder, worker_folders
 
@@ -71,4 +77,31 @@ def test_new_folders_are_durable_with_all_above_them(
     synced.clear()
     kept = folder.set_aside("x", b"y")
     assert {spool, kept.parent} <= {*synced}
+    folder.close()
+
+
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """Let files take a part of what is written, as a disk does that fills up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_fits_the_disk_in_part_is_not_taken_for_kept(tmp_path: Path) -> None:
+    """Or the delivery that is set aside is removed from the spool, and its end is nowhere."""
+    folder = WorkerFolder.create(tmp_path)
+    now = datetime.now(UTC)
+    alive, later = (Alive(uuid.uuid4(), now, now) for _ in range(2))
+    folder.write_alive(alive)
+    with small_files(10):
+        with pytest.raises(OSError, match="File too large"):
+            folder.set_aside("x", b"y" * 100)
+        with pytest.raises(OSError, match="File too large"):
+            folder.write_alive(later)
+    assert folder.read_alive() == alive
+    assert folder.set_aside("x", b"y" * 100).read_bytes() == b"y" * 100
     folder.close()

@@ -381,6 +381,15 @@ def decision(**fields: object) -> bytes:
             "$",
             "a time is not in the years 1971 to 2998",
         ),
+        *(
+            (
+                decision(at=f"2024-01-20T10:00:00{offset}"),
+                "out_of_range",
+                "$",
+                "a time is in a zone 16 hours or more from UTC, which PostgreSQL cannot store",
+            )
+            for offset in ("+16:00", "-16:00", "+23:59")
+        ),
         (
             decision(by="\0"),
             "forbidden_character",

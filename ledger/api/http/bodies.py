@@ -13,7 +13,7 @@ from ledger.api.permissions import Caller
 from ledger.event_types import EventType
 from ledger.model.event import Identifier
 from ledger.model.missing_events import Certainty
-from ledger.model.operator_events import Moment, Name, Words, is_storable
+from ledger.model.operator_events import Moment, Name, Words, what_is_unstorable
 from ledger.model.operators import Operator
 from ledger.operations.api_keys import DEFAULT_OVERLAP, LONGEST_OVERLAP, Scope
 from ledger.operations.support_requests.make import LineName
@@ -218,8 +218,8 @@ async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> T:
     if text := _forbidden(msgspec.to_builtins(body)):
         raise ProblemError(400, f"the body is wrong: {shortened(text)} contains NUL")
     for name, value in msgspec.structs.asdict(body).items():
-        if isinstance(value, datetime) and not is_storable(value):
-            raise ProblemError(400, f"the body is wrong: {name} is not a time from 1971 to 2998")
+        if isinstance(value, datetime) and (words := what_is_unstorable(value)):
+            raise ProblemError(400, f"the body is wrong: {name} {words}")
     return body
 
 

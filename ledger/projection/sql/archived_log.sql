@@ -2,6 +2,8 @@
 --
 -- A body that was erased since is not brought back.
 
+-- The view asks with each chunk where the archive ends.
+CREATE UNIQUE INDEX archived_event_position_idx ON archived_event (position);
 CREATE INDEX archived_event_bill_idx ON archived_event (lab_id, bill_id);
 
 CREATE VIEW archived_log AS
