@@ -19,7 +19,7 @@ from ledger.projection.projector import Batch, Observer
 from ledger.settings import Address
 
 # The text format tells when a counter began as a gauge with the counter's own description.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's stub
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
