@@ -260,8 +260,8 @@ class GroupCommit:
         if error:
             self._tell_refusal([waiting], f"{reason}; {error}")
         else:
-            waiting.tell(SPOOLED)
             DELIVERIES.labels(outcome="spooled").inc()
+            waiting.tell(SPOOLED)
             if self._outage:
                 self._outage.spooled += 1
 
@@ -469,14 +469,18 @@ def _has_something_to_say(appender: Appender) -> bool:
 
 
 def _tell(batch: list[Waiting], outcomes: list[Outcome]) -> None:
-    words: Counter[str] = Counter()
-    for waiting, outcome in zip(batch, outcomes, strict=True):
-        if waiting.listener and not waiting.from_spool:  # otherwise it was counted before
-            words[outcome.word(waiting.delivery)] += 1
+    told = list(zip(batch, outcomes, strict=True))
+    words = Counter(
+        outcome.word(waiting.delivery)
+        for waiting, outcome in told
+        if waiting.listener and not waiting.from_spool  # otherwise it was counted before
+    )
+    # Before the answers: what was answered is counted, whenever the process is killed.
+    for word, number in words.items():
+        DELIVERIES.labels(outcome=word).inc(number)
+    for waiting, outcome in told:
         waiting.tell(outcome)
     BATCHES.observe(len(batch))
     if not batch[0].from_spool:  # the first has waited longest
         waited = datetime.now(UTC) - batch[0].delivery.received_at
         DELIVERY_SECONDS.observe(waited.total_seconds())
-    for word, number in words.items():
-        DELIVERIES.labels(outcome=word).inc(number)
