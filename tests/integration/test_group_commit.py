@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from psycopg import Connection
 
 from ledger import schema
@@ -83,6 +84,22 @@ def test_each_delivery_is_told_its_own_outcome(database_url: str) -> None:
             assert await lane.append(delivery(body())) == Outcome(1, recorded=True)
             assert await lane.append(delivery(b"hello")) == Outcome(2, recorded=True)
             assert await lane.append(delivery(body())) == Outcome(1, recorded=False)
+
+    asyncio.run(use())
+
+
+def test_a_delivery_is_counted_before_it_is_answered(database_url: str) -> None:
+    """Else a kill after the answer leaves a count too few."""
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("ledger_deliveries_total", {"outcome": "recorded"}) or 0
+
+    async def use() -> None:
+        async with running(database_url) as lane:
+            before = counted()
+            told = asyncio.get_running_loop().create_future()
+            lane.enqueue(delivery(body()), lambda _: told.set_result(counted() - before))
+            assert await told == 1
 
     asyncio.run(use())
 
