@@ -114,9 +114,10 @@ def ledger_serve(
 
 
 @contextmanager
-def ledger_project(url: str) -> Iterator[int]:
-    """Run `ledger project`; yield its process id."""
-    with _running([*_LEDGER_COMMAND, "project", "--end-with-parent"], environment(url)) as process:
+def ledger_project(url: str, *, more: dict[str, str] | None = None) -> Iterator[int]:
+    """Run `ledger project`, with more settings; yield its process id."""
+    its = environment(url, more)
+    with _running([*_LEDGER_COMMAND, "project", "--end-with-parent"], its) as process:
         yield process.pid
 
 
