@@ -36,6 +36,7 @@ EVENTS = {
     "could not keep refused deliveries": "They are tried again, or the line shows a fault.",
     "could not look after the account at Flabs": "It is tried again, or the line shows a fault.",
     "could not look at the account at Flabs": "Flabs does not answer as it should: see `error`.",
+    "silent labs could not be judged": "The page says that they are not known, and tries again.",
     "could not look for alerts": "It is tried again, or the line shows a fault.",
     "could not note which tokens were used": "Nothing else suffers.",
     "could not read the webhook tokens": "Those that were read before stay valid.",

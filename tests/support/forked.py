@@ -90,6 +90,11 @@ class ForkedProcess:
         self._connection.sendall(body)
         self.pid = _read_integer(self._connection)
 
+    def __del__(self) -> None:
+        """Close what is still open of a process that nobody waited for."""
+        if connection := getattr(self, "_connection", None):
+            connection.close()
+
     def poll(self) -> int | None:
         """Return the exit code, None while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
