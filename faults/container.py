@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_network
+from pathlib import Path
 
 import psycopg
 
@@ -49,7 +50,9 @@ def cannot_filter() -> str | None:
 class Container:
     """A container with a server, which may be paused and cut off; `remove` ends it."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        """`folder` gets what the server said."""
+        self._output = folder / "postgres.log"
         self.name = f"ledger-faults-{uuid.uuid4().hex[:12]}"
         self._network = self.name
         try:
@@ -61,7 +64,7 @@ class Container:
                 *("--env", f"POSTGRES_PASSWORD={PASSWORD}", "--env", "POSTGRES_DB=ledger"),
                 *(IMAGE, "postgres", *given),
             )
-            wait_until(self._answers, "the container's server answers", seconds=START_SECONDS)
+            wait_until(self.answers, "the container's server answers", seconds=START_SECONDS)
         except BaseException:
             self.remove()
             raise
@@ -92,7 +95,7 @@ class Container:
     def start(self) -> None:
         """Start the stopped or killed server again."""
         _docker("start", self.name)
-        wait_until(self._answers, "the container's server answers", seconds=START_SECONDS)
+        wait_until(self.answers, "the container's server answers", seconds=START_SECONDS)
 
     def pause(self) -> None:
         """Let no process of the container run. Its kernel goes on acknowledging packets."""
@@ -110,24 +113,28 @@ class Container:
         """Give it its network and its address back."""
         _docker("network", "connect", "--ip", self._host, self._network, self.name)
 
-    def drop(self, chain: str) -> None:
-        """Drop the packets that it gets (`INPUT`) or sends (`OUTPUT`)."""
-        self._filter("-A", chain)
+    def drop(self, chain: str, *clients: int) -> None:
+        """Drop the packets that it gets (`INPUT`) or sends (`OUTPUT`), or those of client ports."""
+        self._filter("-A", chain, clients)
 
-    def pass_on(self, chain: str) -> None:
+    def pass_on(self, chain: str, *clients: int) -> None:
         """End what `drop` began."""
-        self._filter("-D", chain)
+        self._filter("-D", chain, clients)
 
     def remove(self) -> None:
-        """Remove the container and its network."""
+        """Remove the container and its network, and keep what the server said."""
+        with self._output.open("ab") as file:
+            subprocess.run(["docker", "logs", self.name], stdout=file, stderr=file, check=False)  # noqa: S607
         _docker("rm", "--force", "--volumes", self.name, check=False)
         _docker("network", "rm", self._network, check=False)
 
-    def _filter(self, change: str, chain: str) -> None:
-        _run(
-            *("nsenter", "--net", "--target", str(self.pid)),
-            *("iptables", "-w", change, chain, "-p", "tcp", "-j", "DROP"),
-        )
+    def _filter(self, change: str, chain: str, clients: tuple[int, ...]) -> None:
+        side = "--sport" if chain == "INPUT" else "--dport"
+        for client in clients or ("0:65535",):
+            _run(
+                *("nsenter", "--net", "--target", str(self.pid)),
+                *("iptables", "-w", change, chain, "-p", "tcp", side, str(client), "-j", "DROP"),
+            )
 
     def _make_network(self) -> str:
         """Make a network, and return an address in it.
@@ -142,7 +149,8 @@ class Container:
         _docker("network", "create", "--subnet", subnet, self._network)
         return str(ip_network(subnet)[10])
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Return whether the server can be reached."""
         assert self.running, _docker("logs", self.name, check=False).stderr
         with suppress(psycopg.OperationalError):
             psycopg.connect(self.dsn(), connect_timeout=2).close()

@@ -81,7 +81,7 @@ class World:
             self._relay = Relay(_port(self.postgres.dsn()))
             place = f"127.0.0.1:{self._relay.port}"
         else:
-            self.postgres = self._container = Container(ANY_POSTGRES)
+            self.postgres = self._container = Container(folder, ANY_POSTGRES)
             place = self.postgres.dsn().rpartition("@")[2].partition("/")[0]
         try:
             self._prepare(place)
