@@ -11,15 +11,16 @@ import signal
 import sys
 import tempfile
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from random import SystemRandom
 
-from faults import clock, database, processes, replica
+from faults import clock, containers, database, processes, replica
 from faults.fault import FAULTS, Fault
 from faults.rounds import Round, chosen, play
 from faults.world import World, small_disk
 
-MODULES = (clock, database, processes, replica)
+MODULES = (clock, containers, database, processes, replica)
 """Which fill the list of faults when they are imported."""
 
 WORLD_ROUNDS = 25
@@ -67,16 +68,17 @@ def _in_one_world(
 ) -> list[Round]:
     played = []
     folder = Path(tempfile.mkdtemp(prefix="ledger-faults-"))
-    with small_disk() as (disk, reason):
+    with small_disk() as (disk, reason), ExitStack() as stack:
         if reason and not said:
             print(f"PostgreSQL has no file system of its own: {reason}")
-        with World(folder, disk) as world:
-            possible = _possible(world, names, said)
-            for number in numbers:
-                played.append(play(world, chosen(possible, seed, number), number, seed))
-                print(played[-1].line(), flush=True)
-                if played[-1].problems:
-                    break
+        worlds = _Worlds(stack, folder, disk)
+        possible = _possible(disk, names, said)
+        for number in numbers:
+            fault = chosen(possible, seed, number)
+            played.append(play(worlds.of(fault), fault, number, seed))
+            print(played[-1].line(), flush=True)
+            if played[-1].problems:
+                break
     if played[-1].problems:
         _print_problems(played[-1], seed, names, folder)
         rest = numbers[len(played) :]
@@ -85,16 +87,37 @@ def _in_one_world(
     return played
 
 
-def _possible(world: World, names: list[str] | None, said: set[str]) -> list[Fault]:
+class _Worlds:
+    """One with PostgreSQL in a container and one without, each made when it is needed."""
+
+    def __init__(self, stack: ExitStack, folder: Path, disk: Path) -> None:
+        self._stack = stack
+        self._folder = folder
+        self._disk = disk
+        self._made: dict[bool, World] = {}
+
+    def of(self, fault: Fault) -> World:
+        """Return the one in which a fault is possible."""
+        if fault.contained not in self._made:
+            folder = self._folder / ("contained" if fault.contained else "plain")
+            folder.mkdir()
+            world = World(folder, None if fault.contained else self._disk)
+            self._made[fault.contained] = self._stack.enter_context(world)
+        return self._made[fault.contained]
+
+
+def _possible(disk: Path, names: list[str] | None, said: set[str]) -> list[Fault]:
     possible = []
     for name, fault in sorted(FAULTS.items()):
         if names and name not in names:
             continue
-        if (reason := fault.reason(world)) is None:
+        if (reason := fault.reason(disk)) is None:
             possible.append(fault)
         elif name not in said:
-            print(f"skipped: {name}: {reason}")
+            print(f"did not run: {name}: {reason}")
             said.add(name)
+    if not possible:
+        sys.exit("no fault can be played here")
     return possible
 
 

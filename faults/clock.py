@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("clock.c")
 STEPS = 3
 
 
-def _no_clock(_world: World) -> str | None:
+def _no_clock(_disk: Path) -> str | None:
     if sys.platform != "linux":
         return "only Linux lets a library stand for the clock so"
     return None if shutil.which("cc") else "there is no C compiler"

@@ -201,8 +201,8 @@ def _deadlock(world: World, _load: Load, random: Random) -> Iterator[None]:
     thread.join()
 
 
-def _no_disk(world: World) -> str | None:
-    return None if world.disk.is_mount() else "PostgreSQL has no file system of its own"
+def _no_disk(disk: Path) -> str | None:
+    return None if disk.is_mount() else "PostgreSQL has no file system of its own"
 
 
 @contextmanager

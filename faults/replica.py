@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from faults.fault import fault
 from faults.load import SPOOLED, Load
 from faults.world import POSTGRES, World, rows
+from tests.support.postgres import PrivateServer
 from tests.support.replica import make_standby
 from tests.support.server import wait_until
 
@@ -34,6 +35,7 @@ def _standby_gone(world: World, load: Load, _random: Random) -> Iterator[None]:
 def _standby_promoted(world: World, load: Load, random: Random) -> Iterator[None]:
     """The primary dies and its synchronous standby takes over, with all that was acknowledged."""
     former = world.postgres
+    assert isinstance(former, PrivateServer)
     folder = world.disk / f"standby-{random.randrange(10**9)}"
     standby = make_standby(former, folder, settings=POSTGRES)
     _wait_for_standby(world, "*")

@@ -18,7 +18,6 @@ FIRST = 30
 LAST = 10
 """Deliveries after it."""
 
-LONGEST_SECONDS = 6.0
 RECOVERY_SECONDS = 90.0
 _PAUSE = timedelta(seconds=1)
 
@@ -63,9 +62,17 @@ def chosen(possible: list[Fault], seed: int, number: int) -> Fault:
 
 
 def play(
-    world: World, fault: Fault, number: int, seed: int, *, longest: float = LONGEST_SECONDS
+    world: World,
+    fault: Fault,
+    number: int,
+    seed: int,
+    *,
+    lasts: tuple[float, float] | None = None,
 ) -> Round:
-    """Play a round; what is wrong is in the answer. The damage lasts at most `longest` seconds."""
+    """Play a round; what is wrong is in the answer.
+
+    The damage lasts between so many seconds, or as many as the fault does.
+    """
     random = Random(f"{seed}/{number}")  # so that the round can be repeated alone
     played = Round(number, fault.name, problems=[])
     with world.owner() as owner:
@@ -74,7 +81,7 @@ def play(
     try:
         with load:
             strike = fault.strike(world, load, random)
-            _damage(world, load, strike, random.uniform(0.3, longest), played)
+            _damage(world, load, strike, random.uniform(*lasts or fault.lasts), played)
         mended = time.monotonic()
         wait_until_settled(world)
         played.drained = played.recovered + time.monotonic() - mended

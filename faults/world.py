@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import psycopg
 from psycopg import Connection
 
+from faults.container import Container
 from faults.network import Relay
 from ledger import schema
 from ledger.spool.folder import worker_folders
@@ -28,30 +29,72 @@ SPOOL_BYTES = 16_000_000
 LONGEST_BODY = 65_536
 APPLICATION = "application"
 
-POSTGRES = {
+ANY_POSTGRES = {
     "max_connections": "60",
-    "max_notify_queue_pages": "64",
     "shared_buffers": "32MB",
     "max_wal_size": "64MB",
     "min_wal_size": "32MB",
 }
+POSTGRES = {**ANY_POSTGRES, "max_notify_queue_pages": "64"}
+"""Of the embedded server. A container's may be too old for all of them."""
+
+
+class Postgres(Protocol):
+    """A server that a fault may end and start again; its URL stays the same."""
+
+    @property
+    def pid(self) -> int:
+        """Id of the postmaster."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster has not ended."""
+
+    def dsn(self, dbname: str = "ledger") -> str:
+        """Give the URL of a database."""
+
+    def kill(self) -> None:
+        """Let the server crash."""
+
+    def stop(self) -> None:
+        """Shut the server down."""
+
+    def start(self) -> None:
+        """Start the stopped or killed server again."""
 
 
 class World:
-    """Everything, started by entering its `with` block. `disk` holds PostgreSQL's folder."""
+    """Everything, started by entering its `with` block.
 
-    def __init__(self, folder: Path, disk: Path) -> None:
+    `disk` holds PostgreSQL's folder; without one, PostgreSQL runs in a container.
+    """
+
+    def __init__(self, folder: Path, disk: Path | None) -> None:
         self.folder = folder
-        self.disk = disk
         self.spool = folder / "spool"
-        self.postgres = PrivateServer(disk / "postgres", settings=POSTGRES)
-        self.relay = Relay(_port(self.postgres.dsn()))
+        self._disk = disk
+        self._relay: Relay | None = None
+        self._container: Container | None = None
+        self.postgres: Postgres
+        if disk:
+            self.postgres = PrivateServer(disk / "postgres", settings=POSTGRES)
+            self._relay = Relay(_port(self.postgres.dsn()))
+            place = f"127.0.0.1:{self._relay.port}"
+        else:
+            self.postgres = self._container = Container(folder, ANY_POSTGRES)
+            place = self.postgres.dsn().rpartition("@")[2].partition("/")[0]
+        try:
+            self._prepare(place)
+        except BaseException:
+            self._end()
+            raise
+
+    def _prepare(self, place: str) -> None:
         schema.migrate(self.postgres.dsn())
         with self.owner() as owner:
             owner.execute(f"CREATE ROLE {APPLICATION} LOGIN PASSWORD 'secret'".encode())
             owner.execute(f"GRANT ledger_service TO {APPLICATION}".encode())
-        place = f"{APPLICATION}:secret@127.0.0.1"
-        self.url = f"postgresql://{place}:{self.relay.port}/ledger"
+        self.url = f"postgresql://{APPLICATION}:secret@{place}/ledger"
         settings = {
             "LEDGER_SPOOL_DIR": str(self.spool),
             "LEDGER_SPOOL_AFTER": "1",
@@ -59,7 +102,32 @@ class World:
             "LEDGER_MAX_BODY": str(LONGEST_BODY),
             "LEDGER_WORKERS": str(WORKERS),
         }
-        self.server = LedgerServer(self.url, folder, settings=settings)
+        self.server = LedgerServer(self.url, self.folder, settings=settings)
+
+    def _end(self) -> None:
+        if self._relay:
+            self.postgres.stop()
+            self._relay.close()
+        if self._container:
+            self._container.remove()
+
+    @property
+    def disk(self) -> Path:
+        """The folder of PostgreSQL's folder, where it runs in no container."""
+        assert self._disk
+        return self._disk
+
+    @property
+    def relay(self) -> Relay:
+        """What stands between Ledger and a PostgreSQL that runs in no container."""
+        assert self._relay
+        return self._relay
+
+    @property
+    def container(self) -> Container:
+        """What PostgreSQL runs in, if it runs in a container."""
+        assert self._container
+        return self._container
 
     def __enter__(self) -> Self:
         self.server.__enter__()
@@ -72,8 +140,7 @@ class World:
         at: TracebackType | None,
     ) -> None:
         self.server.__exit__(kind, error, at)
-        self.postgres.stop()
-        self.relay.close()
+        self._end()
 
     @contextmanager
     def owner(self) -> Iterator[Connection]:

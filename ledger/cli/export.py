@@ -54,6 +54,8 @@ def export(
     """
     events = records = 0
     with connect(prepared_database(), "export") as connection, _opened(output) as target:
+        # Whoever reads a pipe may read it as slowly as they like.
+        connection.execute("SET tcp_user_timeout = 0")
         for line in export_lines(
             connection, after=after, upto=upto, lab_id=lab, bill_id=bill, import_id=import_id
         ):

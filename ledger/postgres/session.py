@@ -25,6 +25,14 @@ SESSION_SETTINGS = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    # The server gives up a client that is gone and could not say so, and frees what it held. By
+    # default the locks of such a session stay for two hours, and for a quarter of an hour if an
+    # answer or a notification was on its way, which stops keepalives. A client that reads nothing
+    # for so long is given up, too.
+    "tcp_user_timeout": "20s",
+    "tcp_keepalives_idle": "4",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
     # Plans are look-ups along indexes: compiling them costs more than it saves.
     "jit": "off",
     "enable_indexscan": "on",

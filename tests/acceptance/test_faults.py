@@ -33,7 +33,7 @@ def test_what_was_acknowledged_is_in_the_log_once_after_each_fault(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, name in enumerate(SHORT, 1):
-        played = play(world, FAULTS[name], number, SEED, longest=0.5)
+        played = play(world, FAULTS[name], number, SEED, lasts=(0.3, 0.5))
         with capsys.disabled():
             print(f"\nseed {SEED} {played.line()}", end="")  # noqa: T201 -- so that it can be repeated
         assert played.problems == []
