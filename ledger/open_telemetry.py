@@ -4,6 +4,7 @@ The trace id of a delivery is the start of its event's digest, which every proce
 So the receiver and the projector meet in one trace, and nothing about it is stored.
 """
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -44,7 +45,7 @@ class Spans:
 
     def __init__(self, exporter: SpanExporter | None = None) -> None:
         self._ids = _Ids()
-        self._provider = TracerProvider(id_generator=self._ids)
+        self._provider = TracerProvider(id_generator=self._ids, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("ledger")
 
@@ -111,9 +112,12 @@ class Spans:
         )
         span.end(end)
 
-    def flush(self) -> None:
-        """Export what waits."""
-        self._provider.force_flush()
+    def flush(self, *, within: float) -> None:
+        """Export what waits, and give up after so many seconds."""
+        # OpenTelemetry's own time limit does not hold while its exporter retries.
+        thread = threading.Thread(target=self._provider.force_flush, daemon=True)
+        thread.start()
+        thread.join(within)
 
     def _root(self, digest: bytes) -> SpanContext:
         """Return the span of an event's first delivery, which every process knows."""

@@ -8,6 +8,9 @@ from ledger.settings import wants_traces
 if TYPE_CHECKING:
     from ledger.open_telemetry import Spans
 
+FLUSH_SECONDS = 1.0
+"""How long the end of a process waits for the collector."""
+
 spans: "Spans | None" = None
 
 
@@ -28,3 +31,9 @@ def start_tracing() -> None:
             "OpenTelemetry is not installed: pip install 'ledger[tracing]', or unset them"
         ) from error
     spans = Spans()
+
+
+def finish_tracing() -> None:
+    """Export what waits before the process ends; a collector that is away hardly delays that."""
+    if spans is not None:
+        spans.flush(within=FLUSH_SECONDS)

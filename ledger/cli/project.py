@@ -18,7 +18,7 @@ from ledger.projection.projector import Observer, Projector
 from ledger.seals.key_file import read_key_file
 from ledger.seals.sealer import Sealer
 from ledger.settings import OFF, Settings
-from ledger.tracing import start_tracing
+from ledger.tracing import finish_tracing, start_tracing
 
 
 @click.command()
@@ -68,6 +68,7 @@ def project(*, end_with_parent: bool) -> None:
     sealer.start()
     flabs.start()
     projector.run()
+    finish_tracing()
 
 
 def _observer(settings: Settings) -> Observer | None:

@@ -24,7 +24,7 @@ from ledger.operations.refused_deliveries.keep import Bounds
 from ledger.postgres.connect import INTAKE_ROLE, act_as
 from ledger.settings import Settings
 from ledger.spool.lane import make_lane
-from ledger.tracing import start_tracing
+from ledger.tracing import finish_tracing, start_tracing
 
 if TYPE_CHECKING:
     from litestar.types import (
@@ -144,4 +144,5 @@ class IntakeApplication:
         for one in self._background:
             one.stop()
         await self._lane.stop()
+        finish_tracing()
         await send({"type": "lifespan.shutdown.complete"})

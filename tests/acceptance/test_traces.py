@@ -98,6 +98,9 @@ def test_a_collector_that_is_away_breaks_nothing(database_url: str, tmp_path: Pa
     with LedgerServer(database_url, tmp_path, settings=settings(free_port())) as server:
         server.record(event("bill.created", "bill-of-the-trace"))
         server.settle()
+        assert server.projector
+        assert server.projector.terminate() == 0
+        assert server.serve.terminate() == 0
 
 
 def test_without_the_variables_opentelemetry_is_not_loaded() -> None:
