@@ -39,6 +39,7 @@ from ledger.page.errors import on_unknown_path
 from ledger.page.routes import make_pages
 from ledger.settings import Settings
 from ledger.spool.lane import make_lane
+from ledger.tracing import finish_tracing, start_tracing
 
 if TYPE_CHECKING:
     from litestar.types import Message, Receive, Scope, Send
@@ -65,6 +66,7 @@ def _create(settings: Settings | None, *, with_intake: bool) -> "Application":
         processes.end_with_parent()
         settings = Settings.from_environment()
     configure_logging(settings)
+    start_tracing()
     url = settings.require_database()
     lane = make_lane(url, settings) if with_intake else None
     authenticator = Authenticator(url, settings.admin_key)
@@ -210,6 +212,7 @@ def make_litestar(
                 await lane.stop()
             for one in databases:
                 await one.pool.close()
+            finish_tracing()
 
     app = Litestar(
         [*make_routes(), make_pages(), get_schema],

@@ -645,3 +645,21 @@ def metrics_folder() -> Path:
 def child_environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with more variables, for a child."""
     return {**os.environ, **more}
+
+
+def wants_traces() -> bool:
+    """Return whether OpenTelemetry's own variables ask for traces; name the service if they do.
+
+    Raises `SettingsError` for an exporter that is not there.
+    """
+    given = os.environ
+    exporter = given.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if given.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none":
+        return False
+    if exporter not in {"", "otlp"}:
+        raise SettingsError(f"OTEL_TRACES_EXPORTER must be otlp or none, not {exporter[:40]!r}")
+    places = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    if not (exporter or any(given.get(place) for place in places)):
+        return False
+    given.setdefault("OTEL_SERVICE_NAME", "ledger")
+    return True

@@ -18,6 +18,7 @@ from ledger.projection.projector import Observer, Projector
 from ledger.seals.key_file import read_key_file
 from ledger.seals.sealer import Sealer
 from ledger.settings import OFF, Settings
+from ledger.tracing import finish_tracing, start_tracing
 
 
 @click.command()
@@ -35,6 +36,7 @@ def project(*, end_with_parent: bool) -> None:
         processes.end_with_parent()
     settings = Settings.from_environment()
     configure_logging(settings)
+    start_tracing()
     url = settings.require_database()
     if settings.alert_urls:
         check_channels(settings.alert_urls)
@@ -66,6 +68,7 @@ def project(*, end_with_parent: bool) -> None:
     sealer.start()
     flabs.start()
     projector.run()
+    finish_tracing()
 
 
 def _observer(settings: Settings) -> Observer | None:

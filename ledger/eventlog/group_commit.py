@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 import structlog
 from msgspec import Struct
 
+from ledger import tracing
 from ledger.errors import AppendError, ContentError, SpoolError, one_line
 from ledger.eventlog.append import SPOOLED, Appender, Delivery, Outcome, Spooled
 from ledger.eventlog.delivery_queue import DeliveryQueue, Listener, Waiting
@@ -27,6 +28,9 @@ from ledger.eventlog.liveness import BEAT_SECONDS, LONGEST_GAP, Alive, Liveness,
 from ledger.eventlog.liveness_recorder import LivenessRecorder
 from ledger.metrics import BATCHES, COMMIT_SECONDS, DELIVERIES, DELIVERY_SECONDS, LANE_FAILURES
 from ledger.postgres.connect import CONTENT_ERRORS, connect
+
+if TYPE_CHECKING:
+    from ledger.open_telemetry import Spans
 
 PATIENCE = 6.0
 """Seconds that a delivery waits for its commit. The sender hangs up after ten."""
@@ -349,7 +353,7 @@ class GroupCommit:
             self._queue.release(batch)
             if batch:
                 COMMIT_SECONDS.observe(steady_clock() - self._began[1])
-                self._loop.call_soon(_tell, batch, outcomes)
+                self._loop.call_soon(_tell, batch, outcomes, self._began[0])
             self._proven()
             if _has_something_to_say(appender) or not self._begin(appender):
                 self._landed.set_result(None)
@@ -468,7 +472,7 @@ def _has_something_to_say(appender: Appender) -> bool:
     return bool(poll.poll(0))
 
 
-def _tell(batch: list[Waiting], outcomes: list[Outcome]) -> None:
+def _tell(batch: list[Waiting], outcomes: list[Outcome], began: datetime) -> None:
     told = list(zip(batch, outcomes, strict=True))
     words = Counter(
         outcome.word(waiting.delivery)
@@ -484,3 +488,19 @@ def _tell(batch: list[Waiting], outcomes: list[Outcome]) -> None:
     if not batch[0].from_spool:  # the first has waited longest
         waited = datetime.now(UTC) - batch[0].delivery.received_at
         DELIVERY_SECONDS.observe(waited.total_seconds())
+    if tracing.spans is not None:
+        _trace(tracing.spans, batch, outcomes, began)
+
+
+def _trace(spans: "Spans", batch: list[Waiting], outcomes: list[Outcome], began: datetime) -> None:
+    delivered = [
+        (
+            waiting.delivery.columns.digest,
+            waiting.delivery.received_at,
+            outcome.position,
+            outcome.word(waiting.delivery),
+        )
+        for waiting, outcome in zip(batch, outcomes, strict=True)
+    ]
+    with suppress(Exception):  # no trace is worth a delivery
+        spans.committed(delivered, began)

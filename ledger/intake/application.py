@@ -24,6 +24,7 @@ from ledger.operations.refused_deliveries.keep import Bounds
 from ledger.postgres.connect import INTAKE_ROLE, act_as
 from ledger.settings import Settings
 from ledger.spool.lane import make_lane
+from ledger.tracing import finish_tracing, start_tracing
 
 if TYPE_CHECKING:
     from litestar.types import (
@@ -45,6 +46,7 @@ def create_application() -> "IntakeApplication":
     act_as(INTAKE_ROLE)
     settings = Settings.from_environment()
     configure_logging(settings)
+    start_tracing()
     url = settings.require_database()
     policy = agree_if_reachable(url, settings, adopt=False)
     lane = make_lane(url, settings)
@@ -142,4 +144,5 @@ class IntakeApplication:
         for one in self._background:
             one.stop()
         await self._lane.stop()
+        finish_tracing()
         await send({"type": "lifespan.shutdown.complete"})

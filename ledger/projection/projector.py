@@ -6,12 +6,14 @@ them leads, by an advisory lock of its session, and the others wait for their tu
 
 import threading
 import time
+from contextlib import suppress
 
 import psycopg
 import structlog
 from msgspec import Struct
 from psycopg import Connection
 
+from ledger import tracing
 from ledger.errors import (
     CheckpointError,
     DatabaseUnavailableError,
@@ -81,6 +83,10 @@ def follow_once(
     `CheckpointError` if somebody else moved the checkpoint, and `psycopg.Error`; the state and its
     checkpoint are then as they were.
     """
+    began = time.monotonic()
+    traced: list[tuple[bytes, int]] | None = (
+        [] if tracing.spans is not None and schema == LIVE else None
+    )
     with connection.transaction():
         lock_projection(connection)
         checkpoint = store.read_checkpoint(connection, schema)
@@ -96,6 +102,8 @@ def follow_once(
                 continue  # what a node has not committed yet comes first
             position, events = row.position, events + 1
             _take(projected, touched, row)
+            if traced is not None and row.source == "webhook":
+                traced.append((row.digest, row.position))
         if not events:
             return Batch(0, 0, position)
         for (lab_id, _), history in touched.items():
@@ -109,6 +117,9 @@ def follow_once(
         expected_bills.settle(connection, schema, sorted(integrators))
         store.move_checkpoint(connection, schema, checkpoint, position)
         connection.execute("SELECT ledger.hint('ledger_state')")
+    if traced and tracing.spans is not None:
+        with suppress(Exception):  # no trace is worth a fold
+            tracing.spans.folded(traced, time.monotonic() - began)
     return Batch(events, len(touched), position)
 
 

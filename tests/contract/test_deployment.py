@@ -178,6 +178,26 @@ def test_the_image_needs_no_shell() -> None:
             assert probe["test"][0] == "CMD", name
 
 
+def test_the_sandbox_is_where_its_labs_are_subscribed() -> None:
+    services = services_of_compose()
+    sandbox, subscribe = services["sandbox"], services["subscribe"]
+    serve = services["serve"]["environment"]
+    given = subscribe["environment"]
+    # Each is reached on the loopback of one network, and no other address may have http.
+    assert {sandbox["network_mode"], subscribe["network_mode"]} == {"service:serve"}
+    _, _, intake_port = serve["LEDGER_LISTEN_INTAKE"].rpartition(":")
+    assert given["LEDGER_PUBLIC_URL"] == f"http://127.0.0.1:{intake_port}"
+    [command] = [run for run in runs_of_compose() if run.name == "sandbox"]
+    words = command.words
+    assert given["LEDGER_FLABS_URL"] == f"http://{words[words.index('--serve') + 1]}"
+    simulate = ledger.get_command(click.Context(ledger), "simulate")
+    assert simulate is not None
+    options = simulate.make_context("simulate", words[1:]).params
+    assert given["LEDGER_FLABS_CLIENT_ID"] == options["client_id"]
+    assert given["LEDGER_FLABS_CLIENT_SECRET"] == options["client_secret"]
+    assert given["LEDGER_WEBHOOK_TOKENS"] == serve["LEDGER_WEBHOOK_TOKENS"]
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_every_unit_is_hardened(unit: Any) -> None:  # noqa: ANN401 -- a path
     if not shutil.which("systemd-analyze"):

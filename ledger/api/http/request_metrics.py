@@ -1,8 +1,10 @@
 """Counts requests by route, method and status, and measures the time to their first byte."""
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ledger import tracing
 from ledger.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
 if TYPE_CHECKING:
@@ -39,4 +41,14 @@ class RequestMetrics:
         given = str(self._scope["method"])
         method = given if given in METHODS else OTHER
         HTTP_REQUESTS.labels(route, method, str(status)).inc()
-        HTTP_SECONDS.labels(route).observe(time.perf_counter() - self._began)
+        seconds = time.perf_counter() - self._began
+        HTTP_SECONDS.labels(route).observe(seconds)
+        if tracing.spans is not None:
+            given_by = {b"traceparent", b"tracestate"}
+            headers = {
+                name.decode("latin-1"): value.decode("latin-1")
+                for name, value in self._scope["headers"]
+                if name in given_by
+            }
+            with suppress(Exception):  # no trace is worth an answer
+                tracing.spans.requested(method, route, status, seconds, headers)
