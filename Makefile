@@ -105,7 +105,7 @@ lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(COMPILE) --all-extras --upgrade --output-file requirements.lock pyproject.toml
 	echo '$(BUILD)' | $(COMPILE) --extra embedded --constraints requirements.lock \
 		--output-file requirements-run.lock pyproject.toml -
-	$(COMPILE) --extra alerts --constraints requirements.lock \
+	$(COMPILE) --extra alerts --extra tracing --constraints requirements.lock \
 		--output-file requirements-production.lock pyproject.toml
 	printf '%s\n' '$(BUILD)' 'uv>=0.9' | $(COMPILE) --upgrade-package uv --constraints requirements.lock \
 		--output-file requirements-build.lock -
