@@ -1,8 +1,9 @@
 """What spool and sealer cost the intake: `python -m benchmarks.protection [ROUNDS [SECONDS]]`.
 
-Needs wrk. Servers take turns, in the other order in every other round: one without a spool, one with
-it; then each beside a projector, without and with the spool, seals that are signed once a second and
-published. The ratios are taken within a round, so that what else the machine does hits both alike.
+Needs wrk. Servers take turns, in the other order in every other round: one without a spool, one
+with it; then each beside a projector, without and with the spool, seals that are signed every five
+seconds and published. The ratios are taken within a round, so that what else the machine does hits
+both alike.
 """
 
 import statistics
@@ -36,7 +37,7 @@ def running(url: str, case: str, folder: Path) -> Iterator[str]:
         seal = {
             "LEDGER_SEAL_KEY": str(folder / "key"),
             "LEDGER_SEAL_PUBLISH": str(folder / "checkpoints"),
-            "LEDGER_SEAL_INTERVAL": "1",
+            "LEDGER_SEAL_INTERVAL": "5",
         }
     with stage.ledger_serve(url, more=spool) as (address, _):
         if "projector" not in case:
