@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import getpass
 import os
 import resource
 import shutil
@@ -28,6 +29,14 @@ def end_with_parent(with_signal: int = signal.SIGTERM) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, with_signal)
     if os.getppid() != parent:  # it ended before the call
         os.kill(os.getpid(), with_signal)
+
+
+def user_name() -> str:
+    """Return the name of the user who runs this process; in a container, which few know, the id."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the second since Python 3.13
+        return f"user {os.getuid()}"
 
 
 def before_stop(callback: Callable[[], object]) -> None:

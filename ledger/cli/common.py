@@ -1,6 +1,5 @@
 """Options, checks and questions that several commands share."""
 
-import getpass
 import os
 import socket
 import sys
@@ -18,6 +17,7 @@ from ledger.errors import DatabaseUnavailableError
 from ledger.logging_setup import configure_logging
 from ledger.model.operators import Operator
 from ledger.postgres.connect import connect
+from ledger.processes import user_name
 from ledger.settings import Settings
 
 PATIENCE = 600.0
@@ -37,7 +37,7 @@ processes_option = click.option(
 
 operator_option = click.option(
     "--by",
-    default=lambda: f"{getpass.getuser()}@{socket.gethostname()}",
+    default=lambda: f"{user_name()}@{socket.gethostname()}",
     show_default="the user who is logged in",
     metavar="NAME",
     callback=lambda _, __, name: Operator(name.strip()[:200] or "nobody"),

@@ -5,7 +5,6 @@ when. `ledger migrate` stores what its environment sets. Any other process adopt
 policy; if its own environment says something else, it refuses to start.
 """
 
-import getpass
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +18,7 @@ from ledger.errors import DatabaseUnavailableError, SchemaError, SettingsError, 
 from ledger.model.missing_events import retry_budget
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, lock_transaction
+from ledger.processes import user_name
 from ledger.settings import POLICY, PREFIX, Settings, given_policy
 
 _DEFAULT = "default"
@@ -82,7 +82,7 @@ def agree(url: str, settings: Settings, *, adopt: bool = True) -> Policy:
         if _differing(stored, given) and stored.set_by == _DEFAULT:
             if not adopt:
                 return _policy(stored.values)
-            store(connection, given, by=getpass.getuser())
+            store(connection, given, by=user_name())
             stored = read(connection)
     _refuse(stored, given)
     return _policy(stored.values)

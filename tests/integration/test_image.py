@@ -108,6 +108,8 @@ def test_it_serves_with_a_read_only_root_and_no_rights(
         wait_until(is_ready, "the container is ready", seconds=60)
         status = docker("exec", container, "ledger", "status", "--json")
         assert json.loads(status.stdout)["head"] == 0
+        # Who decides has no name in the container.
+        docker("exec", container, "ledger", "tokens", "create", "--name", "image")
         docker("stop", "--time", "20", container)
         [state] = json.loads(docker("inspect", container).stdout)
         assert state["State"]["ExitCode"] == 0, docker("logs", container).stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 
 NAME = "local/python"
 
-_TOOLS = ("dash", "mkdir")
+_TOOLS = ("dash", "find", "mkdir", "rm")
 """What the build stage runs; the image itself needs no shell."""
 
 _MORE_LIBRARIES = (

@@ -1,5 +1,6 @@
 """What a process leaves behind, and which limits it works under."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.processes import raise_descriptor_limit, temporary_folder
+from ledger.processes import raise_descriptor_limit, temporary_folder, user_name
 
 HOLDER = """
 import sys, time
@@ -54,3 +55,12 @@ def test_the_descriptor_limit_becomes_the_hard_one() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_user_without_a_name_has_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getuid", lambda: 2**31 - 7)
+        assert user_name() == f"user {2**31 - 7}"
+    assert user_name()
