@@ -20,8 +20,9 @@ import msgspec
 
 from benchmarks import stage
 from ledger import __version__
-from ledger.eventlog.import_export import Options, import_events
+from ledger.eventlog.import_events import import_events
 from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_values import Options
 from ledger.model.operators import Operator
 from ledger.operations.policy import Policy
 from ledger.operations.reconciliation.report import Question, reconcile

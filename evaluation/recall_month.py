@@ -15,8 +15,9 @@ from evaluation.recall_check import Checker
 from evaluation.recall_score import Score
 from evaluation.recall_support import Arrival, Support, export_line
 from evaluation.recall_truth import Sent, Truth
-from ledger.eventlog.import_export import ExportLine, Options
+from ledger.eventlog.export_lines import ExportLine
 from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_values import Options
 from ledger.model.event import RANK
 from ledger.model.missing_events import retry_budget
 from ledger.model.operators import Operator

@@ -10,7 +10,7 @@ import msgspec
 from evaluation.recall_judge import Fact
 from evaluation.recall_truth import Sent, Truth
 from ledger.eventlog.append import Source
-from ledger.eventlog.import_export import ExportLine
+from ledger.eventlog.export_lines import ExportLine
 from ledger.operations.read_models import LossWindow, RequestLine
 
 NEVER, WHOLE_BILL = 0.2, 0.2

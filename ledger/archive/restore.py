@@ -10,7 +10,7 @@ from ledger.archive.parquet import ArchivedRow
 from ledger.errors import ArchiveError
 from ledger.eventlog.append import Source
 from ledger.eventlog.erased_events import ErasedEvent
-from ledger.eventlog.import_export import export_line
+from ledger.eventlog.export_lines import export_line
 from ledger.eventlog.json_values import Value
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import IO
 import rich_click as click
 
 from ledger.cli.common import prepared_database
-from ledger.eventlog.import_export import export_lines
+from ledger.eventlog.export_lines import export_lines
 from ledger.eventlog.liveness_transfer import export_records
 from ledger.operations.render.words import count
 from ledger.postgres.connect import connect

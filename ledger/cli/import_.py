@@ -9,8 +9,9 @@ import rich_click as click
 from ledger.archive.folder import Archive
 from ledger.archive.restore import ArchivedLog
 from ledger.cli.common import dry_run_option, operator_option, prepared_database
-from ledger.eventlog.import_export import ImportSource, Options
+from ledger.eventlog.import_events import ImportSource
 from ledger.eventlog.import_files import ImportFile, Limits, open_import_file
+from ledger.eventlog.import_values import Options
 from ledger.model.operators import Operator
 from ledger.operations.expected_bills import expect, read_expectations
 from ledger.operations.render.words import count

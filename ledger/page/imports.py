@@ -8,8 +8,8 @@ from psycopg import Connection
 from ledger.api.http.guards import OPERATE
 from ledger.api.services import PATIENCE, Services
 from ledger.errors import DecisionError, ForbiddenError, ImportFileError, QuestionError
-from ledger.eventlog.import_export import Options
 from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_values import Options
 from ledger.model.operators import Operator
 from ledger.operations.support_requests.imports import ImportReport, import_file, preview_file
 from ledger.page.parameters import number_of

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from ledger.errors import SimulationError
-from ledger.eventlog.import_export import ExportLine
+from ledger.eventlog.export_lines import ExportLine
 from ledger.simulator.outages import Outages
 from ledger.simulator.plan import PlannedEvent, Try, arrivals, tries
 from ledger.simulator.truth import Delivery, Record, timestamp

@@ -27,9 +27,11 @@ from ledger.archive.rebuild import rebuild_from
 from ledger.archive.restore import ArchivedLog
 from ledger.archive.write import Archived, archiving, write_archive
 from ledger.errors import ArchiveDamageError, ArchiveError, SealError
-from ledger.eventlog import import_export, read
+from ledger.eventlog import read
 from ledger.eventlog.append import append
-from ledger.eventlog.import_export import Imported, Options, import_events
+from ledger.eventlog.import_counts import Imported
+from ledger.eventlog.import_events import import_events
+from ledger.eventlog.import_values import Options
 from ledger.model.operators import Operator
 from ledger.operations.erasure import erase
 from ledger.postgres.connect import connect
@@ -572,7 +574,7 @@ def test_an_import_that_was_interrupted_is_repeated(
 
     options = Options(by=Operator("ann"), exports=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_export, "BATCH", 100)
+        patch.setattr("ledger.eventlog.import_events.BATCH", 100)
         with pytest.raises(KilledError):
             import_events(empty, ArchivedLog(Archive(kept.folder)), options, on_progress=stop)
     assert log_head(empty) == 200

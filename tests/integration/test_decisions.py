@@ -14,8 +14,10 @@ from psycopg import Connection
 from ledger.errors import DecisionError, FoldVersionError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
-from ledger.eventlog.import_export import Options, export_lines, import_events
+from ledger.eventlog.export_lines import export_lines
+from ledger.eventlog.import_events import import_events
 from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_values import Options
 from ledger.model.bill import FOLD_VERSION
 from ledger.model.operator_events import write_decision
 from ledger.operations import decisions

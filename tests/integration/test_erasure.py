@@ -13,8 +13,10 @@ from psycopg import Connection
 from ledger.errors import QuestionError, UnknownSubjectError
 from ledger.eventlog.append import append
 from ledger.eventlog.erase import carry_out
-from ledger.eventlog.import_export import Options, export_lines, import_events
+from ledger.eventlog.export_lines import export_lines
+from ledger.eventlog.import_events import import_events
 from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_values import Options
 from ledger.model.operators import Operator
 from ledger.operations.bill_details import read_bill
 from ledger.operations.erasure import erase

@@ -13,16 +13,12 @@ import pytest
 from psycopg import Connection
 
 from ledger.errors import ImportFileError, UnknownSubjectError
-from ledger.eventlog import import_export
 from ledger.eventlog.append import Delivery, append
-from ledger.eventlog.import_export import (
-    Imported,
-    Options,
-    export_lines,
-    import_events,
-    preview_import,
-)
+from ledger.eventlog.export_lines import export_lines
+from ledger.eventlog.import_counts import Imported
+from ledger.eventlog.import_events import import_events, preview_import
 from ledger.eventlog.import_files import ImportFile, Limits, open_import_file
+from ledger.eventlog.import_values import Options, events_of
 from ledger.model.operators import Operator
 from ledger.postgres.connect import connect
 from tests.support.decisions import decided, waived
@@ -109,7 +105,7 @@ def test_a_hostile_body_goes_out_and_in_byte_for_byte(undone: Connection, name: 
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     # A second log would cost a database.
-    [made] = import_export._events(line.strip(), options())  # noqa: SLF001
+    [made] = events_of(line.strip(), options())
     assert isinstance(made, Delivery)
     assert (made.body, made.received_at, made.source) == (HOSTILE[name], row[0][1], "webhook")
     assert made.columns.digest == row[0][-2]
@@ -269,7 +265,7 @@ def test_the_first_hundred_values_that_are_no_webhook_are_listed(undone: Connect
 
 
 def test_progress_is_shown_in_values(undone: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_export, "BATCH", 4)
+    monkeypatch.setattr("ledger.eventlog.import_events.BATCH", 4)
     shown: list[int] = []
     file = ImportFile(io.BytesIO(b"\n".join(payloads(10))))
     import_events(undone, file, options(), on_progress=shown.append)
@@ -279,7 +275,7 @@ def test_progress_is_shown_in_values(undone: Connection, monkeypatch: pytest.Mon
 def test_batches_are_limited_by_bytes_too(
     service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_export, "BATCH_BYTES", 1000)
+    monkeypatch.setattr("ledger.eventlog.import_events.BATCH_BYTES", 1000)
     import_bytes(service, b"\n".join(body(bill=f"B{n}", reportURL="x" * 600) for n in range(6)))
     assert one(service, "SELECT count(DISTINCT xmin::text) FROM ledger.event_log") == 3
 
@@ -365,7 +361,7 @@ def runs(connection: Connection) -> list[tuple[Any, ...]]:
 def test_what_an_import_recorded_is_found_by_its_number(
     service: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(import_export, "BATCH", 2)
+    monkeypatch.setattr("ledger.eventlog.import_events.BATCH", 2)
     append(service, deliveries([payloads(1)[0]]))
     path = tmp_path / "answer.jsonl"
     path.write_bytes(b"\n".join([*payloads(6), b"broken"]))
@@ -397,7 +393,7 @@ def test_an_import_that_recorded_nothing_leaves_no_trace(service: Connection) ->
 def test_an_import_that_fails_half_way_is_found_with_what_it_recorded(
     service: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_export, "BATCH", 2)
+    monkeypatch.setattr("ledger.eventlog.import_events.BATCH", 2)
 
     def fail(done: int) -> None:
         if done == 4:
@@ -416,7 +412,7 @@ def test_a_preview_counts_what_the_import_then_does_and_records_nothing(
     monkeypatch: pytest.MonkeyPatch,
     keep: bool,  # noqa: FBT001 -- a parameter of the test
 ) -> None:
-    monkeypatch.setattr(import_export, "BATCH", 3)
+    monkeypatch.setattr("ledger.eventlog.import_events.BATCH", 3)
     append(service, deliveries(payloads(2)))
     first, *_ = payloads(1)
     again = json.dumps(dict(reversed(json.loads(first).items()))).encode()

@@ -8,10 +8,10 @@ import pytest
 from psycopg import Connection
 
 from ledger.errors import DecisionError
-from ledger.eventlog import import_export, read
+from ledger.eventlog import read
 from ledger.eventlog.append import append
-from ledger.eventlog.import_export import Options
 from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_values import Options
 from ledger.operations.support_requests import imports
 from ledger.operations.support_requests.imports import ImportReport, SettledLine, import_file
 from ledger.operations.support_requests.make import make_request
@@ -134,7 +134,7 @@ def test_events_sent_again_with_another_time_are_named(
 def test_of_very_many_bills_it_is_not_looked_what_was_sent_again(
     database_url: str, asked: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_export, "_KEYS_REMEMBERED", 3)
+    monkeypatch.setattr("ledger.eventlog.import_counts._KEYS_REMEMBERED", 3)
     events = [body(bill=f"C{number}") for number in range(4)]
     assert take(database_url, asked, *events[:3]).resent == []
     report = take(database_url, asked, *events, CREATED)

@@ -11,14 +11,11 @@ import pytest
 from psycopg import Connection
 
 from ledger.eventlog.append import append
-from ledger.eventlog.import_export import (
-    Imported,
-    Options,
-    export_lines,
-    import_events,
-    preview_import,
-)
+from ledger.eventlog.export_lines import export_lines
+from ledger.eventlog.import_counts import Imported
+from ledger.eventlog.import_events import import_events, preview_import
 from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_values import Options
 from ledger.eventlog.liveness_transfer import export_records, read_record
 from ledger.model.operators import Operator
 from ledger.postgres.connect import connect

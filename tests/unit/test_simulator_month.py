@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ledger.cli.simulate import simulate as command
-from ledger.eventlog.import_export import ExportLine
+from ledger.eventlog.export_lines import ExportLine
 from ledger.simulator import EventTruth, Outage, read_truth, read_truth_outages
 from ledger.simulator.history import COMPLETED, DAY, History, TestData, bills, events
 from ledger.simulator.options import parse_outage

@@ -10,8 +10,8 @@ from ledger.api.http.guards import OPERATE
 from ledger.api.http.responses import answer, encode, ok
 from ledger.api.http.uploads import work_on_file
 from ledger.api.services import PATIENCE, Services
-from ledger.eventlog.import_export import Options
 from ledger.eventlog.import_files import ImportFile
+from ledger.eventlog.import_values import Options
 from ledger.model.operators import Operator
 from ledger.operations.support_requests.imports import ImportReport, import_file, preview_file
 

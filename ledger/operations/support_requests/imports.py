@@ -10,13 +10,9 @@ from psycopg.sql import SQL
 
 from ledger.errors import DecisionError
 from ledger.eventlog import read
-from ledger.eventlog.import_export import (
-    Imported,
-    ImportSource,
-    Options,
-    import_events,
-    preview_import,
-)
+from ledger.eventlog.import_counts import Imported
+from ledger.eventlog.import_events import ImportSource, import_events, preview_import
+from ledger.eventlog.import_values import Options
 from ledger.model.bill_history import resent
 from ledger.model.operators import Labs, as_array
 from ledger.operations.decisions import catch_up
