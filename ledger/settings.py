@@ -7,35 +7,18 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import psycopg
 from msgspec import Struct
-from psycopg.conninfo import conninfo_to_dict
 
+from ledger import setting_values as parse
 from ledger.errors import SettingsError
 from ledger.event_types import EVENT_TYPES
+from ledger.setting_values import OFF, Address, weakness
 
 PREFIX = "LEDGER_"
 TEST_PREFIX = "LEDGER_TEST_"
-
-
-class Address(Struct, frozen=True):
-    """Where a server listens. No port: it does not."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return it as it is written in a setting."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-OFF = Address("", 0)
-"""The address of what is not served."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -290,9 +273,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         found = [
             f"a token in LEDGER_WEBHOOK_TOKENS {fault}: {advice}"
             for token in self.webhook_tokens
-            if (fault := _weakness(token))
+            if (fault := weakness(token))
         ]
-        if self.admin_key and (fault := _weakness(self.admin_key)):
+        if self.admin_key and (fault := weakness(self.admin_key)):
             found.append(f"LEDGER_ADMIN_KEY {fault}: {advice}")
         if self.admin_key in self.webhook_tokens:
             found.append(
@@ -341,22 +324,6 @@ _SERVICE_LINK = re.compile(
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 """The value of LEDGER_PORT in such a container."""
 
-_SHORTEST_SECRET = 16
-_FEWEST_CHARACTERS = 6
-_OBVIOUS = re.compile(
-    r"(admin|api|change|default|demo|example|flabs|key|ledger|me|my|pass(word)?|please"
-    r"|qwerty|secret|test|token|webhook|your|\W|_|\d)+",
-    re.IGNORECASE,
-)
-
-
-def _weakness(secret: str) -> str | None:
-    if len(secret) < _SHORTEST_SECRET:
-        return f"has fewer than {_SHORTEST_SECRET} characters and can be guessed"
-    if len(set(secret)) < _FEWEST_CHARACTERS or _OBVIOUS.fullmatch(secret):
-        return "is made of words or characters that can be guessed"
-    return None
-
 
 def _unknown(name: str) -> str:
     known = [PREFIX + field.upper() for field in _PARSERS]
@@ -365,262 +332,54 @@ def _unknown(name: str) -> str:
     return f"{name} is not a setting: {hint}"
 
 
-_DIGITS = 12
-
-
-def _whole_number(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        word = text.strip()
-        if not word.isdecimal() or len(word) > _DIGITS or not least <= int(word) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}, not {text[:40]!r}")
-        return int(word)
-
-    return parse
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for part in text.split(",") if (word := part.strip()))
-
-
-def _tokens(text: str) -> tuple[str, ...]:
-    tokens = _words(text)
-    if any(not token.isascii() or not token.isprintable() or " " in token for token in tokens):
-        # The value is a secret, so it is not shown.
-        raise ValueError("must be tokens of printable ASCII without spaces, separated by commas")
-    return tokens
-
-
-def _secret(text: str) -> str:
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("must be printable ASCII without spaces")
-    return text
-
-
-def _event_types(text: str) -> tuple[str, ...]:
-    types = _words(text)
-    wrong = [word for word in types if word not in EVENT_TYPES]
-    if wrong or not types:
-        raise ValueError(f"must be some of {', '.join(EVENT_TYPES)}, not {text!r}")
-    return types
-
-
-def _urls(text: str) -> tuple[str, ...]:
-    # A comma may also be inside such a URL, between two of its targets.
-    urls = tuple(filter(None, re.split(r"[\s,]+(?=[A-Za-z][\w+.-]*://)", text.strip())))
-    if any("://" not in url for url in urls):
-        raise ValueError("must be URLs of Apprise, such as mailto://... or slack://...")
-    return urls
-
-
-def _one_line(text: str) -> str:
-    line = text.strip()
-    if not line.isprintable() or len(line) > _LONGEST_LINE:
-        raise ValueError(f"must be one line of at most {_LONGEST_LINE} printable characters")
-    return line
-
-
-_LONGEST_LINE = 200
-
-
-def _public_url(text: str) -> str:
-    url = text.strip().rstrip("/")
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    else:
-        usable = usable and parts.scheme in {"http", "https"} and not parts.username
-        usable = usable and url.isprintable() and not set(url) & set(" ?#")
-        # The path below it may hold a token.
-        usable = usable and "/webhooks/" not in f"{parts.path}/"
-    if url and not usable:
-        # Not shown: it may hold a token or a password.
-        raise ValueError(
-            "must be the address of the server alone, such as https://ledger.example, without "
-            "/webhooks/flabs, a password or a query"
-        )
-    return url
-
-
-def _authority_url(text: str) -> str:
-    url = text.strip()
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0 and not parts.username
-    except ValueError:
-        usable = False
-    else:
-        usable = usable and parts.scheme in {"http", "https"}
-        usable = usable and url.isascii() and url.isprintable() and " " not in url
-    if url and not usable:
-        raise ValueError("must be an address such as https://tsa.example, without a password")
-    return url
-
-
-def _flabs_url(text: str) -> str:
-    url = text.strip().rstrip("/")
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        usable = bool(host) and parts.port != 0 and not parts.username
-    except ValueError:
-        usable = False
-    else:
-        # The client's secret travels there, so it is encrypted unless it stays on this machine.
-        usable = usable and (
-            parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-        )
-        usable = usable and url.isascii() and url.isprintable() and not set(url) & set(" ?#")
-    if not usable:
-        raise ValueError(
-            "must be the base address of Flabs' API, such as https://v2.flabs.in, without a query "
-            "or a password; http is for a sandbox on this machine alone"
-        )
-    return url
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is certainly this machine."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _switch(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in {"on", "off"}:
-        raise ValueError(f"must be on or off, not {text[:40]!r}")
-    return word == "on"
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        word = text.strip().lower()
-        if word not in words:
-            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}, not {text[:40]!r}")
-        return word
-
-    return parse
-
-
-def _address(text: str) -> Address:
-    word = text.strip()
-    if word.lower() == "off":
-        return OFF
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\s]+)):(\d{1,5})", word)
-    if not match or not 1 <= int(match[3]) <= _LAST_PORT:
-        raise ValueError(
-            f"must be an address such as 127.0.0.1:8000 or [::1]:8000, or off, not {text[:40]!r}"
-        )
-    return Address(match[1] or match[2], int(match[3]))
-
-
-_LAST_PORT = 65535
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(str(ip_network(word)) for word in _words(text))
-    except ValueError:
-        raise ValueError(
-            "must be addresses or networks such as 10.0.0.0/8 or ::1, separated by commas, "
-            f"not {text[:40]!r}"
-        ) from None
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text.strip() else None
-
-
-def _path_prefix(text: str) -> str:
-    path = text.strip().rstrip("/")
-    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
-        raise ValueError(
-            f"must be a path such as /ledger, of letters, digits and ._~-, not {text[:40]!r}"
-        )
-    return path
-
-
-def _header(text: str) -> str:
-    name = text.strip().lower()
-    if not name or not name.replace("-", "").isalnum() or not name.isascii():
-        raise ValueError(f"must be the name of an HTTP header, not {text!r}")
-    return name
-
-
-def _database_url(text: str) -> str:
-    try:
-        conninfo_to_dict(text)
-    except psycopg.ProgrammingError:
-        # Neither the value nor libpq's message is shown: both may hold a password.
-        raise ValueError(
-            "must be postgresql://user:password@host/database, with special characters written "
-            "as %XX, or key=value words"
-        ) from None
-    return text.strip()
-
-
-def _replica_url(text: str) -> str:
-    url = _database_url(text)
-    host = str(conninfo_to_dict(url).get("host", ""))
-    if "," in host:
-        # Two connections could reach two servers, of which one has not yet what the other showed.
-        raise ValueError(
-            "must name one server: let several replicas serve by one `ledger serve` for each"
-        )
-    return url
-
-
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    "database_url": _database_url,
-    "read_database_url": _replica_url,
-    "webhook_tokens": _tokens,
-    "webhook_header": _header,
-    "admin_key": _secret,
-    "read_rate": _whole_number(0, 1_000_000),
-    "spool_dir": _path,
-    "spool_max_bytes": _whole_number(1, 1024**4),
-    "spool_after": _whole_number(1, 5),
-    "seal_key": _path,
-    "seal_publish": _path,
-    "seal_interval": _whole_number(1, 86_400),
-    "seal_timestamp_url": _authority_url,
-    "seal_timestamp_interval": _whole_number(1, 365 * 86_400),
-    "seal_timestamp_roots": _path,
+    "database_url": parse.database_url,
+    "read_database_url": parse.replica_url,
+    "webhook_tokens": parse.tokens,
+    "webhook_header": parse.header,
+    "admin_key": parse.secret,
+    "read_rate": parse.whole_number(0, 1_000_000),
+    "spool_dir": parse.path,
+    "spool_max_bytes": parse.whole_number(1, 1024**4),
+    "spool_after": parse.whole_number(1, 5),
+    "seal_key": parse.path,
+    "seal_publish": parse.path,
+    "seal_interval": parse.whole_number(1, 86_400),
+    "seal_timestamp_url": parse.authority_url,
+    "seal_timestamp_interval": parse.whole_number(1, 365 * 86_400),
+    "seal_timestamp_roots": parse.path,
     "host": str.strip,
-    "port": _whole_number(1, _LAST_PORT),
-    "listen_intake": _address,
-    "listen_api": _address,
-    "listen_status": _address,
-    "listen_projector": _address,
-    "tls_certificate": _path,
-    "tls_key": _path,
-    "trusted_proxies": _networks,
-    "path_prefix": _path_prefix,
-    "workers": _whole_number(1, 64),
-    "fast_intake": _switch,
-    "log_format": _one_of("auto", "json", "text"),
-    "log_level": _one_of("debug", "info", "warning", "error"),
-    "events": _event_types,
-    "retry_interval": _whole_number(1, 86_400),
-    "retry_count": _whole_number(0, 100),
-    "retry_timeout": _whole_number(0, 3_600),
-    "ask_again_after": _whole_number(0, 365 * 86_400),
-    "alert_urls": _urls,
-    "sender_name": _one_line,
-    "sender_organisation": _one_line,
-    "sender_contact": _one_line,
-    "public_url": _public_url,
-    "flabs_url": _flabs_url,
-    "flabs_client_id": _secret,
-    "flabs_client_secret": _secret,
-    "flabs_interval": _whole_number(1, 86_400),
-    "max_body": _whole_number(1, 64 * 1024 * 1024),
-    "refused_rows": _whole_number(0, 100_000),
-    "refused_bytes": _whole_number(0, 1024**3),
-    "refused_days": _whole_number(1, 3_650),
+    "port": parse.whole_number(1, parse.LAST_PORT),
+    "listen_intake": parse.address,
+    "listen_api": parse.address,
+    "listen_status": parse.address,
+    "listen_projector": parse.address,
+    "tls_certificate": parse.path,
+    "tls_key": parse.path,
+    "trusted_proxies": parse.networks,
+    "path_prefix": parse.path_prefix,
+    "workers": parse.whole_number(1, 64),
+    "fast_intake": parse.switch,
+    "log_format": parse.one_of("auto", "json", "text"),
+    "log_level": parse.one_of("debug", "info", "warning", "error"),
+    "events": parse.event_types,
+    "retry_interval": parse.whole_number(1, 86_400),
+    "retry_count": parse.whole_number(0, 100),
+    "retry_timeout": parse.whole_number(0, 3_600),
+    "ask_again_after": parse.whole_number(0, 365 * 86_400),
+    "alert_urls": parse.urls,
+    "sender_name": parse.one_line,
+    "sender_organisation": parse.one_line,
+    "sender_contact": parse.one_line,
+    "public_url": parse.public_url,
+    "flabs_url": parse.flabs_url,
+    "flabs_client_id": parse.secret,
+    "flabs_client_secret": parse.secret,
+    "flabs_interval": parse.whole_number(1, 86_400),
+    "max_body": parse.whole_number(1, 64 * 1024 * 1024),
+    "refused_rows": parse.whole_number(0, 100_000),
+    "refused_bytes": parse.whole_number(0, 1024**3),
+    "refused_days": parse.whole_number(1, 3_650),
 }
 
 

@@ -17,7 +17,8 @@ from ledger.operations.policy import agree_if_reachable
 from ledger.projection.projector import Observer, Projector
 from ledger.seals.key_file import read_key_file
 from ledger.seals.sealer import Sealer
-from ledger.settings import OFF, Settings
+from ledger.setting_values import OFF
+from ledger.settings import Settings
 from ledger.tracing import finish_tracing, start_tracing
 
 

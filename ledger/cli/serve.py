@@ -20,7 +20,8 @@ from ledger.logging_setup import configure_logging, show_lines_of
 from ledger.operations.webhook_tokens import has_valid
 from ledger.postgres.connect import INTAKE_ROLE, act_as, connect
 from ledger.postgres.replica import check_replica_if_reachable
-from ledger.settings import OFF, Address, Settings, share_metrics_folder
+from ledger.setting_values import OFF, Address
+from ledger.settings import Settings, share_metrics_folder
 
 STOP_SECONDS = 8
 """How long requests may take after a worker is asked to stop: longer than a delivery waits."""

@@ -12,7 +12,8 @@ from ledger.errors import SettingsError
 from ledger.intake.tls import Certificate
 from ledger.operations.render.words import count, lasting
 from ledger.seals.key_file import read_key_file
-from ledger.settings import OFF, Address, Settings, is_loopback
+from ledger.setting_values import OFF, Address, is_loopback
+from ledger.settings import Settings
 from ledger.spool.folder import SET_ASIDE, set_aside_in, waiting_in
 
 CERTIFICATE_WARNING = timedelta(days=21)

@@ -16,7 +16,7 @@ from prometheus_client import (
 
 from ledger.errors import SettingsError
 from ledger.projection.projector import Batch, Observer
-from ledger.settings import Address
+from ledger.setting_values import Address
 
 # The text format tells when a counter began as a gauge with the counter's own description.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's stub

@@ -24,7 +24,8 @@ from ledger.projection.verification import read_last_verification, record_verifi
 from ledger.projection.verify import verify
 from ledger.seals.key_file import make_key_file
 from ledger.seals.sealing import log_head, seal_batch
-from ledger.settings import Address, Settings
+from ledger.setting_values import Address
+from ledger.settings import Settings
 from ledger.spool.folder import Waiting, WorkerFolder
 from tests.support.commands import settings_of
 from tests.support.histories import body, delivery
