@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
@@ -77,6 +78,25 @@ class DeliveryStats(Struct):
         for key, (count, latest) in other.hours.items():
             old_count, old_latest = self.hours.get(key, (0, latest))
             self.hours[key] = (count + old_count, max(latest, old_latest))
+
+    def to_bytes(self) -> bytes:
+        """Return what `from_bytes` reads."""
+        return msgspec.msgpack.encode((self.labs, self.delays, self.hours))
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> "DeliveryStats":
+        """Return what `to_bytes` wrote."""
+        labs, delays, hours = _STORED.decode(text)
+        return cls(labs, Counter(delays), hours)
+
+
+_STORED = msgspec.msgpack.Decoder(
+    tuple[
+        dict[str, tuple[datetime, datetime]],
+        dict[DelayKey, int],
+        dict[HourKey, tuple[int, datetime]],
+    ]
+)
 
 
 def write(connection: Connection, schema: str, delivery_stats: DeliveryStats) -> None:

@@ -60,13 +60,16 @@ class Chunk(Struct, frozen=True):
 
 
 def chunks(
-    connection: Connection, *, events: int = CHUNK_EVENTS, log: SQL = LOG
+    connection: Connection,
+    *,
+    events: int = CHUNK_EVENTS,
+    log: SQL = LOG,
+    after: Key | None = None,
 ) -> Iterator[Chunk]:
-    """Cut a log into chunks of about `events` events, counted off along its key."""
+    """Cut a log, or what it has after a key, into chunks of about `events` events along its key."""
     if log == LOG and is_distributed(connection):
-        yield from _sampled_chunks(connection, events)
+        yield from _sampled_chunks(connection, events, after)
         return
-    after: Key | None = None
     while True:
         where = Chunk(after, None).where()
         query = SQL(
@@ -80,7 +83,7 @@ def chunks(
         after = last
 
 
-def _sampled_chunks(connection: Connection, events: int) -> Iterator[Chunk]:
+def _sampled_chunks(connection: Connection, events: int, after: Key | None) -> Iterator[Chunk]:
     """Cut a distributed log at the keys of every so many positions.
 
     To count off along the key, each node would send as many keys as all of them have to skip.
@@ -89,7 +92,7 @@ def _sampled_chunks(connection: Connection, events: int) -> Iterator[Chunk]:
     positions = list(range(events, (row[0] if row else 0) + 1, events))
     query = "SELECT lab_id, bill_id FROM ledger.event_log WHERE position = ANY(%s::bigint[])"
     keys: list[Key] = sorted(set(connection.execute(query, (positions,)).fetchall()))
-    bounds: list[Key | None] = [None, *keys, None]
+    bounds: list[Key | None] = [after, *(key for key in keys if not after or key > after), None]
     yield from map(Chunk, bounds, bounds[1:])
 
 

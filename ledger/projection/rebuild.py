@@ -1,10 +1,11 @@
 """Rebuilds the state from the log next to the live one, then swaps the two.
 
 The new tables stand in a schema of their own until one transaction swaps the names, so that readers
-are served throughout, and an interrupted rebuild leaves nothing but a schema that the next drops.
+are served throughout. The next rebuild goes on with what an interrupted one has left in it.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 
@@ -20,21 +21,26 @@ from ledger.eventlog.read import Key
 from ledger.postgres.cluster import is_distributed, keep_ddl_local
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, try_lock_session, unlock_session
-from ledger.projection import delivery_stats, expected_bills, parallel, store
-from ledger.projection.delivery_stats import DeliveryStats
-from ledger.projection.fold_bills import MOST_MEMORY, Projected, add_history
-from ledger.projection.gc_pause import gc_paused
-from ledger.projection.parallel import Chunk
+from ledger.projection import delivery_stats, expected_bills, parallel, shares, store
+from ledger.projection.fold_share import Job, fold_share
 from ledger.projection.projector import fold_bills, follow_once, lock_projection
 from ledger.projection.read_event import BillEvents
+from ledger.projection.shares import Begun, Counts
 from ledger.projection.store import LIVE, NEXT
 
 OLD = "state_old"
 
-ARCHIVED = SQL("state_next.archived_log")
-
 NEAR = 2_000
 """Events. The rebuild catches up without stopping the live projector until it is this near."""
+
+AHEAD = 64
+"""Shares that are cut before they are needed, for those who join."""
+
+LOOK_SECONDS = 1.0
+"""How often it is looked what others have done."""
+
+WAIT_SECONDS = 0.2
+"""Between two looks at shares that others fold."""
 
 _NOT_COMMITTED = (
     "a part of the log cannot be seen: a node has not committed it yet, or the log has a gap. Run "
@@ -44,36 +50,15 @@ _NOT_COMMITTED = (
 _log = structlog.get_logger(__name__)
 
 
-class Counts(Struct, frozen=True):
-    """What became of events: folded, unreadable, or of a type that is only kept."""
-
-    events: int = 0
-    bills: int = 0
-    unreadable: int = 0
-    parked: int = 0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.events + other.events,
-            self.bills + other.bills,
-            self.unreadable + other.unreadable,
-            self.parked + other.parked,
-        )
-
-
 class Rebuilt(Struct, frozen=True):
-    """What a rebuild made: from how many events, up to which position."""
+    """What a rebuild made: from how many events, up to which position.
+
+    `before`: how many of the events an interrupted rebuild had folded.
+    """
 
     counts: Counts
     position: int
-
-
-class Job(Struct, frozen=True):
-    """A chunk to fold from its events up to a position, as the log or an archive has them."""
-
-    chunk: Chunk
-    upto: int
-    archived: bool = False
+    before: int
 
 
 Load = Callable[[Connection, Callable[[int, int], None]], None]
@@ -87,48 +72,38 @@ def rebuild(
     started_at: datetime,
     on_progress: Callable[[int, int], None],
     load: Load | None = None,
+    anew: bool = False,
 ) -> Rebuilt:
     """Rebuild the state of all bills. `on_progress` gets the events done and those to do.
 
-    With `load`, the events that an archive holds are read from there, and only those after it from
-    the log. Raises `RebuildError` if another rebuild runs, and what the database raises; the live
-    state is untouched then.
+    Other machines may take part (`join`). A rebuild that was interrupted is gone on with, unless
+    it is to begin `anew`. With `load`, the events that an archive holds are read from there, and
+    only those after it from the log. Raises `RebuildError` if another rebuild runs, and what the
+    database raises; the live state is untouched then.
     """
     with connect(url, "rebuild") as connection:
         read.keep_to_indexes(connection)
         keep_ddl_local(connection)
         _claim(connection)
-        upto = read.head(connection)
-        _make_next(connection, upto, started_at)
-        loaded = _load(connection, load, upto, on_progress) if load else 0
-        log = ARCHIVED if load else parallel.LOG
-        counts = Counts()
-        jobs = (
-            Job(chunk, upto, archived=bool(load)) for chunk in parallel.chunks(connection, log=log)
-        )
-        heard = DeliveryStats.none()
-        chunks = parallel.run(url, "rebuild", jobs, fold_chunk, processes=processes)
-        for done, arrived in chunks:
-            counts += done
-            heard.merge(arrived)
-            connection.execute("UPDATE state_next.rebuild SET events_done = %s", (counts.events,))
-            on_progress(loaded + counts.events, loaded + upto)
-        if counts.events != upto and is_distributed(connection):
-            raise RebuildError(_NOT_COMMITTED)
-        if counts.events != upto:
-            _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=upto)
-        connection.execute("SET maintenance_work_mem = '256MB'")
-        store.create_indexes(connection, NEXT)
-        delivery_stats.write(connection, NEXT, heard)
-        expected_bills.settle(connection, NEXT, None)
-        store.move_checkpoint(connection, NEXT, store.read_checkpoint(connection, NEXT), upto)
+        loaded = 0
+        begun = None if load or anew else _interrupted(connection)
+        before = shares.done(connection).counts.events if begun else 0
+        if begun is None:
+            upto = read.head(connection)
+            begun = _begin(connection, upto, started_at, archived=bool(load))
+            loaded = _load(connection, load, upto, on_progress) if load else 0
+        if not begun.is_folded:
+            progress = _Progress(connection, begun, loaded, on_progress)
+            _fold_shares(url, connection, begun, processes, progress)
+            _complete(connection, begun)
+        counts = shares.done(connection).counts
         _analyze(connection)
         _catch_up(connection)
         position = _swap(connection)
         connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(OLD)))
         # The server would let go of it a moment after the connection is closed.
         unlock_session(connection, Lock.REBUILD)
-    return Rebuilt(counts, position)
+    return Rebuilt(counts, position, before)
 
 
 def rebuild_bill(url: str, key: Key) -> str | None:
@@ -156,44 +131,25 @@ def rebuild_bill(url: str, key: Key) -> str | None:
     return f"the log has no readable event of bill {bill_id} of lab {lab_id}"
 
 
-@gc_paused()
-def fold_chunk(connection: Connection, job: Job) -> tuple[Counts, DeliveryStats]:
-    """Fold the bills of a chunk into the tables of the rebuild, in one transaction.
-
-    What is counted across bills is returned: processes that added it to the same rows would wait
-    for each other.
-    """
-    projected = Projected.nothing()
-    counts = Counts()
-    with connection.transaction():
-        log = ARCHIVED if job.archived else parallel.LOG
-        for key, history in parallel.histories(connection, job.chunk, job.upto, log):
-            counts += Counts(events=add_history(projected, key, history))
-            if projected.memory > MOST_MEMORY:
-                counts += _write(connection, projected)
-        counts += _write(connection, projected)
-        # Once a chunk and in one order: two writers must not wait for each other.
-        expected_bills.write(connection, NEXT, projected.expected)
-    return counts, projected.delivery_stats
-
-
-def _write(connection: Connection, projected: Projected) -> Counts:
-    """Write the rows of the bills that were folded."""
-    rows = projected.take_rows()
-    store.copy_in(connection, NEXT, rows)
-    return Counts(
-        bills=len(rows["bill"]),
-        unreadable=len(rows["unreadable_event"]),
-        parked=len(rows["parked_bill"]),
-    )
-
-
 def _claim(connection: Connection) -> None:
     if not try_lock_session(connection, Lock.REBUILD):
         raise RebuildError("another rebuild or a verify runs; run it again when that is done")
 
 
-def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
+def _interrupted(connection: Connection) -> Begun | None:
+    """Return a rebuild of this version that was interrupted; None if there is none to go on with.
+
+    One from an archive is none: the archive may have been put elsewhere, and is soon loaded again.
+    """
+    begun = shares.begun(connection)
+    if begun is None or begun.archived or begun.upto > read.head(connection):
+        return None
+    connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(OLD)))
+    _log.info("going on with an interrupted rebuild", upto=begun.upto)
+    return begun
+
+
+def _begin(connection: Connection, upto: int, started_at: datetime, *, archived: bool) -> Begun:
     for schema in (NEXT, OLD):  # what an interrupted rebuild left
         connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
     with connection.transaction():
@@ -204,11 +160,96 @@ def _make_next(connection: Connection, upto: int, started_at: datetime) -> None:
             raise SchemaError(
                 f"no schema can be made in this database: {error}. Run `ledger migrate`"
             ) from error
-        connection.execute(
-            "INSERT INTO state_next.rebuild (events_done, events_total, started_at)"
-            " VALUES (0, %s, %s)",
-            (upto, started_at),
-        )
+        return shares.begin(connection, upto, started_at, archived=archived)
+
+
+class _Progress:
+    """Tells how many events are done, by this machine at once and by others now and then."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        begun: Begun,
+        loaded: int,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self._connection = connection
+        self._upto = begun.upto
+        self._loaded = loaded
+        self._on_progress = on_progress
+        self._events = self._told = shares.done(connection).counts.events
+        self._looked = time.monotonic()
+
+    def add(self, counts: Counts) -> None:
+        """Take what this machine has just done."""
+        self._events += counts.events
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self.look()
+        else:
+            self._tell()
+
+    def look(self) -> int:
+        """Take what all have done; return how many shares are left."""
+        done = shares.done(self._connection)
+        self._events, self._looked = done.counts.events, time.monotonic()
+        self._tell()
+        return done.left
+
+    def _tell(self) -> None:
+        if self._events == self._told:
+            return
+        self._told = self._events
+        self._connection.execute("UPDATE state_next.rebuild SET events_done = %s", (self._events,))
+        self._on_progress(self._loaded + self._events, self._loaded + self._upto)
+
+
+def _fold_shares(
+    url: str, connection: Connection, begun: Begun, processes: int, progress: _Progress
+) -> None:
+    job = Job(begun.upto, begun.archived)
+    jobs = _cut(connection, begun, job)
+    for counts in parallel.run(url, "rebuild", jobs, fold_share, processes=processes):
+        if counts:
+            progress.add(counts)
+    # What is left now is taken by others, who may give it up.
+    while progress.look():
+        if not fold_share(connection, job):
+            for pid in shares.end_stalled(connection):
+                _log.warning("ended a session that stood still with a share", pid=pid)
+            time.sleep(WAIT_SECONDS)
+
+
+def _cut(connection: Connection, begun: Begun, job: Job) -> Iterator[Job]:
+    """Cut the log into shares, ahead of those who take them; yield a job for each."""
+    last = shares.last_cut(connection)
+    after = last.last if last else None
+    if not begun.is_cut and not (last and after is None):
+        given = 0
+        for count, chunk in enumerate(parallel.chunks(connection, log=job.log, after=after), 1):
+            shares.cut(connection, chunk)
+            if count - given > min(AHEAD, count // 2):
+                given += 1
+                yield job
+    shares.all_cut(connection)
+    for _ in range(shares.done(connection).left):
+        yield job
+
+
+def _complete(connection: Connection, begun: Begun) -> None:
+    """Give the tables what is counted across shares, and their indexes, in one transaction."""
+    counts = shares.done(connection).counts
+    if counts.events != begun.upto and is_distributed(connection):
+        raise RebuildError(_NOT_COMMITTED)
+    if counts.events != begun.upto:
+        _log.error("the log has gaps: run `ledger verify`", events=counts.events, head=begun.upto)
+    with connection.transaction():
+        connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+        store.create_indexes(connection, NEXT)
+        delivery_stats.write(connection, NEXT, shares.delivery_stats(connection))
+        expected_bills.settle(connection, NEXT, None)
+        checkpoint = store.read_checkpoint(connection, NEXT)
+        store.move_checkpoint(connection, NEXT, checkpoint, begun.upto)
+        connection.execute("UPDATE state_next.rebuild SET is_folded = true")
 
 
 def _load(
@@ -257,7 +298,7 @@ def _swap(connection: Connection) -> int:
         position = store.read_checkpoint(connection, NEXT).position
         if position < head and is_distributed(connection):
             raise RebuildError(_NOT_COMMITTED)
-        connection.execute("DROP TABLE state_next.rebuild")
+        connection.execute("DROP TABLE state_next.rebuild, state_next.rebuild_share")
         connection.execute("DROP TABLE IF EXISTS state_next.archived_event CASCADE")
         connection.execute("ALTER SCHEMA state_next RENAME TO state")
         store.replace_views(connection)

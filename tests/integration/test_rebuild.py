@@ -19,7 +19,7 @@ from ledger.eventlog.append import append
 from ledger.eventlog.read import Key, LogRow
 from ledger.model.bill import FOLD_VERSION
 from ledger.postgres.connect import connect
-from ledger.projection import parallel, rebuild, store
+from ledger.projection import fold_share, parallel, rebuild, store
 from ledger.projection.fold_bills import Projected, add_history
 from ledger.projection.parallel import Chunk, chunks, histories
 from ledger.projection.projector import lock_projection
@@ -425,7 +425,7 @@ def test_a_rebuild_that_ends_in_the_midst_of_a_chunk_leaves_the_live_state(
         return add_history(projected, key, log_rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rebuild, "add_history", fail)
+        patch.setattr(fold_share, "add_history", fail)
         patch.setattr(parallel, "FETCH", 2)
         with pytest.raises(error):
             run(database_url)
