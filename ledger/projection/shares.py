@@ -175,9 +175,9 @@ def end_stalled(connection: Connection) -> Iterator[int]:
     """
     with connection.transaction():
         connection.execute("SET LOCAL ROLE NONE")  # the login's own sessions, whatever they act as
-        rows = connection.execute(_STALLED, (STALLED_SECONDS,)).fetchall()
-    for (pid,) in rows:
-        yield pid
+        for (pid,) in connection.execute(_STALLED, (STALLED_SECONDS,)).fetchall():
+            connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            yield pid
 
 
 _SHARES = """
@@ -195,7 +195,6 @@ WHERE
     AND a.pid <> pg_backend_pid()
     AND a.wait_event_type = 'Client'
     AND a.state_change < clock_timestamp() - make_interval(secs => %s)
-    AND pg_terminate_backend(a.pid)
 """
 
 
