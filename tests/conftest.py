@@ -9,12 +9,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ledger import schema
+from tests.support.addresses import database_of
 from tests.support.examples import examples
 from tests.support.postgres import (
     PrivateServer,
-    database_of,
     folder_for_postgres,
     new_database,
+    new_plain_database,
+    plain_database,
     ready_database,
     running_server,
 )
@@ -57,8 +59,8 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_url: str) -> Iterator[str]:
-    """Name of a database that was migrated once, to be cloned."""
-    with new_database(postgres_url) as name:
+    """Name of a database of one server that was migrated once, to be cloned."""
+    with new_plain_database(postgres_url) as name:
         schema.migrate(database_of(postgres_url, name))
         yield name
 
@@ -74,6 +76,13 @@ def database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
 def module_database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
     """URL of a migrated database that the tests of a module share."""
     with ready_database(postgres_url, migrated_template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def plain_database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
+    """URL of a migrated database of one server, also where the others are on a cluster."""
+    with plain_database(postgres_url, migrated_template) as url:
         yield url
 
 

@@ -16,8 +16,9 @@ import httpx
 import psycopg
 import pytest
 
+from tests.support.addresses import database_of
 from tests.support.payloads import BASE, event, whole_day
-from tests.support.postgres import database_of, new_database
+from tests.support.postgres import new_database
 from tests.support.server import KEY, ROOT, LedgerServer, environment, wait_until
 
 EXAMPLES = ROOT / "examples"

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.addresses import database_of
 from tests.support.payloads import BASE, event
-from tests.support.postgres import database_of, new_database
+from tests.support.postgres import new_database
 from tests.support.server import TOKEN, LedgerServer
 
 OTHER_TOKEN = "other-token/with+signs="

@@ -12,6 +12,7 @@ from ledger import schema
 from ledger.eventlog.append import Delivery, append
 from ledger.postgres.connect import connect
 from ledger.projection.projector import follow_once
+from tests.support.addresses import database_of
 from tests.support.answers import answers_of
 from tests.support.cluster import WITHOUT, coordinator, new_cluster_database, node_urls
 from tests.support.payloads import event
@@ -57,20 +58,21 @@ READS = (
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     assert CLUSTER
-    with new_cluster_database(CLUSTER) as url:
+    with new_cluster_database(CLUSTER) as name:
+        url = database_of(CLUSTER, name)
         schema.migrate(url)
         yield url
 
 
 @pytest.fixture(scope="module")
 def servers(
-    cluster: str, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+    cluster: str, plain_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[LedgerServer, LedgerServer]]:
     """Give one server on the cluster and one on a single server, with the same log."""
     folder = tmp_path_factory.mktemp("servers")
-    for url in (cluster, module_database_url):
+    for url in (cluster, plain_database_url):
         fill(url, with_b=True)
-    with LedgerServer(cluster, folder) as here, LedgerServer(module_database_url, folder) as there:
+    with LedgerServer(cluster, folder) as here, LedgerServer(plain_database_url, folder) as there:
         assert here.settle() == there.settle()
         yield here, there
 
@@ -225,7 +227,8 @@ def test_an_intake_appends_and_notes_repeats_with_its_own_role(cluster: str) -> 
 
 def test_an_installed_log_is_distributed_in_one_step(tmp_path: Path) -> None:
     assert CLUSTER
-    with new_cluster_database(CLUSTER) as url:
+    with new_cluster_database(CLUSTER) as name:
+        url = database_of(CLUSTER, name)
         # As it was installed before the extension had nodes.
         with psycopg.connect(url, autocommit=True) as owner:
             nodes = owner.execute(

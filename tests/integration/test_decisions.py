@@ -28,6 +28,7 @@ from ledger.operations.support_requests.queries import read_request
 from ledger.postgres.connect import connect
 from ledger.projection import projector
 from ledger.projection.projector import Projector
+from tests.support.addresses import database_of
 from tests.support.decisions import (
     OPERATOR,
     POLICY,
@@ -38,7 +39,7 @@ from tests.support.decisions import (
     waived,
 )
 from tests.support.histories import RECEIVED, body, deliveries, delivery
-from tests.support.postgres import database_of, new_database
+from tests.support.postgres import new_database
 from tests.support.sessions import (
     LONG,
     drain,

@@ -27,9 +27,10 @@ from ledger.seals.sealing import log_head, seal_batch
 from ledger.setting_values import Address
 from ledger.settings import Settings
 from ledger.spool.folder import Waiting, WorkerFolder
+from tests.support.addresses import database_of
 from tests.support.commands import settings_of
 from tests.support.histories import body, delivery
-from tests.support.postgres import PrivateServer, database_of, folder_for_postgres
+from tests.support.postgres import PrivateServer, folder_for_postgres
 from tests.support.server import run_ledger
 from tests.support.sessions import drain
 

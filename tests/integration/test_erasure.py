@@ -22,9 +22,10 @@ from ledger.operations.bill_details import read_bill
 from ledger.operations.erasure import erase
 from ledger.postgres.connect import connect
 from ledger.projection import rebuild, verify
+from tests.support.addresses import database_of
 from tests.support.decisions import POLICY
 from tests.support.histories import HOSTILE, body, deliveries, delivery, mixed_history
-from tests.support.postgres import database_of, new_database
+from tests.support.postgres import new_database
 from tests.support.sessions import drain, log_rows, one, state_rows
 
 pytestmark = pytest.mark.slow

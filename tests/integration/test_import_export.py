@@ -21,9 +21,10 @@ from ledger.eventlog.import_files import ImportFile, Limits, open_import_file
 from ledger.eventlog.import_values import Options, events_of
 from ledger.model.operators import Operator
 from ledger.postgres.connect import connect
+from tests.support.addresses import database_of
 from tests.support.decisions import decided, waived
 from tests.support.histories import HOSTILE, RECEIVED, body, deliveries, delivery, mixed_history
-from tests.support.postgres import database_of, new_database
+from tests.support.postgres import new_database
 from tests.support.sessions import drain, log_rows, one, state_rows
 
 pytestmark = pytest.mark.slow

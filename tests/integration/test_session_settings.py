@@ -14,8 +14,9 @@ from ledger.eventlog.group_commit import GroupCommit
 from ledger.eventlog.liveness import BEAT_SECONDS
 from ledger.postgres.connect import connect, connect_as_login, connect_async
 from ledger.postgres.session import SESSION_SETTINGS
+from tests.support.addresses import database_of
 from tests.support.histories import RECEIVED, body, delivery
-from tests.support.postgres import PrivateServer, database_of, new_database
+from tests.support.postgres import PrivateServer, new_database
 from tests.support.sessions import drain, one, wait_until
 
 pytestmark = pytest.mark.slow

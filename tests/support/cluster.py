@@ -1,15 +1,16 @@
 """A database on a Citus cluster, if LEDGER_TEST_DATABASE_URL names the coordinator of one."""
 
+import functools
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from tests.support.postgres import database_of
+from tests.support.addresses import database_of, server_at
 
 WITHOUT = (
     "did not run: LEDGER_TEST_DATABASE_URL names no coordinator of a Citus cluster (with worker "
@@ -27,17 +28,23 @@ ORDER BY nodeid
 def coordinator() -> str | None:
     """Return the URL of the cluster's coordinator, None if there is none."""
     url = os.environ.get("LEDGER_TEST_DATABASE_URL")
-    return url if url and _nodes(url) else None
+    return url if url and has_nodes(url) else None
+
+
+@functools.cache
+def has_nodes(server: str) -> bool:
+    """Return whether a server is the coordinator of a cluster."""
+    return bool(_nodes(server))
 
 
 def node_urls(url: str) -> list[str]:
     """Return the URLs of a database on the worker nodes."""
-    return [_at(url, host, port) for host, port in _nodes(url)]
+    return [server_at(url, host, port) for host, port in _nodes(url)]
 
 
 @contextmanager
 def new_cluster_database(server: str) -> Iterator[str]:
-    """Give the URL of a new database with the same nodes, dropped afterwards."""
+    """Give the name of a new database with the same nodes, dropped afterwards."""
     name = f"ledger_test_{uuid.uuid4().hex}"
     nodes = _nodes(server)
     servers = [server, *node_urls(server)]
@@ -55,7 +62,7 @@ def new_cluster_database(server: str) -> Iterator[str]:
             connection.execute("SELECT citus_set_coordinator_host(%s, %s)", own)
             for node in nodes:
                 connection.execute("SELECT citus_add_node(%s, %s)", node)
-        yield database_of(server, name)
+        yield name
     finally:
         for url in servers:
             _execute(url, SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)"), name)
@@ -67,13 +74,6 @@ def _nodes(url: str) -> list[tuple[str, int]]:
         if row is None or row[0] is None:
             return []
         return connection.execute(_NODES).fetchall()
-
-
-def _at(url: str, host: str, port: int) -> str:
-    parts = urlsplit(url)
-    login, _, _ = parts.netloc.rpartition("@")
-    place = f"{host}:{port}"
-    return urlunsplit(parts._replace(netloc=f"{login}@{place}" if login else place))
 
 
 def _execute(url: str, statement: SQL, name: str) -> None:

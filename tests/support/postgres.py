@@ -11,13 +11,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import LiteralString
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
 
-from ledger import embedded
+from ledger import embedded, schema
 from ledger.processes import temporary_folder
+from tests.support.addresses import database_of
+from tests.support.cluster import has_nodes, new_cluster_database
 from tests.support.server import free_port
 
 # What a test loses in a crash of the machine it can make again.
@@ -80,14 +82,23 @@ def _shorten_logins(server: str) -> None:
         connection.execute(command.format(sql.Identifier(user), sql.Literal(password)))
 
 
-def database_of(server: str, name: str) -> str:
-    """Give the URL of another database of the server."""
-    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+@contextmanager
+def new_database(server: str, *, template: str | None = None) -> Iterator[str]:
+    """Give the name of a new database, dropped afterwards whoever is still connected.
+
+    On a cluster's coordinator it is on all nodes, unless it is a clone.
+    """
+    if template is None and has_nodes(server):
+        with new_cluster_database(server) as name:
+            yield name
+        return
+    with new_plain_database(server, template=template or "template1") as name:
+        yield name
 
 
 @contextmanager
-def new_database(server: str, *, template: str = "template1") -> Iterator[str]:
-    """Give the name of a new database, dropped afterwards whoever is still connected."""
+def new_plain_database(server: str, *, template: str = "template1") -> Iterator[str]:
+    """Give the name of a new database of this server alone, dropped afterwards."""
     name = f"ledger_test_{uuid.uuid4().hex}"
     # Copied by file: by default every page goes through the shared buffers and the WAL.
     _execute(server, "CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, template)
@@ -99,8 +110,23 @@ def new_database(server: str, *, template: str = "template1") -> Iterator[str]:
 
 @contextmanager
 def ready_database(server: str, template: str) -> Iterator[str]:
-    """Give the URL of a clone of a migrated database, with the right that a clone loses."""
-    with new_database(server, template=template) as name:
+    """Give the URL of a clone of a migrated database, with the right that a clone loses.
+
+    What lies on a cluster's nodes is not cloned: there it is a new database that is migrated.
+    """
+    if has_nodes(server):
+        with new_cluster_database(server) as name:
+            schema.migrate(database_of(server, name))
+            yield database_of(server, name)
+        return
+    with plain_database(server, template) as url:
+        yield url
+
+
+@contextmanager
+def plain_database(server: str, template: str) -> Iterator[str]:
+    """Give the URL of a clone of a migrated database that is on this server alone."""
+    with new_plain_database(server, template=template) as name:
         _execute(server, "GRANT CREATE ON DATABASE {} TO ledger_service", name)
         yield database_of(server, name)
 

@@ -10,7 +10,8 @@ import psycopg
 
 from ledger import schema
 from ledger.projection.store import VIEWS
-from tests.support.postgres import database_of, new_database, running_server
+from tests.support.addresses import database_of
+from tests.support.postgres import new_database, running_server
 
 PATH = Path(__file__).parents[2] / "api_schema" / "sql.md"
 
