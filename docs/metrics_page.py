@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ledger import schema
 from ledger.projection.projector_metrics import ProjectorMetrics
-from tests.support.postgres import database_of, new_database, running_server
+from tests.support.addresses import database_of
+from tests.support.postgres import new_database, running_server
 from tests.support.server import LedgerServer
 
 PAGE = Path(__file__).parent / "reference" / "metrics.md"

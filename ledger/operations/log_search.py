@@ -95,7 +95,7 @@ _OF_LABS_ON_CLUSTER = SQL("""
 _SEARCH = SQL("""
 WITH looked AS MATERIALIZED ({rows})
 SELECT
-    ledger.last_position(),
+    {head},
     (SELECT count(*) FROM looked),
     (SELECT e.position FROM looked e ORDER BY e.position {backwards} LIMIT 1),
     e.*
@@ -116,13 +116,15 @@ ORDER BY e.position {direction}
 def search_query(search: LogSearch, *, on_cluster: bool = False) -> tuple[Composed, dict[str, Any]]:
     """Return the query of a search, whose rows `found` reads."""
     of_labs = _OF_LABS_ON_CLUSTER if on_cluster else _OF_LABS
+    # A function that reads the log would be sent to a node.
+    head = "(SELECT h.position FROM ledger.log_head h)" if on_cluster else "ledger.last_position()"
     direction, backwards = (
         (SQL("DESC"), SQL("ASC")) if search.backwards else (SQL("ASC"), SQL("DESC"))
     )
     rows = (_OF_ALL if search.labs is None else of_labs).format(
         columns=_COLUMNS, beyond=SQL("<=" if search.backwards else ">="), direction=direction
     )
-    query = _SEARCH.format(rows=rows, direction=direction, backwards=backwards)
+    query = _SEARCH.format(rows=rows, head=SQL(head), direction=direction, backwards=backwards)
     return query, {
         "start": search.start,
         "looks_at": search.looks_at,

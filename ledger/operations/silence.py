@@ -23,6 +23,7 @@ from ledger.model.silence import (
 from ledger.operations.loss_windows import position_at, read_outages
 from ledger.operations.read_models import LabSilence
 from ledger.operations.refused_deliveries.decide import BATCH
+from ledger.postgres.cluster import choose
 from ledger.projection.delivery_stats import HourKey
 
 # An import may be of events that are older than all that a lab sent, so it counts for nothing.
@@ -61,6 +62,30 @@ FROM (
             WHERE u.lab_id = e.lab_id AND u.bill_id = e.bill_id AND u.position = e.position
         )
     ORDER BY e.position DESC
+    LIMIT 100
+) e
+"""
+
+# No join of the log with the state can be sent to the nodes.
+_LAST_THEN_ON_CLUSTER = """
+WITH latest AS MATERIALIZED (
+    SELECT e.lab_id, e.bill_id, e.position, e.received_at
+    FROM ledger.event_log e
+    WHERE
+        e.lab_id = %(lab)s AND e.position <= %(position)s AND e.received_at <= %(now)s
+        AND e.source = 'webhook'
+    ORDER BY e.position DESC
+    LIMIT 1000
+)
+SELECT max(e.received_at)
+FROM (
+    SELECT l.received_at
+    FROM latest l
+    WHERE NOT EXISTS (
+        SELECT FROM state.unreadable_event u
+        WHERE u.lab_id = l.lab_id AND u.bill_id = l.bill_id AND u.position = l.position
+    )
+    ORDER BY l.position DESC
     LIMIT 100
 ) e
 """
@@ -132,11 +157,12 @@ def read_hearings_then(
     changed = {lab_id for lab_id, _, _ in since_then}
     lasts: dict[str, datetime] = {}
     values = {"now": now, "labs": as_array(labs)}
+    query = choose(connection, _LAST_THEN, _LAST_THEN_ON_CLUSTER)
     for lab_id, last in connection.execute(_LAST, values).fetchall():
         found: datetime | None = last
         if last > now or lab_id in changed:
             asked = {"lab": lab_id, "position": upto, "now": now}
-            row = connection.execute(_LAST_THEN, asked).fetchone()
+            row = connection.execute(query, asked).fetchone()
             found = row[0] if row else None
         if found:
             lasts[lab_id] = found

@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier
 from ledger.errors import RebuildError, SchemaError, StateError
 from ledger.eventlog import read
 from ledger.eventlog.read import Key
-from ledger.postgres.cluster import is_distributed, keep_ddl_local
+from ledger.postgres.cluster import choose, is_distributed, keep_ddl_local
 from ledger.postgres.connect import connect
 from ledger.postgres.locks import Lock, try_lock_session, unlock_session
 from ledger.projection import delivery_stats, expected_bills, parallel, shares, store
@@ -265,7 +265,8 @@ def _load(
         on_progress(done, total + upto)
 
     load(connection, tell)
-    store.run_file(connection, NEXT, "archived_log")
+    view = choose(connection, "archived_log", "archived_log_on_cluster")
+    store.run_file(connection, NEXT, view)
     connection.execute("ANALYZE state_next.archived_event")
     return loaded
 

@@ -19,11 +19,11 @@ from ledger.eventlog import read
 from ledger.eventlog.append import Delivery, append, from_unix
 from ledger.postgres.connect import connect
 from ledger.projection import rebuild
+from tests.support.addresses import database_of
 from tests.support.histories import RECEIVED, body, deliveries, delivery
 from tests.support.postgres import (
     THROW_AWAY,
     PrivateServer,
-    database_of,
     folder_for_postgres,
     new_database,
 )
