@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from ledger import schema
 from tests.support.addresses import database_of
+from tests.support.cluster import coordinator
 from tests.support.examples import examples
 from tests.support.postgres import (
     PrivateServer,
@@ -48,6 +49,30 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("tests")
+
+
+_SHARED = {"postgres_url", "image"}
+"""Fixtures of tests that are about the chosen server, or about the container engine."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer to run only what the choice of a PostgreSQL makes a difference to."""
+    parser.addoption(
+        "--shared-server",
+        action="store_true",
+        help="only tests with databases on the server that LEDGER_TEST_IMAGE or ..._DATABASE_URL names",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what starts servers of its own, if asked, and on a cluster what is about one."""
+    if config.getoption("--shared-server"):
+        items[:] = [item for item in items if _SHARED & set(getattr(item, "fixturenames", ()))]
+    if not coordinator():
+        return
+    for item in items:
+        if mark := item.get_closest_marker("one_server"):
+            item.add_marker(pytest.mark.skip(reason=f"on a cluster: {mark.args[0]}"))
 
 
 @pytest.fixture(scope="session")

@@ -228,6 +228,7 @@ def test_who_has_the_public_key_alone_compares_as_well(sealed: Sealed, tmp_path:
     assert_sentence(wrong, "not a public key")
 
 
+@pytest.mark.one_server("the damage is done by statements that a cluster refuses")
 def test_a_change_ends_with_three_and_names_the_position(sealed: Sealed) -> None:
     with psycopg.connect(sealed.url, autocommit=True) as owner:
         change = "UPDATE ledger.event_log SET received_at = received_at {} interval '1 us'"

@@ -168,6 +168,7 @@ def test_settings_for_tests_are_ignored(module_database_url: str) -> None:
 # --- secrets ----------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server("its login needs no password")
 def test_secrets_appear_in_no_output_and_no_session(
     server: LedgerServer, module_database_url: str, lab: str
 ) -> None:

@@ -38,6 +38,7 @@ def tampered(url: str, statement: str) -> None:
         )
 
 
+@pytest.mark.one_server("the damage is done by statements that a cluster refuses")
 @pytest.mark.parametrize(
     ("statement", "words"),
     [

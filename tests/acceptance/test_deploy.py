@@ -29,6 +29,7 @@ def expand(owner: Connection) -> None:
         owner.execute("UPDATE ledger.schema_version SET version_num = %s", (NEWER,))
 
 
+@pytest.mark.one_server("the newer schema is made by statements for one server")
 def test_a_server_goes_on_receiving_on_a_newer_schema_also_after_a_restart(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_no_other_list_shows_them_unasked(
         assert PHONE in server.api.get(path, params={"body": "true"}).text
 
 
+@pytest.mark.one_server("the reader's role sees no log")
 def test_the_commands_and_the_views_do_not_either(
     server: LedgerServer, positions: dict[str, int]
 ) -> None:
@@ -103,6 +104,7 @@ def test_the_commands_and_the_views_do_not_either(
     assert PHONE not in str(rows)
 
 
+@pytest.mark.one_server("no body can be erased")
 def test_an_erased_body_is_shown_to_nobody(server: LedgerServer, lab: str) -> None:
     (position,) = server.record({**event(lab, "b", "lead.created"), "phone": PHONE})
     reason = {"reason": "asked by the person"}
@@ -127,6 +129,7 @@ def test_an_erased_body_is_shown_to_nobody(server: LedgerServer, lab: str) -> No
     assert "body" not in line
 
 
+@pytest.mark.one_server("no body can be erased")
 def test_the_command_asks_and_says_what_it_did(server: LedgerServer, lab: str) -> None:
     lead, bill = server.record(event(lab, "b", "lead.created"), event(lab, "b", at=BASE + 1))
     why = ("--reason", "asked by the person")

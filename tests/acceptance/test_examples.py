@@ -147,6 +147,7 @@ def test_a_consumer_with_a_wrong_key_stops_with_a_sentence(server: LedgerServer,
     assert b"Ledger refuses" in done.stderr
 
 
+@pytest.mark.one_server("the reader's role sees no log")
 def test_each_question_of_the_report_tool_runs_for_a_reader(server: LedgerServer, lab: str) -> None:
     server.record(*whole_day(lab))
     server.settle()

@@ -209,6 +209,7 @@ def test_an_import_has_a_number_by_which_its_events_are_found(desk: Desk, lab: s
     assert take(desk, lines(*distinct(lab, 2)))["import_id"] == report["import_id"] + 1
 
 
+@pytest.mark.one_server("its time limits are those of one server")
 def test_deliveries_go_on_while_large_files_are_imported(desk: Desk, lab: str) -> None:
     """An import has threads of its own; those of the intake are free."""
     hostile = b'{"a":[' + b",".join([b"[]"] * 300_000) + b"]}\n"

@@ -98,6 +98,7 @@ def test_a_window_reaches_from_the_outage_to_the_last_event_that_had_no_attempt_
     assert set(window) == {"from", "to", "labs", "state"}
 
 
+@pytest.mark.one_server("its time limits are those of one server")
 def test_the_report_lists_the_window_but_not_before_it_was(past: Outage) -> None:
     report = past.desk.report()
     assert report["loss_windows"] == past.desk.items(WINDOWS)
@@ -178,6 +179,7 @@ def test_nothing_is_lost_before_the_first_start_or_after_now(
         )
 
 
+@pytest.mark.one_server("its time limits are those of one server")
 def test_nothing_is_lost_while_another_instance_is_alive(database_url: str, tmp_path: Path) -> None:
     with Desk(database_url, tmp_path, settings=SHORT) as desk:
         port = str(free_port())

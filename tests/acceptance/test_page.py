@@ -409,6 +409,7 @@ def test_without_the_database_a_page_says_so(
                 connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
 
 
+@pytest.mark.one_server("no body can be erased")
 def test_a_body_that_may_hold_a_person_s_data_is_shown_to_who_asks_and_may(
     server: LedgerServer, module_database_url: str, lab: str
 ) -> None:
