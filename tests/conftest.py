@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--shared-server",
         action="store_true",
-        help="only tests with databases on the server that LEDGER_TEST_IMAGE or ..._DATABASE_URL names",
+        help="only tests with databases on the server that LEDGER_TEST_IMAGE or its like names",
     )
 
 
