@@ -246,6 +246,23 @@ def test_labs_that_are_not_registered_as_expected_are_listed(
     assert "The account was looked at" in said
 
 
+def test_labs_are_shown_with_their_deliveries_an_hour(
+    page: httpx.Client, module_database_url: str
+) -> None:
+    with psycopg.connect(module_database_url) as connection:
+        connection.execute("INSERT INTO state.lab VALUES ('lab_hourly', now(), now())")
+        connection.execute(
+            "INSERT INTO state.lab_hour SELECT 'lab_hourly', date_trunc('hour', now(), 'UTC') - h,"
+            " n, now() FROM (VALUES (interval '48 h', 36), ('2 h', 2400)) AS came (h, n)"
+        )
+    try:
+        assert "100.0 before 1.5" in text_of(page.get("/labs"))
+    finally:
+        with psycopg.connect(module_database_url) as connection:
+            for table in ("lab", "lab_hour"):
+                connection.execute(f"DELETE FROM state.{table} WHERE lab_id = 'lab_hourly'")
+
+
 def test_the_system_shows_no_secret(server: LedgerServer, page: httpx.Client) -> None:
     said = page.get("/system").text
     assert "LEDGER_RETRY_COUNT" in said
