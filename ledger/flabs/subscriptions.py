@@ -17,7 +17,14 @@ from ledger.errors import FlabsRefusedError, QuestionError
 from ledger.event_types import EVENT_TYPES
 from ledger.flabs.account import look
 from ledger.flabs.client import FlabsClient, Party
-from ledger.flabs.endpoint import Token, one_at_a_time, presented, public_endpoint, token_for
+from ledger.flabs.endpoint import (
+    Token,
+    one_at_a_time,
+    presented,
+    public_endpoint,
+    revoke_made,
+    token_for,
+)
 from ledger.model.operator_events import FlabsSubscribed
 from ledger.model.operators import Operator
 from ledger.operations.decisions import catch_up, deciding_without_state, record, see
@@ -150,8 +157,10 @@ def _subscribe(
         return report, position
     if asked:
         token = token_for(url, settings, NAME, by=by)
-        for one in asked:
-            items += ask(url, client, endpoint, one, token, by=by)
+        answered = [item for one in asked for item in ask(url, client, endpoint, one, token, by=by)]
+        if all(item.outcome == "refused" for item in answered):  # nobody has it
+            revoke_made(url, settings, token, by=by)
+        items += answered
         with closing(connect(url, "flabs")) as connection:
             position = see(url, connection, patience=patience, position=None)
     return SubscriptionReport(endpoint=endpoint, dry_run=False, subscriptions=items), position

@@ -61,10 +61,15 @@ class World:
         self.settings = settings_for(sandbox)
         self.connection = connect(url, "test")
 
-    def subscribe(self, *labs: str, **choice: Any) -> SubscriptionReport:  # noqa: ANN401 -- of `Choice`
+    def subscribe(
+        self,
+        *labs: str,
+        by: Operator = BY,
+        **choice: Any,  # noqa: ANN401 -- of `Choice`
+    ) -> SubscriptionReport:
         chosen = Choice(**{"labs": labs or None, "events": ALL, **choice})
         with client_of(self.sandbox) as client:
-            report, _ = subscribe(self.url, self.settings, client, chosen, by=BY, patience=20)
+            report, _ = subscribe(self.url, self.settings, client, chosen, by=by, patience=20)
         return report
 
     def rotate(self, quiet: timedelta = NOW, **more: Any) -> Rotation:  # noqa: ANN401 -- of `advance`
@@ -233,6 +238,27 @@ def test_without_a_token_in_the_settings_one_is_made_and_not_shown(
     (token,) = world.tokens_at_flabs()
     assert token is not None
     assert token.startswith(webhook_tokens.PREFIX)
+
+
+def test_a_token_that_flabs_did_not_take_is_revoked_and_without_need_none_is_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.flabs.endpoint.time.sleep", lambda _: None)
+    world.subscribe("lab_0001")
+    (of_settings,) = world.valid()
+    party = (parse_party("corporateUser:p1"),)
+    assert set(outcomes(world.subscribe(parties=party)).values()) == {"refused"}
+    assert world.valid() == {of_settings}
+    world.settings = settings_for(world.sandbox, webhook_tokens=())
+    assert outcomes(world.subscribe("lab_0001")) == {"lab_0001": "known"}
+    assert len(webhook_tokens.list_tokens(world.connection, limit=9)) == 1
+    by = Operator("a key for a lab", "k", labs=("lab_0001",))
+    refused = world.subscribe("lab_0001", parties=party, by=by)
+    assert outcomes(refused) == {"lab_0001": "refused"}
+    assert len(webhook_tokens.list_tokens(world.connection, limit=9)) == 2
+    assert world.valid() == {of_settings}
+    world.subscribe("lab_0002")
+    assert len(world.valid()) == 2
 
 
 def test_a_token_in_the_path_is_in_no_record(world: World) -> None:
