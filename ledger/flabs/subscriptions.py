@@ -26,7 +26,7 @@ from ledger.flabs.endpoint import (
     token_for,
 )
 from ledger.model.operator_events import FlabsSubscribed
-from ledger.model.operators import Operator
+from ledger.model.operators import Operator, concerns
 from ledger.operations.decisions import catch_up, deciding_without_state, record, see
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
@@ -148,7 +148,7 @@ def _subscribe(
     with closing(connect(url, "flabs")) as connection:
         position = catch_up(url, connection, patience=patience)
         account = [lab.lab_id for lab in look(connection, settings, client)]
-        wanted = _wanted(choice, account)
+        wanted = _wanted(choice, account, by)
         known = {} if choice.again else _known(connection, endpoint, in_path=choice.in_path)
     items, asked = _split(wanted, known)
     if dry_run:
@@ -248,12 +248,13 @@ def subscribed(connection: Connection) -> list[Wanted]:
     ]
 
 
-def _wanted(choice: Choice, account: Sequence[str]) -> list[Wanted]:
+def _wanted(choice: Choice, account: Sequence[str], by: Operator) -> list[Wanted]:
     labs = account if choice.labs is None else list(dict.fromkeys(choice.labs))
     if unknown := [lab_id for lab_id in labs if lab_id not in account]:
+        seen = [lab_id for lab_id in account if concerns(by.labs, lab_id)]
         raise QuestionError(
             f"the account at Flabs has no lab {', '.join(unknown[:10])}; it has "
-            f"{', '.join(account[:20]) or 'none'}"
+            f"{', '.join(seen[:20]) or ('none' if by.labs is None else 'none of yours')}"
         )
     if not labs:
         raise QuestionError("the account at Flabs has no lab to subscribe")

@@ -195,6 +195,10 @@ def test_a_dry_run_asks_and_records_nothing(world: World) -> None:
 def test_a_lab_or_type_that_does_not_exist_is_a_sentence(world: World) -> None:
     with pytest.raises(QuestionError, match="has no lab lab_9; it has lab_0001"):
         world.subscribe("lab_9")
+    with pytest.raises(QuestionError, match="has no lab lab_9; it has lab_0002$"):
+        world.subscribe("lab_9", by=Operator("x", "key", labs=("lab_0002", "lab_9")))
+    with pytest.raises(QuestionError, match="has no lab lab_9; it has none of yours$"):
+        world.subscribe("lab_9", by=Operator("x", "key", labs=("lab_9",)))
     with pytest.raises(QuestionError, match=r"bill\.invented"):
         world.subscribe(events=("bill.invented",))
     with pytest.raises(QuestionError, match="corporateUser:ID"):
