@@ -23,6 +23,7 @@ from ledger.errors import (
 from ledger.eventlog.append import Delivery, append
 from ledger.flabs import rotation, subscriptions
 from ledger.flabs.account import look
+from ledger.flabs.answers import AccountLab
 from ledger.flabs.client import FlabsClient
 from ledger.flabs.endpoint import one_at_a_time
 from ledger.flabs.rotation import Rotation, advance, finish
@@ -195,9 +196,9 @@ def test_a_dry_run_asks_and_records_nothing(world: World) -> None:
 def test_a_lab_or_type_that_does_not_exist_is_a_sentence(world: World) -> None:
     with pytest.raises(QuestionError, match="has no lab lab_9; it has lab_0001"):
         world.subscribe("lab_9")
-    with pytest.raises(QuestionError, match="has no lab lab_9; it has lab_0002$"):
+    with pytest.raises(QuestionError, match=r"has no lab lab_9; it has lab_0002$"):
         world.subscribe("lab_9", by=Operator("x", "key", labs=("lab_0002", "lab_9")))
-    with pytest.raises(QuestionError, match="has no lab lab_9; it has none of yours$"):
+    with pytest.raises(QuestionError, match=r"has no lab lab_9; it has none of yours$"):
         world.subscribe("lab_9", by=Operator("x", "key", labs=("lab_9",)))
     with pytest.raises(QuestionError, match=r"bill\.invented"):
         world.subscribe(events=("bill.invented",))
@@ -569,19 +570,48 @@ def _all_are_valid(world: World) -> bool:
 
 
 def test_flabs_that_fails_midway_leaves_all_tokens_valid_and_the_next_run_ends_it(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.subscribe()
-    with client_of(world.sandbox) as client:
-        client.log_in()
+    real = FlabsClient.labs
+
+    def then_fail(client: FlabsClient) -> list[AccountLab]:
+        found = real(client)
         fault(world.sandbox, errors=3)
-        with pytest.raises(FlabsUnavailableError):
-            advance(world.url, world.settings, POLICY, client, by=BY, patience=20, settle=0)
+        return found
+
+    monkeypatch.setattr(FlabsClient, "labs", then_fail)
+    with pytest.raises(FlabsUnavailableError):
+        world.rotate()
+    monkeypatch.undo()
     assert _all_are_valid(world)
     first = world.valid()
+    assert len(first) == 2
     assert world.rotate(NOW).replaced == sorted(first)
     world.finish()
     assert len(world.valid()) == 1
+
+
+def test_while_flabs_is_away_no_token_is_made(world: World) -> None:
+    world.subscribe()
+    before = world.valid()
+    fault(world.sandbox, errors=3)
+    with pytest.raises(FlabsUnavailableError):
+        world.rotate()
+    assert world.valid() == before
+
+
+def test_a_lab_that_left_the_account_holds_up_no_rotation(world: World) -> None:
+    world.subscribe()
+    fault(world.sandbox, remove_lab="lab_0002", drop_subscriptions="lab_0002")
+    world.rotate()
+    assert world.finish().state == "finished"
+    assert len(world.valid()) == 1
+    assert _all_are_valid(world)
+    for lab in ("lab_0001", "lab_0003"):
+        fault(world.sandbox, remove_lab=lab)
+    with pytest.raises(QuestionError, match="no lab that Ledger has subscribed is in the account"):
+        world.rotate()
 
 
 def test_a_webhook_that_flabs_keeps_leaves_the_old_token_valid(database_url: str) -> None:
