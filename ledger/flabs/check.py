@@ -176,5 +176,8 @@ def _coverage_step(coverage: Coverage) -> CheckedStep:
     wrong = sum(bool(lab.findings) for lab in coverage.labs)
     if not wrong:
         return _good("coverage", "every lab is registered as it should be")
-    words = f"{count(wrong, 'lab is', 'labs are')} not: `ledger flabs coverage` says how"
+    words = (
+        f"{count(wrong, 'lab is', 'labs are')} not registered correctly: "
+        "`ledger flabs coverage` says how"
+    )
     return _bad("coverage", words)
