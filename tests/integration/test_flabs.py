@@ -32,7 +32,7 @@ from ledger.flabs.watcher import FlabsWatcher, is_due
 from ledger.model.operators import Operator
 from ledger.operations import webhook_tokens
 from ledger.operations.alerts.watcher import subjects
-from ledger.operations.coverage import Coverage, LabCoverage, read_coverage
+from ledger.operations.coverage import Coverage, LabCoverage, count_unregistered, read_coverage
 from ledger.operations.decisions import catch_up
 from ledger.operations.flabs_account import AccountCheck, read_check
 from ledger.operations.missing_events.subscriptions import set_subscription
@@ -348,9 +348,13 @@ def test_each_finding_is_alerted_about_once_it_is_certain(world: World) -> None:
 
     at_once = {("flabs_coverage", lab) for lab in ("lab_0001", "lab_0002", "lab_0003", "lab_9")}
     assert told(NOW) == at_once
+    assert count_unregistered(world.coverage(), datetime.now(UTC)) == 4
     world.subscribe("lab_0002")
     assert told(NOW) == at_once - {("flabs_coverage", "lab_0002")}
     assert ("flabs_coverage", "lab_0002") in told(timedelta(days=2))
+    found = world.coverage()
+    assert count_unregistered(found, datetime.now(UTC)) == 3
+    assert count_unregistered(found, datetime.now(UTC) + timedelta(days=2)) == 4
 
 
 def test_an_account_that_cannot_be_used_is_alerted_about_after_a_while(world: World) -> None:
