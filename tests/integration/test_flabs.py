@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.json import decode
 from psycopg import Connection
+from structlog.testing import capture_logs
 
 from ledger.errors import (
     DecisionError,
@@ -648,6 +649,25 @@ def test_an_old_token_that_is_still_presented_is_not_dropped_unless_it_must_be(
     assert old in world.valid()
     assert world.finish(drop=True).state == "finished"
     assert old not in world.valid()
+
+
+def test_the_watcher_says_once_that_an_old_token_is_still_presented(
+    world: World, service: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "QUIET", NOW)
+    world.subscribe()
+    (old,) = world.rotate().replaced
+    service.execute(
+        "UPDATE ledger.flabs_rotation SET subscribed_at = subscribed_at - interval '1 hour'"
+    )
+    watcher = FlabsWatcher(world.url, world.settings, POLICY)
+    with capture_logs() as logs:
+        for _ in range(3):
+            webhook_tokens.note_use(world.connection, [old], datetime.now(UTC))
+            watcher.look_once()
+    (told,) = [one for one in logs if one["event"] == "the old webhook tokens were not dropped"]
+    assert "still presented" in told["error"]
+    assert old in world.valid()
 
 
 def test_the_watcher_ends_a_rotation_whose_wait_is_over(
