@@ -1,8 +1,9 @@
 """One call for all who ask the same at the same time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from contextvars import Context
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -14,13 +15,14 @@ class SharedCall(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._running: dict[Hashable, asyncio.Future[T]] = {}
+        self._running: dict[Hashable, asyncio.Task[T]] = {}
 
-    async def run(self, kind: Hashable, call: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, kind: Hashable, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what `call` returns, or the one of this kind that is under way."""
         running = self._running.get(kind)
         if running is None:
-            running = asyncio.ensure_future(call())
+            # It may outlive the request that starts it, and must not log in its name.
+            running = asyncio.create_task(call(), context=Context())
             self._running[kind] = running
             running.add_done_callback(lambda _: self._running.pop(kind))
         # One who gives up must not end it for the others.
