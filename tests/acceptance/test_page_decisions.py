@@ -88,8 +88,13 @@ def test_refused_deliveries_are_accepted_or_dropped_after_a_look(
     )
     look = page.post("/refused/preview", data={"action": "drop-all", "lab": lab})
     assert "Drop 2 refused deliveries?" in text_of(look)
+    send(server, event(lab, "r3"), token="wrong")  # which nobody has looked at
+    wait_until(lambda: "r3" in page.get("/refused").text, "it is in the box")
     done = page.post("/refused/decide", data={"chosen": hidden(look, "chosen")})
     assert "Dropped: 2 deliveries" in text_of(done)
+    look = page.post("/refused/preview", data={"action": "drop-all", "lab": lab})
+    assert "Drop 1 refused delivery?" in text_of(look)
+    page.post("/refused/decide", data={"chosen": hidden(look, "chosen")})
     assert "No refused delivery meets" in text_of(page.get("/refused", params={"lab": lab}))
     for form in ({"action": "accept-chosen"}, {"action": "burn-all"}, {"action": "accept-x"}):
         assert page.post("/refused/preview", data=form).status_code == 400
