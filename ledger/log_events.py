@@ -52,6 +52,9 @@ EVENTS = {
     "drained the spool of a process that is gone": "Its deliveries are in the log.",
     "folded": "The projector wrote a batch.",
     "how far the state is could not be read": "The page was shown without it.",
+    "labs that left the account at Flabs are not given the new webhook token": (
+        "`labs` were subscribed. If one still sends, its old token is not dropped."
+    ),
     "liveness cannot be recorded now": "It is recorded later.",
     "no delivery could be made durable now": "A rehearsal failed: see `error`.",
     "page failed": "A page was answered with an error of the server: see `error`.",

@@ -51,7 +51,7 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
-_SHARED = {"postgres_url", "image"}
+_SHARED = {"postgres_url", "image", "world"}
 """Fixtures of tests that are about the chosen server, or about the container engine."""
 
 

@@ -8,6 +8,7 @@ from ledger.api.authentication import Authenticator
 from ledger.api.checkpoint_watcher import CheckpointWatcher
 from ledger.api.rate_limit import RateLimit
 from ledger.api.services import Services
+from ledger.api.shared_call import SharedCall
 from ledger.api.threads import Threads
 from ledger.eventlog.group_commit import GroupCommit
 from ledger.operations.policy import Policy
@@ -42,6 +43,8 @@ def make_services(
         reports=Threads("reports", size=2, waiting=30),
         decisions=Threads("decisions", size=3, waiting=60),
         flabs=Threads("flabs", size=1, waiting=4),
+        gauges=Threads("gauges", size=1, waiting=3),
+        scrapes=SharedCall(),
         pages=Threads("pages", size=1, waiting=60),
         hearings=Hearings(),
     )

@@ -11,12 +11,14 @@ import structlog
 from litestar import Request
 from litestar.datastructures import State
 from msgspec import Struct
+from prometheus_client.core import Metric
 from psycopg import Connection, sql
 from psycopg_pool import AsyncConnectionPool
 
 from ledger.api.authentication import Authenticator
 from ledger.api.checkpoint_watcher import CheckpointWatcher
 from ledger.api.rate_limit import RateLimit
+from ledger.api.shared_call import SharedCall
 from ledger.api.threads import Threads
 from ledger.errors import (
     BusyError,
@@ -73,6 +75,10 @@ class Services(Struct, frozen=True):
     """For operators' decisions and imports, so that no report holds them up."""
     flabs: Threads
     """For calls to Flabs, which may be slow, or away."""
+    gauges: Threads
+    """For what `/metrics` reads: it is open to everybody, and must hold up no report."""
+    scrapes: SharedCall[list[Metric]]
+    """What `/metrics` measures, by whether it names labs."""
     pages: Threads
     """For writing long pages of the log."""
     hearings: Hearings
@@ -133,8 +139,12 @@ class Services(Struct, frozen=True):
             return rows
         raise StateError("state.checkpoint is empty: run `ledger rebuild`")
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
-        """Read in a thread, with a connection of its own. Raises `BusyError`, or as `fetch`."""
+    async def run(self, work: Callable[[Connection], T], threads: Threads | None = None) -> T:
+        """Read in a thread, with a connection of its own. Raises `BusyError`, or as `fetch`.
+
+        The thread is one of `reports`, unless others are given.
+        """
+        threads = threads or self.reports
 
         def read() -> T:
             with closing(connect(self.read_url, "report")) as connection:
@@ -144,9 +154,9 @@ class Services(Struct, frozen=True):
                 return work(connection)
 
         if not self.primary:
-            return await self.reports.run(read)
+            return await threads.run(read)
         try:
-            return await self.reports.run(read)
+            return await threads.run(read)
         except BusyError:
             raise
         except (psycopg.OperationalError, DatabaseUnavailableError) as error:
@@ -164,7 +174,7 @@ class Services(Struct, frozen=True):
 
     def close(self) -> None:
         """Start no more work in threads."""
-        for threads in (self.reports, self.decisions, self.flabs, self.pages):
+        for threads in (self.reports, self.decisions, self.flabs, self.gauges, self.pages):
             threads.close()
 
     async def _fetch(

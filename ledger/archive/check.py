@@ -7,16 +7,20 @@ named, unless its hash was changed as well: then its range is.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from hashlib import sha256
+from typing import TypeVar
 
 from msgspec import Struct
 
 from ledger.archive.folder import Archive, Manifest
 from ledger.archive.parquet import ArchivedRow, read_rows
-from ledger.errors import ArchiveDamageError
+from ledger.errors import ArchiveDamageError, SealError
 from ledger.seals.comparison import read_signed
 from ledger.seals.merkle import EMPTY_ROOT, leaf_hash
 from ledger.seals.notes import Checkpoint, PublicKey, read_checkpoint
+
+T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Gets the events done and those to do."""
@@ -40,9 +44,8 @@ def check(
 ) -> Checked:
     """Check a whole archive. Raises `ArchiveError`, and `ArchiveDamageError` for what differs.
 
-    With a key, the checkpoints of its manifests must be signed by it; raises `SealError` if one is
-    not. `against` are checkpoints that the caller has from somewhere else; those of more events
-    than the archive are left out.
+    With a key, the checkpoints of its manifests must be signed by it. `against` are checkpoints
+    that the caller has from somewhere else; those of more events than the archive are left out.
     """
     manifests = archive.whole()
     last = manifests[-1].last
@@ -50,7 +53,8 @@ def check(
     done = 0
     for manifest in manifests:
         if manifest.checkpoint and key:
-            signed += read_signed(manifest.checkpoint, key)
+            read = partial(read_signed, key=key)
+            signed += _of_manifest(manifest.name, read, manifest.checkpoint)
     for before, manifest in zip([None, *manifests], manifests, strict=False):
         if manifest.tree_before().root().hex() != _root_before(before):
             raise ArchiveDamageError(
@@ -67,6 +71,13 @@ def check(
     )
 
 
+def _of_manifest(name: str, read: Callable[[str], T], checkpoint: str) -> T:
+    try:
+        return read(checkpoint)
+    except SealError as error:  # it was changed as a row can be
+        raise ArchiveDamageError(f"{name}: {error}") from error
+
+
 def checked_rows(
     archive: Archive, manifest: Manifest, checkpoints: Iterable[Checkpoint] = ()
 ) -> Iterator[ArchivedRow]:
@@ -80,7 +91,7 @@ def checked_rows(
     for checkpoint in checkpoints:
         wanted[checkpoint.size].add(checkpoint.root)
     if manifest.checkpoint:
-        own = read_checkpoint(manifest.checkpoint)
+        own = _of_manifest(manifest.name, read_checkpoint, manifest.checkpoint)
         if not manifest.first <= own.size <= manifest.last:
             raise ArchiveDamageError(f"{manifest.name} has a checkpoint of another range")
         wanted[own.size].add(own.root)

@@ -61,7 +61,8 @@ def archive(
 
     Each file is read back and each event in it compared with the seal. Interrupted, it is run again
     and goes on. Nothing is removed from the log. `ledger import --archive` and `ledger rebuild
-    --from` read an archive; so does whatever reads Parquet. Needs `ledger[archive]`.
+    --from` read an archive; so does whatever reads Parquet. Needs `ledger[archive]`. --check exits
+    with 3 if the archive is not what was sealed.
     """
     if not only_check and (against or public_key):
         raise click.UsageError("--against and --public-key belong to --check")
@@ -120,7 +121,7 @@ def _check(folder: Archive, against: Path | None, public_key: str | None, *, as_
         with progress("check") as tell:
             found = check(folder, tell, key=key, against=checkpoints)
     except ArchiveDamageError as error:
-        click.echo(f"DAMAGED: {error}")
+        click.echo(msgspec.json.encode({"damage": str(error)}) if as_json else f"DAMAGED: {error}")
         sys.exit(3)
     click.echo(msgspec.json.encode(found) if as_json else _words(found, key))
 

@@ -75,7 +75,8 @@ def seal(
     key = read_key_file(settings.seal_key) if settings.seal_key else None
     if key is None and (public_key or publish_to):
         raise click.UsageError(
-            "this needs a key in LEDGER_SEAL_KEY: `ledger seal --new-key` makes one"
+            "this needs a key in LEDGER_SEAL_KEY: `ledger seal --new-key FILE --name NAME` makes "
+            "one"
         )
     if key and public_key:
         click.echo(key.public)

@@ -12,7 +12,7 @@ from ledger.cli.seal_settings import read_public_key
 from ledger.errors import SealError
 from ledger.eventlog import read
 from ledger.postgres.connect import connect
-from ledger.projection.verification import record_verification
+from ledger.projection.verification import record_comparison, record_verification
 from ledger.projection.verify import verify as run
 from ledger.seals.comparison import Compared, compare, read_signed
 from ledger.seals.notes import PublicKey
@@ -44,7 +44,9 @@ def verify(*, processes: int, against: Path | None, public_key: str | None) -> N
     if against:
         compared = _compare(url, against, read_public_key(public_key))
         if compared.verdict != "as sealed":
-            click.echo(f"{compared.verdict.upper()}: {compared.words}")
+            words = f"{compared.verdict.upper()}: {compared.words}"
+            record_comparison(url, compared.agreed, words)
+            click.echo(words)
             sys.exit(3)
         click.echo(compared.words)
     with progress("verify") as tell:

@@ -77,12 +77,10 @@ def _check_certificate(settings: Settings, now: datetime) -> Iterator[Finding]:
             return
         Certificate(*files)
         ends = end_of_certificate(files[0])
-    except SettingsError:
-        yield wrong(
-            "certificate",
-            f"{settings.tls_certificate} and {settings.tls_key} cannot be used together",
-            "both are PEM files of one pair, the key without a password",
-        )
+    except SettingsError as error:
+        words, _, _ = str(error).partition(". ")
+        advice = "both are PEM files of one pair, the key without a password"
+        yield wrong("certificate", words, advice)
         return
     except (OSError, ValueError) as error:
         yield wrong(
@@ -197,7 +195,8 @@ def _check_seal_key(settings: Settings) -> Finding:
         return warning(
             "seal key",
             "no checkpoint of the log is signed",
-            "make a key with `ledger seal --new-key` and name it in LEDGER_SEAL_KEY",
+            "make a key with `ledger seal --new-key FILE --name NAME`, and set LEDGER_SEAL_KEY to "
+            "the file",
         )
     try:
         key = read_key_file(settings.seal_key)

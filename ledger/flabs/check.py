@@ -23,7 +23,7 @@ from ledger.model.digest import digest
 from ledger.model.operators import Operator
 from ledger.operations.coverage import Coverage, read_coverage
 from ledger.operations.policy import Policy
-from ledger.operations.render.words import count
+from ledger.operations.render.words import count, lasting
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
 
@@ -31,7 +31,7 @@ SECONDS = 10.0
 """How long each step may take: as long as Flabs would wait."""
 
 SOON = timedelta(days=14)
-"""A certificate that ends before is told."""
+"""A certificate that ends before then must be renewed."""
 
 POLL_SECONDS = 0.1
 
@@ -97,13 +97,14 @@ def _public_steps(
         return [_bad("public_url", str(error))]
     steps = [_good("public_url", endpoint)]
     if endpoint.startswith("https:"):
-        steps.append(_certificate_step(endpoint))
+        steps.append(certificate_step(endpoint))
     if probe and steps[-1].ok:
         steps.append(_probe_step(connection, url, settings, endpoint, by=by))
     return steps
 
 
-def _certificate_step(endpoint: str) -> CheckedStep:
+def certificate_step(endpoint: str) -> CheckedStep:
+    """Look at the certificate that an https endpoint shows."""
     parts = urlsplit(endpoint)
     host = parts.hostname or ""
     context = httpx.create_ssl_context()
@@ -117,9 +118,14 @@ def _certificate_step(endpoint: str) -> CheckedStep:
         return _bad("certificate", f"it is not valid: {error.verify_message}")
     except OSError as error:
         return _bad("certificate", f"{host} cannot be reached: {one_line(error)}")
-    until = datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC)
-    words = f"valid until {until:%F %T} UTC"
-    return CheckedStep("certificate", until - datetime.now(UTC) > SOON, words)
+    return _judge_certificate(datetime.fromtimestamp(ssl.cert_time_to_seconds(ends), UTC))
+
+
+def _judge_certificate(until: datetime) -> CheckedStep:
+    left = until - datetime.now(UTC)
+    if left > SOON:
+        return _good("certificate", f"valid until {until:%F %T} UTC")
+    return _bad("certificate", f"it ends {until:%F %T} UTC, in {lasting(left)}: renew it")
 
 
 def _probe_step(
@@ -176,5 +182,8 @@ def _coverage_step(coverage: Coverage) -> CheckedStep:
     wrong = sum(bool(lab.findings) for lab in coverage.labs)
     if not wrong:
         return _good("coverage", "every lab is registered as it should be")
-    words = f"{count(wrong, 'lab is', 'labs are')} not: `ledger flabs coverage` says how"
+    words = (
+        f"{count(wrong, 'lab is', 'labs are')} not registered correctly: "
+        "`ledger flabs coverage` says how"
+    )
     return _bad("coverage", words)

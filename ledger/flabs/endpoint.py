@@ -102,6 +102,18 @@ def token_for(
     return make_token(url, name, by=by, settle=settle)
 
 
+def revoke_made(url: str, settings: Settings, token: Token, *, by: Operator) -> None:
+    """Revoke a token that `token_for` made; leave one of the settings, which others may have."""
+    if token.secret not in settings.webhook_tokens:
+        _revoke(url, token, by=by)
+
+
+def _revoke(url: str, token: Token, *, by: Operator) -> None:
+    with closing(connect(url, "flabs")) as connection:
+        # It is for all labs, which the key of who asked may not be.
+        webhook_tokens.revoke_token(connection, token.token_id or "", by=Operator(by.name, by.key))
+
+
 @contextmanager
 def token_for_probe(url: str, settings: Settings, *, by: Operator) -> Iterator[Token]:
     """Give a valid token; one that has to be made is revoked at the end."""
@@ -118,5 +130,4 @@ def token_for_probe(url: str, settings: Settings, *, by: Operator) -> Iterator[T
     try:
         yield made
     finally:
-        with closing(connect(url, "flabs")) as connection:
-            webhook_tokens.revoke_token(connection, made.token_id or "", by=by)
+        _revoke(url, made, by=by)

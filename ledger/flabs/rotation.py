@@ -15,10 +15,12 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import structlog
 from msgspec import Struct
 from psycopg import Connection
 
 from ledger.errors import DecisionError, FlabsRefusedError, QuestionError
+from ledger.flabs.account import look
 from ledger.flabs.client import FlabsClient
 from ledger.flabs.endpoint import SETTLE_SECONDS, Token, make_token, one_at_a_time, public_endpoint
 from ledger.flabs.subscriptions import Wanted, ask, subscribed
@@ -77,6 +79,8 @@ ORDER BY t.last_used_at DESC
 LIMIT 1
 """
 
+_log = structlog.get_logger(__name__)
+
 
 class Rotation(Struct, frozen=True, kw_only=True):
     """A rotation: the new token's id, those it replaces, and how far it has come. Times are UTC.
@@ -119,8 +123,8 @@ def advance(
     """Begin a rotation, or take up the one that was interrupted, up to the wait for the retries.
 
     `replace` are ids of tokens to drop besides those that Ledger gave to Flabs itself. Raises
-    `QuestionError` if nothing is subscribed, `FlabsError`; `FlabsRefusedError` if Flabs keeps the
-    old token, `DecisionError` while somebody else subscribes or rotates.
+    `QuestionError` if no lab of the account is subscribed, `FlabsError`; `FlabsRefusedError` if
+    Flabs keeps the old token, `DecisionError` while somebody else subscribes or rotates.
     """
     endpoint = public_endpoint(settings)
     with one_at_a_time(url):
@@ -135,8 +139,10 @@ def advance(
             for token_id in replace:
                 webhook_tokens.find_token(connection, token_id)  # which raises
             last = read_rotation(connection, policy, quiet=quiet)
-        if last is not None and last.state == "subscribed":
-            return last
+            if last is not None and last.state == "subscribed":
+                return last
+            account = {lab.lab_id for lab in look(connection, settings, client)}
+        wanted = _still_in_account(wanted, account)
         token = make_token(url, "Flabs, by a rotation", by=by, settle=0)
         number = _begin(url, token, replace, by=by)
         time.sleep(settle)
@@ -173,6 +179,23 @@ def finish(
         connection.execute(_FINISHED, (at, found.rotation))
         _record(connection, found.rotation, "finished", found.token_id, found.replaced, by=by)
         return read_rotation(connection, policy, quiet=quiet)
+
+
+def _still_in_account(wanted: list[Wanted], account: set[str]) -> list[Wanted]:
+    """Leave out labs that the account has no more: Flabs refuses to subscribe them."""
+    gone = {one.lab_id for one in wanted if one.lab_id is not None} - account
+    left = [one for one in wanted if one.lab_id not in gone]
+    if not left:
+        raise QuestionError(
+            "no lab that Ledger has subscribed is in the account at Flabs any more, so there is "
+            "no token to rotate: `ledger flabs subscribe` first"
+        )
+    if gone:
+        _log.warning(
+            "labs that left the account at Flabs are not given the new webhook token",
+            labs=sorted(gone),
+        )
+    return left
 
 
 def _begin(url: str, token: Token, replace: tuple[str, ...], *, by: Operator) -> int:

@@ -17,9 +17,16 @@ from ledger.errors import FlabsRefusedError, QuestionError
 from ledger.event_types import EVENT_TYPES
 from ledger.flabs.account import look
 from ledger.flabs.client import FlabsClient, Party
-from ledger.flabs.endpoint import Token, one_at_a_time, presented, public_endpoint, token_for
+from ledger.flabs.endpoint import (
+    Token,
+    one_at_a_time,
+    presented,
+    public_endpoint,
+    revoke_made,
+    token_for,
+)
 from ledger.model.operator_events import FlabsSubscribed
-from ledger.model.operators import Operator
+from ledger.model.operators import Operator, concerns
 from ledger.operations.decisions import catch_up, deciding_without_state, record, see
 from ledger.postgres.connect import connect
 from ledger.settings import Settings
@@ -141,7 +148,7 @@ def _subscribe(
     with closing(connect(url, "flabs")) as connection:
         position = catch_up(url, connection, patience=patience)
         account = [lab.lab_id for lab in look(connection, settings, client)]
-        wanted = _wanted(choice, account)
+        wanted = _wanted(choice, account, by)
         known = {} if choice.again else _known(connection, endpoint, in_path=choice.in_path)
     items, asked = _split(wanted, known)
     if dry_run:
@@ -150,8 +157,10 @@ def _subscribe(
         return report, position
     if asked:
         token = token_for(url, settings, NAME, by=by)
-        for one in asked:
-            items += ask(url, client, endpoint, one, token, by=by)
+        answered = [item for one in asked for item in ask(url, client, endpoint, one, token, by=by)]
+        if all(item.outcome == "refused" for item in answered):  # nobody has it
+            revoke_made(url, settings, token, by=by)
+        items += answered
         with closing(connect(url, "flabs")) as connection:
             position = see(url, connection, patience=patience, position=None)
     return SubscriptionReport(endpoint=endpoint, dry_run=False, subscriptions=items), position
@@ -239,12 +248,13 @@ def subscribed(connection: Connection) -> list[Wanted]:
     ]
 
 
-def _wanted(choice: Choice, account: Sequence[str]) -> list[Wanted]:
+def _wanted(choice: Choice, account: Sequence[str], by: Operator) -> list[Wanted]:
     labs = account if choice.labs is None else list(dict.fromkeys(choice.labs))
     if unknown := [lab_id for lab_id in labs if lab_id not in account]:
+        seen = [lab_id for lab_id in account if concerns(by.labs, lab_id)]
         raise QuestionError(
             f"the account at Flabs has no lab {', '.join(unknown[:10])}; it has "
-            f"{', '.join(account[:20]) or 'none'}"
+            f"{', '.join(seen[:20]) or ('none' if by.labs is None else 'none of yours')}"
         )
     if not labs:
         raise QuestionError("the account at Flabs has no lab to subscribe")

@@ -37,6 +37,8 @@ class FlabsWatcher:
         self._policy = policy
         self._interval = timedelta(seconds=settings.flabs_interval)
         self._has_account = bool(settings.flabs_client_id and settings.flabs_client_secret)
+        self._said: tuple[int, str] | None = None
+        """Of which rotation the log says why it was not ended, and the kind of the error."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flabs", daemon=True)
 
@@ -54,7 +56,7 @@ class FlabsWatcher:
         with closing(connect(self._url, "flabs")) as connection:
             found = rotation.read_rotation(connection, self._policy)
             if found and found.finished_at is None and found.drop_at and found.drop_at <= now:
-                self._finish(now)
+                self._finish(found.rotation, now)
             if not self._has_account:
                 return
             last = read_check(connection)
@@ -66,11 +68,15 @@ class FlabsWatcher:
                     # What Flabs answered is kept nowhere, and so not in a log either.
                     _log.warning("could not look at the account at Flabs", error=error.brief)
 
-    def _finish(self, now: datetime) -> None:
+    def _finish(self, number: int, now: datetime) -> None:
         try:
             rotation.finish(self._url, self._policy, by=OPERATOR, now=now)
         except LedgerError as error:
-            _log.warning("the old webhook tokens were not dropped", error=one_line(error))
+            # Not each time: Flabs may present an old token until somebody removes a webhook.
+            said = number, type(error).__name__
+            if said != self._said:
+                self._said = said
+                _log.warning("the old webhook tokens were not dropped", error=one_line(error))
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -4,7 +4,7 @@ Reads only what is small: labs and subscriptions, no events.
 """
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -14,6 +14,9 @@ from ledger.model.coverage import FINDINGS, Finding, LabFacts, absent_events, fi
 from ledger.model.operators import Labs, as_array
 from ledger.operations.flabs_account import AccountCheck, read_check
 from ledger.operations.policy import Policy
+
+NEVER_HEARD_FOR_LONG = timedelta(days=1)
+"""How long nothing may come of a lab that was subscribed, before somebody should look."""
 
 _LABS = """
 WITH subscribed AS (
@@ -121,6 +124,26 @@ def coverage_findings(coverage: Coverage) -> list[CoverageFinding]:
         for item in coverage.labs
         for finding in item.findings
     ]
+
+
+def needs_a_person(lab: LabCoverage, finding: Finding, now: datetime) -> bool:
+    """Return whether somebody should look after a finding now.
+
+    A lab that is heard of was subscribed by somebody, with whatever means; one that was just
+    subscribed has nothing to send yet.
+    """
+    if finding == "not_subscribed":
+        return lab.last_received_at is None
+    if finding == "never_heard":
+        return lab.subscribed_at is None or now - lab.subscribed_at >= NEVER_HEARD_FOR_LONG
+    return True
+
+
+def count_unregistered(coverage: Coverage, now: datetime) -> int:
+    """Return how many labs have a finding that somebody should look after now."""
+    return sum(
+        any(needs_a_person(lab, finding, now) for finding in lab.findings) for lab in coverage.labs
+    )
 
 
 def _item(row: tuple[Any, ...], policy: Policy, *, listed: bool) -> LabCoverage:

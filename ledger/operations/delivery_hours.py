@@ -1,5 +1,6 @@
-"""Deliveries of the last hours by what became of them, and of the last days."""
+"""Deliveries of the last hours by what became of them, of the last days, and of each lab."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,8 @@ from ledger.eventlog.delivery_hours import DeliveryOutcome
 from ledger.model.operators import Labs, as_array
 
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+WEEK = timedelta(days=7)
 
 _HOURS = """
 SELECT d.hour, d.outcome, d.deliveries
@@ -25,6 +28,35 @@ WHERE
     AND (%(labs)s::text[] IS NULL OR d.lab_id = ANY(%(labs)s::text[]))
 GROUP BY d.day
 """
+
+# The hour under way is left out: a part of one is no hour.
+_LAB_HOURS = """
+SELECT l.lab_id, heard.first, coalesce(came.lately, 0), coalesce(came.before, 0)
+FROM unnest(%(labs)s::text[]) AS l (lab_id)
+CROSS JOIN LATERAL (
+    SELECT min(h.hour) AS first
+    FROM state.lab_hour h
+    WHERE h.lab_id = l.lab_id
+) heard
+CROSS JOIN LATERAL (
+    SELECT
+        sum(h.events) FILTER (WHERE h.hour >= %(day)s)::bigint AS lately,
+        sum(h.events) FILTER (WHERE h.hour < %(day)s)::bigint AS before
+    FROM state.lab_hour h
+    WHERE h.lab_id = l.lab_id AND h.hour >= %(week)s AND h.hour < %(now)s
+) came
+WHERE heard.first IS NOT NULL
+"""
+
+
+class LabRate(Struct, frozen=True):
+    """First deliveries by webhook an hour: of the last 24 whole hours, and of the 6 days before.
+
+    Null where the lab had not been heard of. Hours before it first was do not count.
+    """
+
+    last_day: float | None
+    before: float | None
 
 
 class DeliveryHour(Struct, frozen=True):
@@ -58,3 +90,23 @@ def read_delivery_days(
     values = {"first_day": every[0], "labs": as_array(labs)}
     counts: dict[date, int] = dict(connection.execute(_DAYS, values).fetchall())
     return [(day, counts.get(day, 0)) for day in every]
+
+
+def read_lab_rates(
+    connection: Connection, now: datetime, *, labs: Sequence[str]
+) -> dict[str, LabRate]:
+    """Return how many deliveries an hour came of each of some labs, if any ever did."""
+    this = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    day, week = this - DAY, this - WEEK
+    values = {"labs": list(labs), "now": this, "day": day, "week": week}
+    return {
+        lab_id: LabRate(
+            last_day=_an_hour(lately, max(day, first), this),
+            before=_an_hour(before, max(week, first), day),
+        )
+        for lab_id, first, lately, before in connection.execute(_LAB_HOURS, values)
+    }
+
+
+def _an_hour(deliveries: int, begin: datetime, end: datetime) -> float | None:
+    return deliveries / ((end - begin) / HOUR) if begin < end else None

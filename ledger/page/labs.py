@@ -1,4 +1,4 @@
-"""Labs: when each was heard of last, how late it delivers, and what is subscribed for it."""
+"""Labs: when each was heard of last, how much comes and how late, and what is subscribed."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from ledger.api.services import Services
 from ledger.model.silence import HearingState
 from ledger.operations.api_keys import SCOPES
 from ledger.operations.coverage import Coverage, coverage_findings, read_coverage
+from ledger.operations.delivery_hours import LabRate, read_lab_rates
 from ledger.operations.lab_list import LabItem, list_lab_items
 from ledger.operations.near_losses import read_near_losses
 from ledger.operations.policy import Policy
@@ -54,24 +55,25 @@ class LabsController(Controller):
 
         def work(
             connection: Connection,
-        ) -> tuple[int, list[LabItem], dict[str, Habit], Coverage | None]:
+        ) -> tuple[int, list[LabItem], dict[str, Habit], dict[str, LabRate], Coverage | None]:
             position = store.read_checkpoint(connection).position
             found = list_lab_items(
                 connection, services.policy, now, services.hearings, labs=caller.labs, state=state,
                 after=key[0] if key else None, limit=PART + 1,
             )  # fmt: skip
             habits = _habits(connection, services.policy, now, found[:PART])
+            rates = read_lab_rates(connection, now, labs=[lab.lab_id for lab in found[:PART]])
             coverage = None
             if caller.scope == SCOPES[-1]:  # as the API
                 coverage = read_coverage(connection, services.policy, labs=caller.labs)
-            return position, found, habits, coverage
+            return position, found, habits, rates, coverage
 
-        position, found, habits, coverage = await services.run(work)
+        position, found, habits, rates, coverage = await services.run(work)
         wrong = coverage_findings(coverage) if coverage else []
         following = write_cursor(found[PART - 1].lab_id) if len(found) > PART else None
         return respond(
             request, "labs.html", position=position, labs=found[:PART], habits=habits,
-            following=following, state=state,
+            rates=rates, following=following, state=state,
             check=coverage.check if coverage else None,
             wrong=wrong[:PART], wrong_count=len(wrong),
         )  # fmt: skip

@@ -42,7 +42,7 @@ def needs_list(
 ) -> list[Need]:
     """Return what was counted and is not zero, the oldest first.
 
-    `unregistered` are labs whose registration at Flabs is not as it should be; `silent` is when
+    `unregistered` are labs whose registration at Flabs somebody should look after; `silent` is when
     each silent lab was heard of last.
     """
     lines = [
@@ -55,7 +55,7 @@ def needs_list(
         Need(
             path="/labs#registration", number=unregistered,
             what=_of(unregistered, "{lab is} not registered at Flabs as expected"),
-            more="its events, or some of them, are not sent", tone="warn",
+            more="some events may not be sent", tone="warn",
         ),
         Need(
             path="/missing-events?state=overdue&certainty=certain", number=needs.overdue,

@@ -18,7 +18,7 @@ from ledger.api.services import Services
 from ledger.errors import LedgerError, one_line
 from ledger.eventlog.delivery_hours import OUTCOMES, DeliveryOutcome
 from ledger.operations.api_keys import SCOPES
-from ledger.operations.coverage import coverage_findings, read_coverage
+from ledger.operations.coverage import count_unregistered, read_coverage
 from ledger.operations.delivery_hours import DeliveryHour, read_delivery_days, read_delivery_hours
 from ledger.operations.near_losses import read_near_losses
 from ledger.operations.needs import Needs, read_needs
@@ -57,7 +57,7 @@ class _Figures(Struct, frozen=True):
     at: datetime
     needs: Needs | None
     unregistered: int
-    """Labs whose registration at Flabs is not as it should be."""
+    """Labs whose registration at Flabs somebody should look after."""
     late_labs: list[LateLab] | None
     days: list[tuple[date, int]] | None
     hours: list[DeliveryHour] | None
@@ -129,7 +129,7 @@ def _count(connection: Connection, services: Services, caller: Caller) -> _Figur
     needs = read_needs(connection, services.policy, now, labs=caller.labs)
     hours = read_delivery_hours(connection, now, hours=HOURS) if caller.labs is None else None
     coverage = read_coverage(connection, services.policy, labs=caller.labs)
-    unregistered = len({one.lab_id for one in coverage_findings(coverage)})
+    unregistered = count_unregistered(coverage, now)
     return _Figures(now, needs, unregistered, _late_labs(near_losses), days, hours)
 
 

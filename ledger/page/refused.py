@@ -1,5 +1,6 @@
 """Refused deliveries: with a wrong token, kept outside the log until somebody decides."""
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -32,16 +33,20 @@ AnyRequest = Request[Any, Any, Any]
 
 
 class Chosen(Struct, frozen=True):
-    """What a form chose: deliveries by their ids, or all that meet the filters."""
+    """What a form chose: deliveries by their ids, or all that meet the filters.
+
+    `looked_at` is when it was shown what that means: what came since is not decided about.
+    """
 
     action: Decision
     ids: tuple[str, ...] | None
     lab: str | None
     reason: Refusal | None
+    looked_at: datetime
 
     def selection(self, caller: Caller) -> Selection:
         """Return it as far as the key may decide about it."""
-        return Selection(self.ids, caller.narrowed(self.lab), self.reason)
+        return Selection(self.ids, caller.narrowed(self.lab), self.reason, self.looked_at)
 
 
 class RefusedController(Controller):
@@ -140,6 +145,7 @@ def _chosen(form: Any) -> Chosen:  # noqa: ANN401 -- the framework's form
                 "ids": ids,
                 "lab": str(form.get("lab", "")) or None,
                 "reason": str(form.get("reason", "")) or None,
+                "looked_at": datetime.now(UTC),
             },
             Chosen,
         )

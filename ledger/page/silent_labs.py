@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextvars import Context
 from datetime import UTC, datetime
 
 import psycopg
@@ -46,7 +47,9 @@ async def read_silent(services: Services, labs: Labs) -> Judged:
     if reading is None or is_old:
         if len(_readings) > 1000:  # noqa: PLR2004 -- keys for many sets of labs
             _readings.clear()
-        reading = _Reading(asyncio.create_task(_judge(services, labs)), time.monotonic())
+        # It outlives the request that starts it, and must not log in its name.
+        task = asyncio.create_task(_judge(services, labs), context=Context())
+        reading = _Reading(task, time.monotonic())
         _readings[key] = reading
     done, _ = await asyncio.wait({reading.task}, timeout=WAIT_SECONDS)
     return reading.task.result() if done else Judged(None)

@@ -1,5 +1,6 @@
 """Opens every connection to PostgreSQL, with the same limits, settings and role."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
@@ -155,10 +156,15 @@ def _as_role() -> Query:
     return cast("Query", f"SET ROLE {_role}")
 
 
+_HINT = re.compile(r" Is the server running [^?]*\?")
+
+
 def unavailable(error: psycopg.Error) -> DatabaseUnavailableError:
     """Say in one line that the database cannot be reached."""
+    # The library asks what to check, as the sentence after it does.
+    reason = _HINT.sub("", one_line(error)) or type(error).__name__
     return DatabaseUnavailableError(
-        f"the database does not answer: {one_line(error) or type(error).__name__}. "
+        f"the database does not answer: {reason}. "
         "Check LEDGER_DATABASE_URL and that PostgreSQL runs"
     )
 

@@ -37,9 +37,21 @@ def record_verification(url: str, found: Verified) -> None:
     A verification is worth as much without the record, and may run on a standby.
     """
     words = found.difference.words if found.difference else None
+    _record(url, found.head, found.bills, words)
+
+
+def record_comparison(url: str, agreed: int, difference: str) -> None:
+    """Record that the log is not what was sealed, as `record_verification` does.
+
+    `agreed` is the last size up to which it is. No bill was compared.
+    """
+    _record(url, agreed, 0, difference)
+
+
+def _record(url: str, head: int, bills: int, difference: str | None) -> None:
     try:
         with connect(url, "verify") as connection:
-            connection.execute(_RECORD, (found.head, found.bills, words))
+            connection.execute(_RECORD, (head, bills, difference))
     except (psycopg.Error, LedgerError) as error:
         log = structlog.get_logger(__name__)
         log.warning("that the log was verified could not be recorded", error=one_line(error))

@@ -72,6 +72,18 @@ def test_an_archive_is_checked_without_a_database(archived: Archived) -> None:
     assert_sentence(other, "not a public key")
 
 
+def test_an_archive_that_another_key_signed_ends_with_three(
+    archived: Archived, tmp_path: Path
+) -> None:
+    made = run_ledger("seal", "--new-key", str(tmp_path / "key"), "--name", NAME)
+    check = ("archive", str(archived.folder), "--check", "--public-key", made.stdout.decode())
+    plain, as_json = run_ledger(*check), run_ledger(*check, "--json")
+    assert (plain.returncode, as_json.returncode) == (3, 3)
+    damage = json.loads(as_json.stdout)["damage"]
+    assert "no good signature" in damage
+    assert plain.stdout.decode() == f"DAMAGED: {damage}\n"
+
+
 def test_what_cannot_be_done_is_a_sentence(archived: Archived, tmp_path: Path) -> None:
     folder = str(archived.folder)
     assert_sentence(archived.run("archive"), "DIR", code=2)

@@ -55,4 +55,6 @@ def test_migrate_tells_what_it_would_do_and_does_not(empty_database_url: str) ->
 def test_a_database_that_is_away_is_a_sentence() -> None:
     settings = settings_of("postgresql://u:geheim@127.0.0.1:1/x")
     for command in ("migrate", "verify"):
-        assert "geheim" not in assert_sentence(run_ledger(command, settings=settings))
+        said = assert_sentence(run_ledger(command, settings=settings))
+        assert "geheim" not in said
+        assert "failed: Connection refused. Check LEDGER_DATABASE_URL" in said

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ledger.eventlog.append import append
 from ledger.postgres.connect import connect
+from ledger.projection.verification import read_last_verification
 from ledger.seals.notes import notes_in, read_checkpoint
 from tests.support.commands import assert_sentence, settings_of
 from tests.support.histories import mixed_history
@@ -238,8 +239,11 @@ def test_a_change_ends_with_three_and_names_the_position(sealed: Sealed) -> None
             done = sealed.run("verify", "--against", str(sealed.published))
         finally:
             tamper(owner, change.format("-") + where)
+        recorded = read_last_verification(owner)
     assert done.returncode == 3
     assert done.stdout.decode().startswith("CHANGED: position 42 is not what was sealed")
+    assert recorded
+    assert recorded.difference == done.stdout.decode().strip()
 
 
 # --- the projector ---------------------------------------------------------------------------

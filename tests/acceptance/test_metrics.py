@@ -2,19 +2,23 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack, closing
 from math import isnan
 from pathlib import Path
 
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg import Connection
 
 from ledger import schema
 from tests.support.payloads import distinct, event
 from tests.support.postgres import PrivateServer
 from tests.support.server import KEY, LedgerServer, environment, is_worker, wait_until
+from tests.support.sessions import one
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -243,6 +247,32 @@ def test_what_was_measured_of_deliveries_and_of_the_processes(
         with server.api.stream("GET", "/v1/changes", headers={"Accept": "text/event-stream"}):
             wait_until(lambda: value(scrape(server), "ledger_change_streams") == 1, "a stream")
         wait_until(lambda: value(scrape(server), "ledger_change_streams") == 0, "none")
+
+
+def test_a_flood_of_scrapes_holds_up_no_report(database_url: str, tmp_path: Path) -> None:
+    """A table is locked, so that each scrape waits for as long as the test likes."""
+    with (
+        LedgerServer(database_url, tmp_path) as server,
+        closing(psycopg.connect(database_url)) as owner,
+        ExitStack() as flood,
+    ):
+        owner.execute("LOCK TABLE ledger.verification")
+        for _ in range(50):
+            scraper = flood.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            scraper.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: _blocked(owner), "a scrape waits")
+        assert server.api.get("/v1/labs").status_code == 200
+        assert _blocked(owner) == 1
+        owner.rollback()
+        assert value(scrape(server), "ledger_database_up") == 1
+
+
+def _blocked(owner: Connection) -> int:
+    query = (
+        "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+        " WHERE NOT l.granted AND d.datname = current_database()"
+    )
+    return int(one(owner, query))
 
 
 def by_lab(series: Series) -> dict[tuple[str, str], float]:

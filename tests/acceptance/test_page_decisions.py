@@ -88,8 +88,13 @@ def test_refused_deliveries_are_accepted_or_dropped_after_a_look(
     )
     look = page.post("/refused/preview", data={"action": "drop-all", "lab": lab})
     assert "Drop 2 refused deliveries?" in text_of(look)
+    send(server, event(lab, "r3"), token="wrong")  # which nobody has looked at
+    wait_until(lambda: "r3" in page.get("/refused").text, "it is in the box")
     done = page.post("/refused/decide", data={"chosen": hidden(look, "chosen")})
     assert "Dropped: 2 deliveries" in text_of(done)
+    look = page.post("/refused/preview", data={"action": "drop-all", "lab": lab})
+    assert "Drop 1 refused delivery?" in text_of(look)
+    page.post("/refused/decide", data={"chosen": hidden(look, "chosen")})
     assert "No refused delivery meets" in text_of(page.get("/refused", params={"lab": lab}))
     for form in ({"action": "accept-chosen"}, {"action": "burn-all"}, {"action": "accept-x"}):
         assert page.post("/refused/preview", data=form).status_code == 400
@@ -244,6 +249,23 @@ def test_labs_that_are_not_registered_as_expected_are_listed(
     said = text_of(page.get("/labs"))
     assert "lab_<branch> in the account, but not subscribed" in said
     assert "The account was looked at" in said
+
+
+def test_labs_are_shown_with_their_deliveries_an_hour(
+    page: httpx.Client, module_database_url: str
+) -> None:
+    with psycopg.connect(module_database_url) as connection:
+        connection.execute("INSERT INTO state.lab VALUES ('lab_hourly', now(), now())")
+        connection.execute(
+            "INSERT INTO state.lab_hour SELECT 'lab_hourly', date_trunc('hour', now(), 'UTC') - h,"
+            " n, now() FROM (VALUES (interval '48 h', 36), ('2 h', 2400)) AS came (h, n)"
+        )
+    try:
+        assert "100.0 before 1.5" in text_of(page.get("/labs"))
+    finally:
+        with psycopg.connect(module_database_url) as connection:
+            for table in ("lab", "lab_hour"):
+                connection.execute(f"DELETE FROM state.{table} WHERE lab_id = 'lab_hourly'")
 
 
 def test_the_system_shows_no_secret(server: LedgerServer, page: httpx.Client) -> None:

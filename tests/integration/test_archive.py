@@ -26,7 +26,7 @@ from ledger.archive.folder import Archive
 from ledger.archive.rebuild import rebuild_from
 from ledger.archive.restore import ArchivedLog
 from ledger.archive.write import Archived, archiving, write_archive
-from ledger.errors import ArchiveDamageError, ArchiveError, SealError
+from ledger.errors import ArchiveDamageError, ArchiveError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.eventlog.import_counts import Imported
@@ -480,9 +480,16 @@ def test_a_changed_manifest_is_a_sentence(copy: Path, change: str) -> None:
         checked(copy)
 
 
+def test_a_checkpoint_that_cannot_be_read_is_damage(copy: Path) -> None:
+    path = next(one for one in manifests(copy) if json.loads(one.read_bytes())["checkpoint"])
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "checkpoint": "x"}))
+    with pytest.raises(ArchiveDamageError, match=rf"{path.name}: .*not a checkpoint"):
+        check(Archive(copy), nothing)
+
+
 def test_a_checkpoint_of_another_key_or_of_another_log_is_found(kept: Kept, copy: Path) -> None:
     other = SigningKey.new(KEY.name)
-    with pytest.raises(SealError, match="no good signature"):
+    with pytest.raises(ArchiveDamageError, match=r"positions-.*\.json: .*no good signature"):
         check(Archive(copy), nothing, key=other.public)
     for size in (5, 300, kept.last):
         wrong = Checkpoint(KEY.name, size, bytes(32), NOW)

@@ -14,7 +14,12 @@ from ledger.eventlog.delivery_hours import LOCK_TIMEOUT, DeliveryHours
 from ledger.eventlog.liveness import Liveness, steady_clock
 from ledger.eventlog.liveness_recorder import LivenessRecorder
 from ledger.metrics import DELIVERIES, REFUSED
-from ledger.operations.delivery_hours import read_delivery_days, read_delivery_hours
+from ledger.operations.delivery_hours import (
+    LabRate,
+    read_delivery_days,
+    read_delivery_hours,
+    read_lab_rates,
+)
 from ledger.operations.near_losses import read_near_losses
 from ledger.postgres.connect import connect
 from tests.support.decisions import POLICY
@@ -131,6 +136,33 @@ def test_days_without_deliveries_are_days_too(database_url: str) -> None:
         found = read_delivery_days(connection, today, days=3, labs=None)
         assert found == [(yesterday - timedelta(days=1), 0), (yesterday, 6), (today, 1)]
         assert read_delivery_days(connection, today, days=1, labs=("b",)) == [(today, 0)]
+
+
+def test_deliveries_an_hour_are_of_whole_hours_since_a_lab_was_first_heard_of(
+    database_url: str,
+) -> None:
+    """Noon is under way: its deliveries count for nothing. Lab -> hours ago: deliveries."""
+    heard = {
+        "usual": {300: 1, 168: 9, 167: 144, 24: 48, 23: 12, 0: 999},
+        "silent": {168: 9, 30: 72},
+        "new": {3: 30},
+        "newest": {0: 5},
+    }
+    this = NOON.replace(minute=0, second=0)
+    with closing(connect(database_url, "test")) as connection:
+        for lab, hours in heard.items():
+            for ago, number in hours.items():
+                at = this - timedelta(hours=ago)
+                connection.execute(
+                    "INSERT INTO state.lab_hour VALUES (%s, %s, %s, %s)", (lab, at, number, at)
+                )
+        found = read_lab_rates(connection, NOON, labs=[*heard, "imported"])
+    assert found == {
+        "usual": LabRate(last_day=2.5, before=1.0625),
+        "silent": LabRate(last_day=0.0, before=0.5625),
+        "new": LabRate(last_day=10.0, before=None),
+        "newest": LabRate(last_day=None, before=None),
+    }
 
 
 def test_labs_without_a_late_delivery_are_left_out(database_url: str) -> None:

@@ -406,7 +406,12 @@ def test_the_end_of_the_certificate_is_looked_at(tmp_path: Path, days: int, verd
     assert found.verdict == verdict
     key.write_bytes(trustme.CA().issue_cert("127.0.0.1").private_key_pem.bytes())
     [found] = machine_findings(settings, "certificate")
-    assert (found.verdict, "cannot be used together" in found.words) == ("wrong", True)
+    assert found.verdict == "wrong"
+    assert found.words.endswith(f"LEDGER_TLS_KEY {key} cannot be used: key values mismatch")
+    key.unlink()
+    [found] = machine_findings(settings, "certificate")
+    assert found.verdict == "wrong"
+    assert found.words.endswith(f"LEDGER_TLS_KEY {key} cannot be read: No such file or directory")
 
 
 def test_what_waits_in_the_spool_or_was_set_aside_is_told(tmp_path: Path) -> None:

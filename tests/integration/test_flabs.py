@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.json import decode
 from psycopg import Connection
+from structlog.testing import capture_logs
 
 from ledger.errors import (
     DecisionError,
@@ -23,6 +24,7 @@ from ledger.errors import (
 from ledger.eventlog.append import Delivery, append
 from ledger.flabs import rotation, subscriptions
 from ledger.flabs.account import look
+from ledger.flabs.answers import AccountLab
 from ledger.flabs.client import FlabsClient
 from ledger.flabs.endpoint import one_at_a_time
 from ledger.flabs.rotation import Rotation, advance, finish
@@ -31,7 +33,7 @@ from ledger.flabs.watcher import FlabsWatcher, is_due
 from ledger.model.operators import Operator
 from ledger.operations import webhook_tokens
 from ledger.operations.alerts.watcher import subjects
-from ledger.operations.coverage import Coverage, LabCoverage, read_coverage
+from ledger.operations.coverage import Coverage, LabCoverage, count_unregistered, read_coverage
 from ledger.operations.decisions import catch_up
 from ledger.operations.flabs_account import AccountCheck, read_check
 from ledger.operations.missing_events.subscriptions import set_subscription
@@ -61,10 +63,15 @@ class World:
         self.settings = settings_for(sandbox)
         self.connection = connect(url, "test")
 
-    def subscribe(self, *labs: str, **choice: Any) -> SubscriptionReport:  # noqa: ANN401 -- of `Choice`
+    def subscribe(
+        self,
+        *labs: str,
+        by: Operator = BY,
+        **choice: Any,  # noqa: ANN401 -- of `Choice`
+    ) -> SubscriptionReport:
         chosen = Choice(**{"labs": labs or None, "events": ALL, **choice})
         with client_of(self.sandbox) as client:
-            report, _ = subscribe(self.url, self.settings, client, chosen, by=BY, patience=20)
+            report, _ = subscribe(self.url, self.settings, client, chosen, by=by, patience=20)
         return report
 
     def rotate(self, quiet: timedelta = NOW, **more: Any) -> Rotation:  # noqa: ANN401 -- of `advance`
@@ -190,6 +197,10 @@ def test_a_dry_run_asks_and_records_nothing(world: World) -> None:
 def test_a_lab_or_type_that_does_not_exist_is_a_sentence(world: World) -> None:
     with pytest.raises(QuestionError, match="has no lab lab_9; it has lab_0001"):
         world.subscribe("lab_9")
+    with pytest.raises(QuestionError, match=r"has no lab lab_9; it has lab_0002$"):
+        world.subscribe("lab_9", by=Operator("x", "key", labs=("lab_0002", "lab_9")))
+    with pytest.raises(QuestionError, match=r"has no lab lab_9; it has none of yours$"):
+        world.subscribe("lab_9", by=Operator("x", "key", labs=("lab_9",)))
     with pytest.raises(QuestionError, match=r"bill\.invented"):
         world.subscribe(events=("bill.invented",))
     with pytest.raises(QuestionError, match="corporateUser:ID"):
@@ -233,6 +244,27 @@ def test_without_a_token_in_the_settings_one_is_made_and_not_shown(
     (token,) = world.tokens_at_flabs()
     assert token is not None
     assert token.startswith(webhook_tokens.PREFIX)
+
+
+def test_a_token_that_flabs_did_not_take_is_revoked_and_without_need_none_is_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.flabs.endpoint.time.sleep", lambda _: None)
+    world.subscribe("lab_0001")
+    (of_settings,) = world.valid()
+    party = (parse_party("corporateUser:p1"),)
+    assert set(outcomes(world.subscribe(parties=party)).values()) == {"refused"}
+    assert world.valid() == {of_settings}
+    world.settings = settings_for(world.sandbox, webhook_tokens=())
+    assert outcomes(world.subscribe("lab_0001")) == {"lab_0001": "known"}
+    assert len(webhook_tokens.list_tokens(world.connection, limit=9)) == 1
+    by = Operator("a key for a lab", "k", labs=("lab_0001",))
+    refused = world.subscribe("lab_0001", parties=party, by=by)
+    assert outcomes(refused) == {"lab_0001": "refused"}
+    assert len(webhook_tokens.list_tokens(world.connection, limit=9)) == 2
+    assert world.valid() == {of_settings}
+    world.subscribe("lab_0002")
+    assert len(world.valid()) == 2
 
 
 def test_a_token_in_the_path_is_in_no_record(world: World) -> None:
@@ -317,9 +349,13 @@ def test_each_finding_is_alerted_about_once_it_is_certain(world: World) -> None:
 
     at_once = {("flabs_coverage", lab) for lab in ("lab_0001", "lab_0002", "lab_0003", "lab_9")}
     assert told(NOW) == at_once
+    assert count_unregistered(world.coverage(), datetime.now(UTC)) == 4
     world.subscribe("lab_0002")
     assert told(NOW) == at_once - {("flabs_coverage", "lab_0002")}
     assert ("flabs_coverage", "lab_0002") in told(timedelta(days=2))
+    found = world.coverage()
+    assert count_unregistered(found, datetime.now(UTC)) == 3
+    assert count_unregistered(found, datetime.now(UTC) + timedelta(days=2)) == 4
 
 
 def test_an_account_that_cannot_be_used_is_alerted_about_after_a_while(world: World) -> None:
@@ -539,19 +575,48 @@ def _all_are_valid(world: World) -> bool:
 
 
 def test_flabs_that_fails_midway_leaves_all_tokens_valid_and_the_next_run_ends_it(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.subscribe()
-    with client_of(world.sandbox) as client:
-        client.log_in()
+    real = FlabsClient.labs
+
+    def then_fail(client: FlabsClient) -> list[AccountLab]:
+        found = real(client)
         fault(world.sandbox, errors=3)
-        with pytest.raises(FlabsUnavailableError):
-            advance(world.url, world.settings, POLICY, client, by=BY, patience=20, settle=0)
+        return found
+
+    monkeypatch.setattr(FlabsClient, "labs", then_fail)
+    with pytest.raises(FlabsUnavailableError):
+        world.rotate()
+    monkeypatch.undo()
     assert _all_are_valid(world)
     first = world.valid()
+    assert len(first) == 2
     assert world.rotate(NOW).replaced == sorted(first)
     world.finish()
     assert len(world.valid()) == 1
+
+
+def test_while_flabs_is_away_no_token_is_made(world: World) -> None:
+    world.subscribe()
+    before = world.valid()
+    fault(world.sandbox, errors=3)
+    with pytest.raises(FlabsUnavailableError):
+        world.rotate()
+    assert world.valid() == before
+
+
+def test_a_lab_that_left_the_account_holds_up_no_rotation(world: World) -> None:
+    world.subscribe()
+    fault(world.sandbox, remove_lab="lab_0002", drop_subscriptions="lab_0002")
+    world.rotate()
+    assert world.finish().state == "finished"
+    assert len(world.valid()) == 1
+    assert _all_are_valid(world)
+    for lab in ("lab_0001", "lab_0003"):
+        fault(world.sandbox, remove_lab=lab)
+    with pytest.raises(QuestionError, match="no lab that Ledger has subscribed is in the account"):
+        world.rotate()
 
 
 def test_a_webhook_that_flabs_keeps_leaves_the_old_token_valid(database_url: str) -> None:
@@ -584,6 +649,25 @@ def test_an_old_token_that_is_still_presented_is_not_dropped_unless_it_must_be(
     assert old in world.valid()
     assert world.finish(drop=True).state == "finished"
     assert old not in world.valid()
+
+
+def test_the_watcher_says_once_that_an_old_token_is_still_presented(
+    world: World, service: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "QUIET", NOW)
+    world.subscribe()
+    (old,) = world.rotate().replaced
+    service.execute(
+        "UPDATE ledger.flabs_rotation SET subscribed_at = subscribed_at - interval '1 hour'"
+    )
+    watcher = FlabsWatcher(world.url, world.settings, POLICY)
+    with capture_logs() as logs:
+        for _ in range(3):
+            webhook_tokens.note_use(world.connection, [old], datetime.now(UTC))
+            watcher.look_once()
+    (told,) = [one for one in logs if one["event"] == "the old webhook tokens were not dropped"]
+    assert "still presented" in told["error"]
+    assert old in world.valid()
 
 
 def test_the_watcher_ends_a_rotation_whose_wait_is_over(

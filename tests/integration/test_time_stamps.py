@@ -1,10 +1,12 @@
 """Time stamps of checkpoints, by an authority that `openssl ts` plays."""
 
 import shutil
+import socketserver
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -232,6 +234,36 @@ def test_an_authority_is_not_asked_again_at_once_for_what_cannot_be_kept(
     assert len(authority.requests) == 1
     (tmp_path / "checkpoints.time-stamps").unlink()
     assert stamps.stamp_if_due(publication, KEY.public, NOW + DAY)
+
+
+@pytest.mark.parametrize("begins", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
+def test_an_authority_that_drips_does_not_hold_the_sealer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bytes
+) -> None:
+    """Each byte comes in time, in the headers or the body, and the answer never ends."""
+    monkeypatch.setattr(time_stamps, "TIMEOUT", 0.5)
+    publication = Publication(tmp_path)
+    publication.append(note(5))
+    gone = threading.Event()
+
+    class Dripping(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(begins)
+            with suppress(OSError):
+                while not gone.wait(0.05):
+                    self.request.sendall(b"x")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        stamps = TimeStamps(f"http://127.0.0.1:{server.server_address[1]}/tsr", interval=DAY)
+        try:
+            with pytest.raises(TimeStampError, match=r"did not end its answer within 0\.5 s"):
+                stamps.stamp_if_due(publication, KEY.public, NOW)
+        finally:
+            gone.set()
+            server.shutdown()
+            thread.join()
 
 
 def test_a_stamp_of_an_authority_that_is_not_trusted_is_refused(

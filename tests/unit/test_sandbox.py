@@ -15,6 +15,7 @@ from ledger.simulator import SimulationOptions, read_truth, simulate
 from ledger.simulator.history import lab_ids
 from ledger.simulator.sandbox import Account, Options, Sandbox
 from ledger.simulator.sandbox.account import Again
+from ledger.simulator.sandbox.faults import Faults, Trouble
 from tests.support.receiver import Answer, Receiver, receiving
 
 ALL = ("bill.created", "report.completed", "bill.completed", "bill.deleted")
@@ -141,3 +142,10 @@ def test_a_taken_port_is_a_sentence() -> None:
         port = int(sandbox.url.rpartition(":")[2])
         with pytest.raises(SimulationError, match=f"cannot listen on 127.0.0.1:{port}"):
             Sandbox(Account([], Options()), port=port)
+
+
+def test_another_fault_leaves_the_next_pause_as_it_was_asked_for() -> None:
+    account, trouble = Account(["lab_1"], Options()), Trouble()
+    trouble.add(Faults(slow=1, seconds=5), account)
+    trouble.add(Faults(errors=1), account)
+    assert [trouble.next_pause() for _ in range(2)] == [5, 0]

@@ -2,7 +2,6 @@
 
 import asyncio
 import platform
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import nan
 from typing import Any
@@ -110,8 +109,9 @@ async def get_metrics(request: Request[Any, Any, Any], services: Services) -> Re
     all labs is shown it. While the database does not answer, `ledger_database_up` is 0 and what it
     would tell is NaN.
     """
-    content = exposition(await _gauges(services, by_lab=_sees_all_labs(request, services)))
-    return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    by_lab = _sees_all_labs(request, services)
+    gauges = await services.scrapes.run(by_lab, lambda: _gauges(services, by_lab=by_lab))
+    return Response(exposition(gauges), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _sees_all_labs(request: Request[Any, Any, Any], services: Services) -> bool:
@@ -120,7 +120,7 @@ def _sees_all_labs(request: Request[Any, Any, Any], services: Services) -> bool:
     return caller is not None and caller.labs is None
 
 
-async def _gauges(services: Services, *, by_lab: bool) -> Iterable[Metric]:
+async def _gauges(services: Services, *, by_lab: bool) -> list[Metric]:
     # At the same time, so that a scrape does not wait for two time-outs.
     primary = services.on_primary
     found = await asyncio.gather(
@@ -147,7 +147,7 @@ async def _gauges(services: Services, *, by_lab: bool) -> Iterable[Metric]:
             missing = part[1]
         elif isinstance(part, (psycopg.OperationalError, DatabaseUnavailableError)):
             values["ledger_database_up"] = 0.0
-        # The state is missing, or reports keep the threads busy.
+        # The state is missing, or the database holds up scrapes before this one.
         elif not isinstance(part, (psycopg.Error, StateError, BusyError)):
             raise part
     return [
@@ -215,7 +215,7 @@ async def _desk(services: Services, *, by_lab: bool) -> tuple[Values, GaugeMetri
         values = measure_desk(connection, policy, now)
         return values, measure_missing(connection, policy, now) if by_lab else None
 
-    return await services.run(read)
+    return await services.run(read, services.gauges)
 
 
 async def _labs(services: Services) -> Values:
@@ -226,7 +226,7 @@ async def _labs(services: Services) -> Values:
         coverage = read_coverage(connection, services.policy)
         return coverage, [hearing.state for hearing in hearings.values()]
 
-    found, states = await services.run(read)
+    found, states = await services.run(read, services.gauges)
     values = {f"ledger_labs_{finding}": float(number) for finding, number in found.totals.items()}
     values["ledger_labs_heard"] = len(states)
     values["ledger_labs_quiet"] = states.count("quiet")

@@ -20,7 +20,7 @@ from ledger.operations.alerts.seal_watch import SealWatch
 from ledger.operations.alerts.sending import send_due
 from ledger.operations.alerts.silence_subjects import silence_subjects
 from ledger.operations.alerts.wording import Subject
-from ledger.operations.coverage import LabCoverage, read_coverage
+from ledger.operations.coverage import LabCoverage, needs_a_person, read_coverage
 from ledger.operations.loss_windows import read_windows
 from ledger.operations.missing_events.queries import IN_STATE, LAST_POSITION, SUBSCRIBED, parameters
 from ledger.operations.policy import Policy
@@ -38,9 +38,6 @@ SPOOLED_FOR_LONG = timedelta(minutes=1)
 
 FLABS_FAILS_FOR_LONG = timedelta(hours=1)
 """How long the account at Flabs may be of no use before an alert."""
-
-NEVER_HEARD_FOR_LONG = timedelta(days=1)
-"""How long nothing may come of a lab that was subscribed, before an alert."""
 
 _log = structlog.get_logger(__name__)
 
@@ -122,24 +119,19 @@ def _flabs(connection: Connection, policy: Policy, now: datetime) -> Iterator[Su
         yield Subject("flabs_check", f"{last.failed_since:%FT%T.%fZ}", None, words)
     for lab in coverage.labs:
         for finding in lab.findings:
-            since = _since(lab, finding, now)
-            if since is not None:
-                key = _key(lab.lab_id, finding, since, *lab.absent_events)
+            if needs_a_person(lab, finding, now):
+                key = _key(lab.lab_id, finding, _since(lab, finding), *lab.absent_events)
                 words = f"lab {lab.lab_id}: {FINDINGS[finding]}"
                 yield Subject("flabs_coverage", key, lab.lab_id, words)
 
 
-def _since(lab: LabCoverage, finding: Finding, now: datetime) -> str | None:
-    """Return what tells one occurrence of a finding from a later one; None: no alert (yet)."""
+def _since(lab: LabCoverage, finding: Finding) -> str:
+    """Return what tells one occurrence of a finding from a later one."""
     at: datetime | None = None
     if finding == "not_subscribed":
-        if lab.last_received_at:  # somebody has subscribed it, with whatever means
-            return None
         at = lab.listed_at
     elif finding == "never_heard":
         at = lab.subscribed_at
-        if at and now - at < NEVER_HEARD_FOR_LONG:
-            return None
     return f"{at:%FT%T.%fZ}" if at else ""
 
 

@@ -33,11 +33,15 @@ Key = tuple[datetime, str]
 
 
 class Selection(Struct, frozen=True):
-    """Which refused deliveries: those that meet all conditions that are not None."""
+    """Which refused deliveries: those that meet all conditions that are not None.
+
+    `until` is when they were first received at the latest.
+    """
 
     ids: tuple[str, ...] | None = None
     labs: Labs = None
     reason: Refusal | None = None
+    until: datetime | None = None
 
 
 _COLUMNS = SQL(
@@ -49,6 +53,7 @@ CONDITIONS = SQL("""
     (%(ids)s::text[] IS NULL OR r.delivery_id = ANY(%(ids)s))
     AND (%(labs)s::text[] IS NULL OR r.lab_id = ANY(%(labs)s))
     AND (%(reason)s::text IS NULL OR r.reason = %(reason)s)
+    AND (%(until)s::timestamptz IS NULL OR r.received_at <= %(until)s)
 """)
 
 _LIST = SQL("""
@@ -114,7 +119,12 @@ ORDER BY day, lab_id
 def parameters(selection: Selection) -> dict[str, Any]:
     """Return the parameters of `CONDITIONS`."""
     ids = None if selection.ids is None else list(selection.ids)
-    return {"ids": ids, "labs": as_array(selection.labs), "reason": selection.reason}
+    return {
+        "ids": ids,
+        "labs": as_array(selection.labs),
+        "reason": selection.reason,
+        "until": selection.until,
+    }
 
 
 def _item(row: tuple[Any, ...]) -> RefusedDelivery:

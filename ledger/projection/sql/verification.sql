@@ -13,7 +13,8 @@ CREATE TABLE ledger.verification (
 
 COMMENT ON TABLE ledger.verification IS 'When ledger verify ran, and what it found.';
 COMMENT ON COLUMN ledger.verification.verified_at IS 'When it was done.';
-COMMENT ON COLUMN ledger.verification.head IS 'The last position of the log that it read.';
+COMMENT ON COLUMN ledger.verification.head IS
+    'The last position of the log that it read, or up to which the log is as it was sealed.';
 COMMENT ON COLUMN ledger.verification.bills IS 'Bills whose state was compared with their fold.';
 COMMENT ON COLUMN ledger.verification.difference IS
-    'The first difference in words. Null: the log is whole and the state equals the fold.';
+    'The first difference, in words, within the log, from the fold or from a signed checkpoint. Null: none.';

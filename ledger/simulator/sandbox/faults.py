@@ -36,8 +36,9 @@ class Trouble:
     def add(self, faults: Faults, account: Account) -> None:
         """Make what was asked for go wrong."""
         self._errors += faults.errors
-        self._slow += faults.slow
-        self._seconds = faults.seconds
+        if faults.slow:
+            self._slow += faults.slow
+            self._seconds = faults.seconds
         self._garbage += faults.garbage
         if faults.expire_tokens:
             account.expire_tokens()
