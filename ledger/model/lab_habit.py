@@ -112,8 +112,10 @@ def _chances(usual: list[int], total: list[float], empty: list[float]) -> list[f
     shared_empty: dict[int, float] = defaultdict(float)
     classes = [min(events, BUSY).bit_length() for events in usual]
     for slot, busy in enumerate(classes):
-        shared_total[busy] += total[slot]
-        shared_empty[busy] += empty[slot]
+        # The first and last hours of a session are empty for reasons that the others do not share.
+        if classes[slot - 1] and classes[(slot + 1) % WEEK]:
+            shared_total[busy] += total[slot]
+            shared_empty[busy] += empty[slot]
     chances = []
     for slot, busy in enumerate(classes):
         prior = (shared_empty[busy] + 0.5) / (shared_total[busy] + 1) if busy else 1.0

@@ -45,7 +45,10 @@ YOUNG = 4.0
 TOLD = 1.2
 """How much more surprise is asked for where the quarter had a silence that was told."""
 
-SMALL = 1.5
+STOPPED = 8.0
+"""The surprise at which a busy lab has stopped at work: nearly 3,000 to one."""
+
+SMALL = 1.9
 """How much more surprise is asked for of a small lab, whose hours may be empty by chance."""
 
 TOGETHER = 3
@@ -169,7 +172,7 @@ def _has_stopped(past: Past, silence: Silence) -> bool:
     greatest, second = past.stopped
     # What is greatest by far was a loss and no habit.
     habitual = 1.1 * greatest if greatest < 3 * CERTAIN else 0.0
-    certain = CERTAIN * _caution(past)
+    certain = STOPPED * _caution(past)
     if past.habit and not past.habit.is_busy:
         certain *= SMALL
     return silence.stopped >= max(certain, FACTOR * second, habitual)
