@@ -59,6 +59,10 @@ EVENTS = {
     "no delivery could be made durable now": "A rehearsal failed: see `error`.",
     "page failed": "A page was answered with an error of the server: see `error`.",
     "parked bills were folded again": "Somebody asked for it on the page.",
+    "ended a session that stood still with a share": (
+        "A machine that takes part in a rebuild does nothing: look at it. Others fold its share."
+    ),
+    "going on with an interrupted rebuild": "What it had folded up to then is not folded again.",
     "projector leads": "This process folds.",
     "projector stopped": "It was asked to stop.",
     "replica away": "A read was answered with 503, as the replica does not answer.",

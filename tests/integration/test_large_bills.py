@@ -9,7 +9,15 @@ from ledger.errors import BillTooLargeError
 from ledger.eventlog import read
 from ledger.eventlog.append import append
 from ledger.model.bill_history import LoggedEvent, memory_of, most_memory_of
-from ledger.projection import histories, projector, read_event, rebuild, store, verify
+from ledger.projection import (
+    fold_share,
+    histories,
+    projector,
+    read_event,
+    rebuild,
+    store,
+    verify,
+)
 from ledger.projection.projector import follow_once
 from ledger.projection.read_event import BillEvents, read_row
 from ledger.projection.verify_log import Difference
@@ -34,7 +42,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(histories, "MOST_MEMORY", 9_000)
     monkeypatch.setattr(histories, "SURELY_SMALL", 900)
     monkeypatch.setattr(projector, "BATCH_MEMORY", 12_000)
-    monkeypatch.setattr(rebuild, "MOST_MEMORY", 5_000)
+    monkeypatch.setattr(fold_share, "MOST_MEMORY", 5_000)
     monkeypatch.setattr(verify, "MOST_MEMORY", 5_000)
 
 
