@@ -2,7 +2,10 @@
 
 import time
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Histogram
 
 from ledger import tracing
 from ledger.metrics import HTTP_REQUESTS, HTTP_SECONDS
@@ -17,6 +20,12 @@ OTHER = "other"
 """The route of a path that does not exist: paths are the caller's, and each would be a series."""
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+@cache
+def _series(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+    """Return where such requests are counted; to look that up takes longer than to count."""
+    return HTTP_REQUESTS.labels(route, method, str(status)), HTTP_SECONDS.labels(route)
 
 
 class RequestMetrics:
@@ -40,9 +49,10 @@ class RequestMetrics:
             return
         given = str(self._scope["method"])
         method = given if given in METHODS else OTHER
-        HTTP_REQUESTS.labels(route, method, str(status)).inc()
+        requests, times = _series(route, method, status)
+        requests.inc()
         seconds = time.perf_counter() - self._began
-        HTTP_SECONDS.labels(route).observe(seconds)
+        times.observe(seconds)
         if tracing.spans is not None:
             given_by = {b"traceparent", b"tracestate"}
             headers = {
