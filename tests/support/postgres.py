@@ -61,7 +61,12 @@ def running_server() -> Iterator[str]:
         # Only here, because the import looks for a container engine's settings.
         from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415
 
-        with PostgresContainer(image, driver=None) as container:
+        container = PostgresContainer(image, driver=None)
+        settings = [part for item in THROW_AWAY.items() for part in ("-c", "=".join(item))]
+        container.with_command(["postgres", *settings])
+        if _memory_is_free():
+            container.with_tmpfs_mount("/scratch").with_env("PGDATA", "/scratch/data")
+        with container:
             yield container.get_connection_url()
     else:
         with (
