@@ -61,7 +61,9 @@ def rebuild(
     """
     if bill and archive:
         raise click.UsageError("--bill folds one bill again from the log: it does not take --from")
-    if joins and (bill or archive or anew):
+    if bill and (anew or dry_run):
+        raise click.UsageError("--bill folds one bill at once: it takes no --anew and no --dry-run")
+    if joins and (bill or archive or anew or dry_run):
         raise click.UsageError("--join helps a rebuild that runs: it takes --processes alone")
     url = prepared_database()
     if bill:

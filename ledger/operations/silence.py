@@ -66,7 +66,8 @@ FROM (
 ) e
 """
 
-# No join of the log with the state can be sent to the nodes.
+# No join of the log with the state can be sent to the nodes: so only of the last thousand webhooks
+# it is asked which could be read.
 _LAST_THEN_ON_CLUSTER = """
 WITH latest AS MATERIALIZED (
     SELECT e.lab_id, e.bill_id, e.position, e.received_at

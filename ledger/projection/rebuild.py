@@ -144,14 +144,14 @@ def _interrupted(connection: Connection) -> Begun | None:
     begun = shares.begun(connection)
     if begun is None or begun.archived or begun.upto > read.head(connection):
         return None
-    connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(OLD)))
+    _drop(connection, OLD)
     _log.info("going on with an interrupted rebuild", upto=begun.upto)
     return begun
 
 
 def _begin(connection: Connection, upto: int, started_at: datetime, *, archived: bool) -> Begun:
     for schema in (NEXT, OLD):  # what an interrupted rebuild left
-        connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
+        _drop(connection, schema)
     with connection.transaction():
         try:
             store.create(connection, NEXT)
@@ -161,6 +161,25 @@ def _begin(connection: Connection, upto: int, started_at: datetime, *, archived:
                 f"no schema can be made in this database: {error}. Run `ledger migrate`"
             ) from error
         return shares.begin(connection, upto, started_at, archived=archived)
+
+
+def _drop(connection: Connection, schema: str) -> None:
+    """Drop what a rebuild left, also if a machine that took part in it stands still."""
+    command = SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema))
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '2s'")
+                connection.execute(command)
+        except psycopg.errors.LockNotAvailable:
+            _end_stalled(connection)
+        else:
+            return
+
+
+def _end_stalled(connection: Connection) -> None:
+    for pid in shares.end_stalled(connection):
+        _log.warning("ended a session that stood still with a share", pid=pid)
 
 
 class _Progress:
@@ -214,8 +233,7 @@ def _fold_shares(
     # What is left now is taken by others, who may give it up.
     while progress.look():
         if not fold_share(connection, job):
-            for pid in shares.end_stalled(connection):
-                _log.warning("ended a session that stood still with a share", pid=pid)
+            _end_stalled(connection)
             time.sleep(WAIT_SECONDS)
 
 
@@ -227,6 +245,7 @@ def _cut(connection: Connection, begun: Begun, job: Job) -> Iterator[Job]:
         given = 0
         for count, chunk in enumerate(parallel.chunks(connection, log=job.log, after=after), 1):
             shares.cut(connection, chunk)
+            # Every second one is left for others, until enough are.
             if count - given > min(AHEAD, count // 2):
                 given += 1
                 yield job

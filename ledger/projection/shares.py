@@ -47,7 +47,6 @@ class Begun(Struct, frozen=True):
     """
 
     upto: int
-    started_at: datetime
     archived: bool
     is_cut: bool
     is_folded: bool
@@ -75,14 +74,14 @@ def begin(connection: Connection, upto: int, started_at: datetime, *, archived: 
         " VALUES (0, %s, %s, %s, %s)",
         (upto, started_at, __version__, archived),
     )
-    return Begun(upto, started_at, archived, is_cut=False, is_folded=False)
+    return Begun(upto, archived, is_cut=False, is_folded=False)
 
 
 def begun(connection: Connection) -> Begun | None:
     """Return the rebuild that another process of this version has begun; None if there is none."""
     try:
         row = connection.execute(
-            "SELECT r.events_total, r.started_at, r.is_archived, r.is_cut, r.is_folded"
+            "SELECT r.events_total, r.is_archived, r.is_cut, r.is_folded"
             " FROM state_next.rebuild r, state_next.checkpoint c"
             " WHERE r.ledger_version = %s AND c.fold_version = %s",
             (__version__, FOLD_VERSION),
@@ -190,7 +189,7 @@ SELECT a.pid
 FROM pg_locks l
 JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE
-    l.relation = 'state_next.rebuild_share'::regclass
+    l.relation = to_regclass('state_next.rebuild_share')
     AND l.mode = 'RowShareLock'
     AND a.pid <> pg_backend_pid()
     AND a.wait_event_type = 'Client'

@@ -85,6 +85,20 @@ def test_rebuild_of_one_bill_mends_it_alone(
     assert server.run("rebuild", "--bill", lab, "b2").returncode == 0
 
 
+def test_rebuild_refuses_options_that_it_would_ignore(server: LedgerServer) -> None:
+    for words in (("--bill", "L", "B", "--dry-run"), ("--bill", "L", "B", "--anew")):
+        done = server.run("rebuild", *words)
+        assert done.returncode == 2
+        assert b"--bill folds one bill" in done.stderr
+    done = server.run("rebuild", "--join", "--dry-run")
+    assert done.returncode == 2
+    assert b"--processes alone" in done.stderr
+
+
+def test_there_is_nothing_to_join(server: LedgerServer) -> None:
+    assert_sentence(server.run("rebuild", "--join"), "start one with `ledger rebuild`")
+
+
 def test_rebuild_of_a_bill_that_does_not_exist_is_a_sentence(
     server: LedgerServer, lab: str
 ) -> None:

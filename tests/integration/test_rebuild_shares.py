@@ -291,6 +291,18 @@ def test_a_rebuild_can_be_begun_anew(database_url: str, service: Connection, liv
     assert state_rows(service) == live
 
 
+def test_a_machine_that_stands_still_does_not_keep_the_next_rebuild_from_beginning_anew(
+    database_url: str, service: Connection, live: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "STALLED_SECONDS", 0)
+    interrupt_half_way(database_url)
+    with closing(connect(database_url, "rebuild")) as frozen:
+        frozen.autocommit = False
+        assert shares.take(frozen)
+        assert run(database_url, anew=True).before == 0
+    assert state_rows(service) == live
+
+
 def test_a_share_is_taken_by_one_at_a_time(
     database_url: str, service: Connection, live: State
 ) -> None:
