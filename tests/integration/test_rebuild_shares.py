@@ -17,7 +17,7 @@ from ledger.projection import fold_share, parallel, rebuild, shares
 from ledger.projection.delivery_stats import DeliveryStats
 from ledger.projection.fold_share import Job
 from ledger.projection.join import join
-from ledger.projection.parallel import chunks
+from ledger.projection.parallel import Chunk, chunks
 from ledger.projection.rebuild import Rebuilt
 from ledger.projection.shares import Counts
 from tests.support.histories import RECEIVED, mixed_history
@@ -246,7 +246,7 @@ def test_a_rebuild_that_was_interrupted_before_its_swap_only_swaps(
     assert state_rows(service) == live
 
 
-@pytest.mark.parametrize("when", ["before the first share", "before the last"])
+@pytest.mark.parametrize("when", ["before the first share", "in its midst", "before its end"])
 def test_a_rebuild_that_was_interrupted_while_it_was_cut_cuts_the_rest(
     database_url: str,
     service: Connection,
@@ -254,11 +254,15 @@ def test_a_rebuild_that_was_interrupted_while_it_was_cut_cuts_the_rest(
     monkeypatch: pytest.MonkeyPatch,
     when: str,
 ) -> None:
-    def stop(*_: object) -> None:
-        raise StoppedError
+    cut, left = shares.cut, iter([True] * (3 if when == "in its midst" else 0))
+
+    def stop(connection: Connection, *chunk: Chunk) -> None:
+        if not next(left, False):
+            raise StoppedError
+        cut(connection, *chunk)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shares, "cut" if when == "before the first share" else "all_cut", stop)
+        patch.setattr(shares, "all_cut" if when == "before its end" else "cut", stop)
         with pytest.raises(StoppedError):
             run(database_url)
     made = run(database_url)
